@@ -1,0 +1,107 @@
+"""TensorFlow Ranking 0.5.3 on TensorFlow 2.20 and 2.21. Import `tf`, `keras` and `tfr` from here.
+
+Two things stand in its way, and both are dealt with before the first import:
+
+- TensorFlow Ranking is written for Keras 2. Since TensorFlow 2.16 that lives in `tf-keras`, and
+  `tf.keras` is it only where TF_USE_LEGACY_KERAS was set before TensorFlow was imported.
+- It imports `tensorflow.estimator`, gone since TensorFlow 2.16, for functions that are never called here.
+  A stub with the one name that is read at import time is enough.
+
+The versions after 0.5.3 cap TensorFlow below 2.16, so they are no way out.
+"""
+
+import contextlib
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Iterator
+
+os.environ["TF_USE_LEGACY_KERAS"] = "1"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+@contextlib.contextmanager
+def _held_stderr() -> Iterator[None]:
+    """Holds back what C++ prints to stderr meanwhile; prints it after all where the body fails.
+
+    While it loads, TensorFlow 2.21 reports which instruction sets and drivers it found, whatever
+    TF_CPP_MIN_LOG_LEVEL says.
+    """
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(stderr, held.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
+with _held_stderr():
+    import tensorflow as tf
+
+
+def _stub_estimator() -> None:
+    """Puts a module with `ModeKeys` where TensorFlow Ranking looks for the estimator API."""
+
+    class ModeKeys:
+        TRAIN, EVAL, PREDICT = "train", "eval", "infer"
+
+    for parent in ("tensorflow", "tensorflow.compat.v1"):
+        name = f"{parent}.estimator"
+        if name not in sys.modules:
+            stub = types.ModuleType(name)
+            stub.ModeKeys = ModeKeys  # type: ignore[attr-defined]
+            sys.modules[name] = stub
+            setattr(sys.modules[parent], "estimator", stub)  # noqa: B010
+
+
+def _require_keras_2() -> None:
+    """Raises ImportError where `tf.keras` is Keras 3, which TensorFlow Ranking cannot use."""
+    if not tf.keras.Model.__module__.startswith("tf_keras."):
+        raise ImportError(
+            "TensorFlow was imported with Keras 3 before this project could choose Keras 2, which TensorFlow "
+            "Ranking needs: import trainer.compat before tensorflow, or set TF_USE_LEGACY_KERAS=1 in the "
+            "environment."
+        )
+
+
+_require_keras_2()
+_stub_estimator()
+
+with _held_stderr():
+    import tensorflow_ranking as tfr
+
+keras = tf.keras
+
+
+@contextlib.contextmanager
+def stateless_random(seed: tf.Tensor | int, step: tf.Tensor | int) -> Iterator[None]:
+    """Makes the random numbers of TensorFlow Ranking a pure function of (seed, step).
+
+    Its Gumbel and ListMLE losses, and the breaking of ties in its metrics, call `tf.random.uniform`, whose
+    state no checkpoint holds. While this context is open (that is: while a step is traced), these calls
+    are answered by `tf.random.stateless_uniform`, so that a resumed run draws what the uninterrupted one
+    would have drawn.
+    """
+    num_calls = 0
+
+    def uniform(shape, minval=0, maxval=None, dtype=tf.float32, seed=None, name=None):  # type: ignore[no-untyped-def]
+        nonlocal num_calls
+        num_calls += 1
+        call_seed = tf.random.experimental.stateless_fold_in(base_seed, num_calls)
+        return tf.random.stateless_uniform(shape, call_seed, minval, maxval, dtype, name)
+
+    base_seed = tf.stack([tf.cast(seed, tf.int32), tf.cast(step, tf.int32)])
+    stateful = tf.random.uniform
+    tf.random.uniform = uniform
+    try:
+        yield
+    finally:
+        tf.random.uniform = stateful

@@ -1,0 +1,29 @@
+"""What can go wrong that a user can mend: one exception a kind, each with its exit code.
+
+The codes are those of sysexits.h where it has a fitting one. A message is one paragraph: what is wrong,
+where, with which value, and the way out.
+"""
+
+
+class UserError(Exception):
+    """Something the user can mend. Entry points print the message, without a traceback, and exit."""
+
+    exit_code = 1
+
+
+class DataError(UserError):
+    """The ratings cannot be used (EX_DATAERR)."""
+
+    exit_code = 65
+
+
+class StorageError(UserError):
+    """A file or folder cannot be read or written (EX_IOERR)."""
+
+    exit_code = 74
+
+
+class ConfigError(UserError):
+    """A flag or a config field has a value that cannot be used (EX_CONFIG)."""
+
+    exit_code = 78
