@@ -15,6 +15,9 @@ INSTALL_REQUIRES = [
     # TensorFlow 2.21 no longer depends on tensorboard.
     "tensorboard>=2.20,<2.22",
     "tensorflow-datasets>=4.9.9,<5",
+    # tensorflow-datasets takes any. On Python 3.10 the older ones cap protobuf below what TensorFlow needs,
+    # and a resolver that is free to step back ends at one from before such caps, which does not install.
+    "tensorflow-metadata>=1.17.3",
     # 0.5.4 and 0.5.5 cap TensorFlow below 2.16; 0.5.3 has no cap, and trainer/compat.py bridges the gap.
     "tensorflow-ranking==0.5.3",
     # The Keras 2 that TensorFlow Ranking is written for.

@@ -27,3 +27,13 @@ class ConfigError(UserError):
     """A flag or a config field has a value that cannot be used (EX_CONFIG)."""
 
     exit_code = 78
+
+
+class DivergedError(UserError):
+    """Training produced numbers that are not finite."""
+
+
+class Stopped(UserError):
+    """SIGTERM asked the run to end, and it saved: 128 + 15, as a shell reports it."""
+
+    exit_code = 143

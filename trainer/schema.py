@@ -32,3 +32,4 @@ QUERY = "query"  # int32 [batch_size]: user index
 ITEMS = "items"  # int32 [batch_size, list_size]: item indices, UNKNOWN_INDEX where padded
 LABELS = "labels"  # float32 [batch_size, list_size]: relevance, PADDING_LABEL where padded
 WEIGHTS = "weights"  # float32 [batch_size]: 1 for a list, 0 for a filler row
+NUM_LISTS = "num_lists"  # float32 []: real lists in the whole global batch, the divisor of the loss

@@ -1,0 +1,63 @@
+# Everything runs in .venv, which this Makefile makes and owns; it needs nothing else but a Python.
+
+PYTHON ?= python3
+SUPPORTED_PYTHONS := 3.10 3.11 3.12 3.13
+
+PYTHON_VERSION := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null)
+BIN := .venv/bin
+# Without --use-pep517 the pip that comes with Python 3.10 warns about `promise`, a source archive.
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517
+
+# A stamp is written last, so what was interrupted is done again. The name of the first one holds the
+# version: another Python finds no stamp of its own and makes .venv anew.
+CREATED := .venv/.python-$(PYTHON_VERSION)
+TRAIN_INSTALLED := .venv/.train-installed
+TEST_INSTALLED := .venv/.test-installed
+
+# Two installations at once would spoil .venv.
+.NOTPARALLEL:
+
+.PHONY: help setup train test lint constraints supported-python
+
+help:  ## Show this list.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(TRAIN_INSTALLED)  ## Create .venv with all that training needs.
+
+train: setup  ## Train on the embedded ratings, then recommend five items to user 42.
+	$(BIN)/python -m trainer.main --strategy=mirrored --workdir=runs/default
+	$(BIN)/python -m trainer.recommend --workdir=runs/default --user_id=42 --k=5
+
+test: $(TEST_INSTALLED)  ## Run the tests.
+	$(BIN)/python -m pytest
+
+lint: $(TEST_INSTALLED)  ## Check format, style and types.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+constraints: $(CREATED)  ## Resolve every dependency anew and write constraints.txt.
+	$(PIP_INSTALL) uv
+	@echo "# The full set of versions the project is tested with, for CPython 3.10 to 3.13. \`make constraints\` writes it anew." > .venv/constraints.txt
+	$(BIN)/uv pip compile --quiet --python $(BIN)/python --universal --python-version 3.10 \
+	    --extra gpu --extra vertex --extra test --extra bench \
+	    --no-annotate --no-header setup.py >> .venv/constraints.txt
+	mv .venv/constraints.txt constraints.txt
+
+$(CREATED): | supported-python
+	$(PYTHON) -m venv --clear .venv
+	@touch $@
+
+$(TRAIN_INSTALLED): setup.py constraints.txt $(CREATED)
+	@echo "Installing TensorFlow and the rest of what training needs into .venv; this takes a minute or two."
+	$(PIP_INSTALL) --constraint constraints.txt --editable .
+	@touch $@
+
+$(TEST_INSTALLED): setup.py constraints.txt $(CREATED)
+	@echo "Installing what training and the tests need into .venv; this takes a minute or two."
+	$(PIP_INSTALL) --constraint constraints.txt --editable '.[test]'
+	@touch $(TRAIN_INSTALLED) $@
+
+supported-python:
+	$(if $(PYTHON_VERSION),,$(error $(PYTHON) does not run: name a Python of 3.10 to 3.13, as in `make train PYTHON=python3.12`))
+	$(if $(filter $(SUPPORTED_PYTHONS:=.%),$(PYTHON_VERSION)),,$(error $(PYTHON) is Python $(PYTHON_VERSION), which the project does not support: name one of 3.10 to 3.13, as in `make train PYTHON=python3.12`))

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from trainer.compat import stateless_random, tf, tfr
+
+LABELS = tf.constant([[1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 2.0, 1.0, 1.0, 1.0]])
+SCORES = tf.constant([[0.3, -0.2, 1.0, 0.0, 0.5, 2.0, -1.0, 0.1, -0.4, 0.7]])
+# Those that draw from a Gumbel distribution, and ListMLE, which breaks ties of labels.
+RANDOM_LOSSES = [
+    "coupled_rankdistil_loss",
+    "gumbel_approx_ndcg_loss",
+    "list_mle_loss",
+    "yeti_logistic_loss",
+]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("key", RANDOM_LOSSES)
+def test_random_losses_are_a_function_of_seed_and_step(key, jit_compile):
+    loss = tfr.keras.losses.get(key)
+
+    def build():
+        @tf.function(jit_compile=jit_compile)
+        def evaluate(seed, step):
+            with stateless_random(seed, step):
+                return loss(LABELS, SCORES)
+
+        return lambda seed, step: float(evaluate(tf.constant(seed), tf.constant(step, tf.int64)))
+
+    interrupted, resumed = build(), build()
+    values = {(seed, step): interrupted(seed, step) for seed, step in ((1, 0), (1, 1), (2, 0), (1, 2))}
+    assert len(set(values.values())) == len(values)
+    # In another order, and traced anew, as after a restart.
+    assert {at: resumed(*at) for at in reversed(values)} == values
+
+
+def test_two_draws_of_a_step_differ_and_are_uniform():
+    with stateless_random(0, 0):
+        first, second = tf.random.uniform([10_000]), tf.random.uniform([10_000], minval=2, maxval=4)
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.05
+    np.testing.assert_allclose(np.quantile(first, [0.0, 0.25, 0.5, 1.0]), [0, 0.25, 0.5, 1], atol=0.03)
+    np.testing.assert_allclose(np.quantile(second, [0.0, 0.25, 0.5, 1.0]), [2, 2.5, 3, 4], atol=0.06)
+
+
+def test_ties_in_metrics_are_broken_the_same_way():
+    scores = tf.zeros([1, 10])
+    metrics = []
+    for _ in range(5):
+        metric = tfr.keras.metrics.NDCGMetric()
+        with stateless_random(0, 0):
+            metrics.append(float(metric(LABELS, scores)))
+    assert len(set(metrics)) == 1
+
+
+def test_the_stateful_function_is_restored_even_after_an_error():
+    stateful = tf.random.uniform
+    with pytest.raises(RuntimeError), stateless_random(0, 0):
+        assert tf.random.uniform is not stateful
+        raise RuntimeError
+    assert tf.random.uniform is stateful
+    with stateless_random(0, 0), stateless_random(0, 1):
+        pass
+    assert tf.random.uniform is stateful

@@ -1,0 +1,64 @@
+"""What tests share: four CPU devices, tiny ratings with a planted order, and a config for them."""
+
+import pathlib
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+
+from configs import default
+from trainer.compat import tf
+
+# Before TensorFlow is first used, so that one process can try strategies of 1, 2 and 4 replicas.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 4
+)
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+SHARED_DATA = REPOSITORY.parent / "shared" / "data"
+
+NUM_USERS, NUM_ITEMS = 40, 30
+
+
+def planted_ratings(seed: int = 0) -> pa.Table:
+    """Each user rates two thirds of the items; an item's stars depend only on the item: 1 + number mod 5."""
+    rng = np.random.default_rng(seed)
+    rated = rng.random([NUM_USERS, NUM_ITEMS]) < 2 / 3
+    users, items = np.nonzero(rated)
+    order = rng.permutation(len(users))
+    users, items = users[order], items[order]
+    return pa.table(
+        {
+            "user_id": [f"u{user}" for user in users],
+            "item_id": [f"i{item}" for item in items],
+            "rating": (1 + items % 5).astype(np.float32),
+            "timestamp": np.arange(len(users)),
+            "title": [f"Film {item}" for item in items],
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def ratings_csv(tmp_path_factory) -> str:
+    """The planted ratings as a file."""
+    path = tmp_path_factory.mktemp("ratings") / "ratings.csv"
+    pa.csv.write_csv(planted_ratings(), str(path))
+    return str(path)
+
+
+@pytest.fixture
+def tiny_config(ratings_csv):
+    """A run of a second or two that learns the planted order."""
+    config = default.get_config()
+    config.data.source = ratings_csv
+    config.data.columns.title = "title"
+    config.list_size = 12
+    config.model.embedding_size = 8
+    config.train.global_batch_size = 8
+    config.train.num_epochs = 4
+    config.train.steps_per_call = 5
+    config.optimizer.learning_rate = 0.5
+    config.eval.metrics = ("ndcg@5", "mrr")
+    config.eval.best_metric = "ndcg@5"
+    return config

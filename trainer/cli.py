@@ -1,0 +1,52 @@
+"""How every entry point starts and ends: flags, logging, one paragraph and an exit code for an error."""
+
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app, flags, logging
+
+from trainer.errors import ConfigError, UserError
+
+_TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of an error, for a bug report.")
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Parses the command line, then exits with what `main` returns.
+
+    A `UserError` becomes one paragraph on stderr and its exit code; with --traceback it is raised.
+    """
+    logging.set_verbosity(logging.INFO)
+    app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+
+def _parse(arguments: Sequence[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(list(arguments))
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
+        _fail(ConfigError(_command_line_error(error)))
+    if len(rest) > 1:
+        _fail(ConfigError(f"{rest[1]!r} is not a flag: every argument is --name=value. --help lists them."))
+    return rest
+
+
+def _guarded(main: Callable[[], int | None]) -> int | None:
+    try:
+        return main()
+    except UserError as error:
+        if _TRACEBACK.value:
+            raise
+        _fail(error)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+
+
+def _fail(error: UserError) -> None:
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+def _command_line_error(error: Exception) -> str:
+    """The first sentence of what absl or ml_collections says, with the way out."""
+    message = str(error.args[0] if error.args else error).strip()
+    return f"{message.splitlines()[0].rstrip('.')}. --help lists the flags, configs/default.py the fields."

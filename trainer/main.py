@@ -1,0 +1,65 @@
+"""Trains a ranking model and leaves it, its figures and its logs in --workdir.
+
+python -m trainer.main --strategy=mirrored --workdir=runs/mine --config=configs/default.py
+"""
+
+import os
+import pathlib
+
+from absl import flags
+from ml_collections import config_flags
+
+from trainer import cli
+
+_DEFAULT_CONFIG = pathlib.Path(__file__).resolve().parent.parent / "configs" / "default.py"
+
+_STRATEGY = flags.DEFINE_enum(
+    "strategy",
+    "default",
+    ["default", "mirrored", "multi_worker_mirrored", "tpu"],
+    "Where it trains: one device; all GPUs of this machine (or its CPU); the machines of TF_CONFIG; a TPU.",
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Folder, local or gs://, for what the run leaves. The same command again goes on in it."
+)
+_TPU = flags.DEFINE_string(
+    "tpu", "local", "With --strategy=tpu: the TPU's name, or local, or grpc://HOST:8470."
+)
+_NUM_CPU_DEVICES = flags.DEFINE_integer(
+    "num_cpu_devices", 1, "Split the CPU into this many devices, to try --strategy=mirrored without GPUs.", 1
+)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", str(_DEFAULT_CONFIG), "What is trained; any field can be set with --config.SECTION.FIELD=VALUE."
+)
+
+
+def main() -> int:
+    """Trains, and returns the exit code."""
+    # What can be wrong with the config is said before TensorFlow's import takes its seconds.
+    from trainer import config as config_lib
+
+    config_lib.check_config(_CONFIG.value)
+
+    from trainer import train
+
+    return train.train_and_evaluate(
+        _CONFIG.value,
+        strategy_name=_STRATEGY.value,
+        workdir=_workdir(),
+        tpu=_TPU.value,
+        num_cpu_devices=_NUM_CPU_DEVICES.value,
+    )
+
+
+def _workdir() -> str:
+    """--workdir, or under Vertex AI the base output directory, of which AIP_MODEL_DIR is BASE/model/."""
+    if _WORKDIR.value:
+        return _WORKDIR.value
+    model_dir = os.environ.get("AIP_MODEL_DIR", "").rstrip("/")
+    if not model_dir:
+        raise cli.ConfigError("--workdir is missing: name a folder for what the run leaves.")
+    return model_dir.rsplit("/", 1)[0]
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,209 @@
+"""Where figures go: TensorBoard, metrics.jsonl, the console. One small class a sink, one that fans out.
+
+Only the chief makes a writer that writes; the other workers get one without sinks.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import progress
+from rich.console import Console
+from tensorboard.plugins.hparams import api as hparams_api
+from tensorflow.core.util import event_pb2
+
+from trainer import storage
+from trainer.compat import tf
+
+SPLITS = ("train", "validation", "test")
+
+
+class Sink:
+    """What a sink can be told; each overrides what it has a use for."""
+
+    def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
+        """Figures of one split. `epoch` is how often each list has been seen, with its fraction."""
+
+    def write_text(self, step: int, split: str, tag: str, markdown: str) -> None:
+        """A text, in Markdown."""
+
+    def write_config(self, fields: Mapping[str, Any], final_figures: Sequence[tuple[str, str]]) -> None:
+        """The resolved config by dotted name, and the (split, name) of the figures to show beside it."""
+
+    def advance(self, step: int, steps_per_second: float) -> None:
+        """Training has come to `step`."""
+
+    def truncate_after(self, step: int) -> None:
+        """Forgets all that was written for later steps, which a resumed run is about to take again."""
+
+    def flush(self) -> None:
+        """Makes what was written visible to readers."""
+
+    def close(self) -> None:
+        """Flushes and frees."""
+
+
+class MetricWriter(Sink):
+    """Tells every sink."""
+
+    def __init__(self, sinks: Sequence[Sink]):
+        self._sinks = sinks
+
+    def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
+        for sink in self._sinks:
+            sink.write_scalars(step, epoch, split, scalars)
+
+    def write_text(self, step: int, split: str, tag: str, markdown: str) -> None:
+        for sink in self._sinks:
+            sink.write_text(step, split, tag, markdown)
+
+    def write_config(self, fields: Mapping[str, Any], final_figures: Sequence[tuple[str, str]]) -> None:
+        for sink in self._sinks:
+            sink.write_config(fields, final_figures)
+
+    def advance(self, step: int, steps_per_second: float) -> None:
+        for sink in self._sinks:
+            sink.advance(step, steps_per_second)
+
+    def truncate_after(self, step: int) -> None:
+        for sink in self._sinks:
+            sink.truncate_after(step)
+
+    def flush(self) -> None:
+        for sink in self._sinks:
+            sink.flush()
+
+    def close(self) -> None:
+        for sink in self._sinks:
+            sink.close()
+
+
+class TensorBoardSink(Sink):
+    """Event files in LOGS/train, LOGS/validation and LOGS/test; hyperparameters in LOGS itself."""
+
+    def __init__(self, folder: str):
+        self._folder = folder
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
+
+    def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
+        with self._writer(split).as_default(step=step):
+            for name, value in scalars.items():
+                tf.summary.scalar(name, value)
+
+    def write_text(self, step: int, split: str, tag: str, markdown: str) -> None:
+        with self._writer(split).as_default(step=step):
+            tf.summary.text(tag, markdown)
+
+    def write_config(self, fields: Mapping[str, Any], final_figures: Sequence[tuple[str, str]]) -> None:
+        # The HParams tab knows scalars and strings only.
+        hparams = {name: str(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+        lines = ["| field | value |", "| --- | --- |", *(f"| {name} | `{value!r}` |" for name, value in fields.items())]
+        with self._writer("").as_default(step=0):
+            tf.summary.text("config", "\n".join(lines))
+            hparams_api.hparams_config(
+                hparams=[hparams_api.HParam(name) for name in hparams],
+                metrics=[hparams_api.Metric(name, group=split) for split, name in final_figures],
+            )
+            hparams_api.hparams(hparams)
+
+    def truncate_after(self, step: int) -> None:
+        """Rewrites the event files that hold later steps."""
+        for split in SPLITS:
+            for path in tf.io.gfile.glob(storage.join(self._folder, split, "events.out.tfevents.*")):
+                # A last record that a crash cut short is an error to the reader, and is dropped here.
+                records = [record.numpy() for record in tf.data.TFRecordDataset(path).ignore_errors()]
+                kept = [record for record in records if event_pb2.Event.FromString(record).step <= step]
+                if len(kept) < len(records):
+                    temporary = storage.join(self._folder, split, "truncated.tmp")
+                    with tf.io.TFRecordWriter(temporary) as writer:
+                        for record in kept:
+                            writer.write(record)
+                    tf.io.gfile.rename(temporary, path, overwrite=True)
+
+    def flush(self) -> None:
+        for writer in self._writers.values():
+            writer.flush()
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+
+    def _writer(self, split: str) -> tf.summary.SummaryWriter:
+        if split not in self._writers:
+            folder = storage.join(self._folder, split) if split else self._folder
+            self._writers[split] = tf.summary.create_file_writer(folder)
+        return self._writers[split]
+
+
+class JsonlSink(Sink):
+    """One JSON object a line: step, epoch, split, metrics. Written when flushed."""
+
+    def __init__(self, path: str):
+        self._path = path
+        self._lines: list[str] = []
+
+    def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
+        line = {"step": step, "epoch": round(epoch, 4), "split": split, "metrics": dict(scalars)}
+        self._lines.append(json.dumps(line) + "\n")
+
+    def truncate_after(self, step: int) -> None:
+        """Drops the lines of later steps, and a last line that a crash cut short."""
+        if not tf.io.gfile.exists(self._path):
+            return
+        lines = storage.read_bytes(self._path).decode().splitlines(keepends=True)
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        if kept != lines:
+            storage.write_bytes(self._path, "".join(kept).encode())
+
+    def flush(self) -> None:
+        """Appends the lines since the last flush."""
+        if self._lines:
+            with tf.io.gfile.GFile(self._path, "a") as file:
+                file.write("".join(self._lines))
+            self._lines.clear()
+
+    def close(self) -> None:
+        self.flush()
+
+
+class ConsoleSink(Sink):
+    """A line for each set of figures; on a terminal also a bar with the rate and the time left."""
+
+    def __init__(self, console: Console, *, first_step: int, total_steps: int):
+        self._console = console
+        self._total_steps = total_steps
+        self._progress = progress.Progress(
+            progress.TextColumn("step {task.completed:,.0f} of {task.total:,.0f}"),
+            progress.BarColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", completed=first_step, total=total_steps, rate="")
+        self._progress.start()
+
+    def advance(self, step: int, steps_per_second: float) -> None:
+        self._progress.update(self._task, completed=step, rate=f"{steps_per_second:,.0f} steps/s")
+
+    def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
+        """`step 480  epoch 10.0  train  loss 748.1  ndcg 0.938 ...`"""
+        width = len(f"{self._total_steps:,}")
+        figures = "  ".join(f"{name} {_readable(name, value)}" for name, value in scalars.items())
+        self._console.print(
+            f"step {step:>{width},}  epoch {epoch:<6.4g} {split:<10}  {figures}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def close(self) -> None:
+        self._progress.stop()
+
+
+def _readable(name: str, value: float) -> str:
+    if name.endswith("_per_second"):
+        return f"{value:,.0f}"
+    return (
+        f"{value:.4g}" if name == "learning_rate" else f"{value:.4f}" if abs(value) < 100 else f"{value:.2f}"
+    )

@@ -1,0 +1,72 @@
+"""Files, local or gs://, written whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import pyarrow as pa
+
+from trainer.compat import tf
+from trainer.errors import StorageError
+
+
+def join(folder: str, *names: str) -> str:
+    """A path below `folder`, for local and gs:// alike."""
+    return "/".join([folder.rstrip("/") or "/", *names])
+
+
+def open_for_reading(path: str) -> pa.NativeFile:
+    """The file as an Arrow input, which reads and seeks."""
+    return pa.PythonFile(tf.io.gfile.GFile(path, "rb"), mode="r")
+
+
+@contextlib.contextmanager
+def open_for_writing(path: str) -> Iterator[pa.NativeFile]:
+    """An Arrow output whose content replaces the file in one step when the body ends without an error.
+
+    A reader, or a crash, finds the old content or the new, never a part.
+
+    Raises:
+      StorageError: the disk is full, or not ours to write on; the old content is still there.
+    """
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with tf.io.gfile.GFile(temporary, "wb") as file:
+            yield pa.PythonFile(file, mode="w")
+        sync(temporary)
+        tf.io.gfile.rename(temporary, path, overwrite=True)
+        sync(os.path.dirname(path))
+    except (tf.errors.OpError, OSError) as error:
+        raise StorageError(f"{path} cannot be written: {reason(error)}.") from error
+    finally:
+        if tf.io.gfile.exists(temporary):
+            tf.io.gfile.remove(temporary)
+
+
+def read_bytes(path: str) -> bytes:
+    """The whole file."""
+    with tf.io.gfile.GFile(path, "rb") as file:
+        return file.read()
+
+
+def write_bytes(path: str, content: bytes) -> None:
+    """Replaces the file in one step; see `open_for_writing`."""
+    with open_for_writing(path) as file:
+        file.write(content)
+
+
+def sync(path: str) -> None:
+    """Makes a local file or folder survive a power cut; gs:// needs nothing."""
+    if "://" in path:
+        return
+    descriptor = os.open(path or ".", os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def reason(error: Exception) -> str:
+    """What an error of the file system says, without TensorFlow's trimmings."""
+    message = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
+    return message.strip().splitlines()[0].rstrip(".")

@@ -1,0 +1,148 @@
+"""The folder of a run: what it holds, whose it is, and whether this run may go on in it."""
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from trainer import config as config_lib
+from trainer import storage
+from trainer.compat import tf
+from trainer.errors import ConfigError, StorageError
+
+
+class Workdir:
+    """Paths of what a run leaves, local or gs://."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self.config = storage.join(path, "config.json")
+        self.data = storage.join(path, "data.json")
+        self.vocabulary = storage.join(path, "vocabulary")
+        self.seen = storage.join(path, "seen.parquet")
+        self.checkpoints = storage.join(path, "checkpoints")
+        self.logs = storage.join(path, "logs")
+        self.metrics = storage.join(path, "metrics.jsonl")
+        self.result = storage.join(path, "result.json")
+        self.model = storage.join(path, "model")
+
+    def check(self, config: ConfigDict) -> None:
+        """Sees, without writing, whether a run of `config` can use this folder.
+
+        Raises:
+          ConfigError: it holds a run of another config.
+          StorageError: it cannot be written, or is no folder.
+        """
+        if tf.io.gfile.exists(self.config):
+            changed = config_lib.changed_fields(self.load_config(), config)
+            if changed:
+                listed = "; ".join(
+                    f"config.{name}: {old!r} → {new!r}" for name, (old, new) in changed.items()
+                )
+                raise ConfigError(
+                    f"--workdir={self.path} holds a run of another config ({listed}). Runs are not mixed: use "
+                    "another --workdir, or the config it was made with."
+                )
+        if "://" in self.path:
+            return
+        if os.path.exists(self.path) and not os.path.isdir(self.path):
+            raise StorageError(
+                f"--workdir={self.path} is a file; it has to be a folder, or a new name for one."
+            )
+        existing = os.path.abspath(self.path)
+        while not os.path.exists(existing):
+            existing = os.path.dirname(existing)
+        if not os.access(existing, os.W_OK | os.X_OK) or _is_read_only(existing):
+            raise StorageError(
+                f"--workdir={self.path} cannot be written: {existing} is not writable for this user. "
+                "Choose a folder of yours."
+            )
+
+    def check_data(self, description: dict[str, Any]) -> None:
+        """Sees whether the data is what this folder's run was made from.
+
+        Args:
+          description: as given to `save_run`; its `fingerprints` are compared.
+
+        Raises:
+          ConfigError: names what differs.
+        """
+        if not tf.io.gfile.exists(self.data):
+            return
+        before = json.loads(storage.read_bytes(self.data))["fingerprints"]
+        for name, fingerprint in description["fingerprints"].items():
+            if before.get(name) != fingerprint:
+                raise ConfigError(
+                    f"--workdir={self.path} holds a run on other data: its {name} had the fingerprint "
+                    f"{str(before.get(name))[:12]}, now it has {fingerprint[:12]}. Runs are not mixed: use "
+                    "another --workdir, or the data it was made with."
+                )
+
+    def save_run(self, config: ConfigDict, description: dict[str, Any]) -> None:
+        """Writes what was run, on what."""
+        storage.write_bytes(self.config, config_lib.to_json(config).encode())
+        self.save_json(self.data, description)
+
+    def save_json(self, path: str, value: Any) -> None:
+        """Writes one of this folder's JSON files, whole or not at all."""
+        storage.write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+
+    def load_result(self) -> dict[str, Any]:
+        """The final figures of a finished run; empty where it has not finished."""
+        return json.loads(storage.read_bytes(self.result)) if tf.io.gfile.exists(self.result) else {}
+
+    def load_config(self) -> ConfigDict:
+        """The config of the run in this folder.
+
+        Raises:
+          ConfigError: there is no run in it, or its config cannot be read.
+        """
+        if not tf.io.gfile.exists(self.config):
+            raise ConfigError(
+                f"--workdir={self.path} holds no run: there is no config.json in it. Train one first: "
+                f"python -m trainer.main --workdir={self.path}"
+            )
+        try:
+            return config_lib.from_json(storage.read_bytes(self.config).decode())
+        except ValueError as error:
+            raise ConfigError(f"{self.config} is not the JSON that a run leaves ({error}).") from error
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder and keeps every other run out of it; the kernel frees the lock of a killed run.
+
+        On gs:// there is no lock.
+
+        Raises:
+          ConfigError: another run is writing here; it is named.
+          StorageError: the folder cannot be made.
+        """
+        try:
+            tf.io.gfile.makedirs(self.path)
+        except (tf.errors.OpError, OSError) as error:
+            raise StorageError(f"--workdir={self.path} cannot be made: {storage.reason(error)}.") from error
+        if "://" in self.path:
+            yield
+            return
+        with open(os.path.join(self.path, ".lock"), "a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                raise ConfigError(
+                    f"--workdir={self.path} is in use by another run, process {lock.read().strip() or 'unknown'}. "
+                    "Wait for it, end it, or use another --workdir."
+                ) from None
+            lock.truncate(0)
+            lock.write(str(os.getpid()))
+            lock.flush()
+            yield
+
+
+def _is_read_only(path: str) -> bool:
+    """Whether the file system is mounted read-only, which root's access rights do not show."""
+    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
