@@ -134,8 +134,6 @@ def main(_: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string(
-        "data_dir", None, "The folder that TensorFlow Datasets keeps MovieLens in.", required=True
-    )
+    flags.DEFINE_string("data_dir", None, "The folder that TensorFlow Datasets keeps MovieLens in.", required=True)
     flags.DEFINE_integer("num_epochs", 3, "How often to go through the ratings.", lower_bound=1)
     app.run(main)

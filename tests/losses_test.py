@@ -185,9 +185,7 @@ def test_more_padding_changes_nothing(case):
 
 def test_more_padding_adds_nothing_to_coupled_rankdistil():
     # The order of a list of one is no matter of chance, so the loss is 0 however much padding it has.
-    losses, _ = evaluate(
-        build_loss("coupled_rankdistil_loss"), np.array([[2.0, PAD, PAD, PAD]]), SCORES[:1, :4]
-    )
+    losses, _ = evaluate(build_loss("coupled_rankdistil_loss"), np.array([[2.0, PAD, PAD, PAD]]), SCORES[:1, :4])
     assert losses == pytest.approx(0.0, abs=1e-5)
 
 

@@ -124,9 +124,7 @@ def test_over_a_batch_the_mean_is_that_of_the_keras_metric(name):
     expected = KERAS[name](LABELS, SCORES, sample_weight=WEIGHTS[:, np.newaxis])
     assert np.sum(values * weights) / np.sum(weights) == pytest.approx(float(expected), rel=1e-6)
     KERAS[name].reset_state()
-    assert float(KERAS[name](LABELS[[0, 1, 3]], SCORES[[0, 1, 3]])) == pytest.approx(
-        float(expected), rel=1e-6
-    )
+    assert float(KERAS[name](LABELS[[0, 1, 3]], SCORES[[0, 1, 3]])) == pytest.approx(float(expected), rel=1e-6)
 
 
 def test_a_label_at_the_threshold_is_relevant_and_one_below_is_not():
@@ -170,9 +168,7 @@ def test_every_key_of_tf_ranking_is_there():
     assert [metric.name for metric in built] == [*keys, "recall"]
 
 
-@pytest.mark.parametrize(
-    "name", ["NDCG", "auc", "ndcg@", "ndcg@0", "ndcg@-1", "mrr@5@5", "mrr@٣", "arp@5", ""]
-)
+@pytest.mark.parametrize("name", ["NDCG", "auc", "ndcg@", "ndcg@0", "ndcg@-1", "mrr@5@5", "mrr@٣", "arp@5", ""])
 def test_a_malformed_name_is_refused(name):
     for function in (
         lambda: build_metrics(["mrr", name], relevance_threshold=1.0),

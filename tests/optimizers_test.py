@@ -54,9 +54,7 @@ def test_warmup_cosine_follows_its_formula(warmup_steps, final_fraction):
         assert float(schedule(step)) == pytest.approx(expected(step), rel=1e-5, abs=1e-7), step
     # The milestones, in numbers.
     assert float(schedule(warmup_steps)) == pytest.approx(rate)
-    assert float(schedule((total + warmup_steps) // 2)) == pytest.approx(
-        rate * (1 + final_fraction) / 2, rel=0.02
-    )
+    assert float(schedule((total + warmup_steps) // 2)) == pytest.approx(rate * (1 + final_fraction) / 2, rel=0.02)
     assert float(schedule(total)) == pytest.approx(rate * final_fraction, abs=1e-7)
 
 

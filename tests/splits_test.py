@@ -54,9 +54,7 @@ def expected_held_out(n, validation_fraction, test_fraction):
 
 
 def same(left, right):
-    return all(
-        np.array_equal(getattr(left, part), getattr(right, part)) for part in ("train", "validation", "test")
-    )
+    return all(np.array_equal(getattr(left, part), getattr(right, part)) for part in ("train", "validation", "test"))
 
 
 @settings(deadline=None)
@@ -74,9 +72,7 @@ def test_a_split_holds_every_row_once_in_ascending_order(rows, method, validatio
 @settings(deadline=None)
 @given(ROWS, st.sampled_from(["random", "last"]), FRACTIONS, FRACTIONS, st.integers(0, 2**32))
 def test_each_user_gives_up_exactly_as_many_ratings_as_the_rule_says(rows, method, validation, test, seed):
-    expected = {
-        user: expected_held_out(n, validation, test) for user, n in Counter(user for user, _ in rows).items()
-    }
+    expected = {user: expected_held_out(n, validation, test) for user, n in Counter(user for user, _ in rows).items()}
     for which, fraction in enumerate((validation, test)):
         if fraction and not any(counts[which] for counts in expected.values()):
             with pytest.raises(DataError, match=f"The {('validation', 'test')[which]} split .* is empty"):

@@ -131,10 +131,7 @@ def test_a_fingerprint_tells_apart_what_gives_ids_other_indices():
 
 
 def test_a_fingerprint_is_the_same_in_every_process_and_version():
-    assert (
-        of_ids(["a", "é"], ["x"]).fingerprint()
-        == "be131c229e463a6bdd45f2e61d31a71fa20781d04c199c28e499c39b4e9a2ed6"
-    )
+    assert of_ids(["a", "é"], ["x"]).fingerprint() == "be131c229e463a6bdd45f2e61d31a71fa20781d04c199c28e499c39b4e9a2ed6"
 
 
 def test_a_saved_vocabulary_is_loaded_as_it_was(vocabulary, tmp_path):

@@ -41,7 +41,7 @@ class Checkpointer:
         *,
         keep: int,
         is_chief: bool = True,
-        worker: int = 0,
+        worker_name: str = "worker-0",
     ):
         """Every worker of a cluster makes one, since each has to take part in writing; only the chief's stays.
 
@@ -150,9 +150,7 @@ class Checkpointer:
             if not tf.io.gfile.exists(path):
                 raise StorageError(f"The checkpoint of step {step} is damaged: {path} is missing.")
             if _digest(path) != expected:
-                raise StorageError(
-                    f"The checkpoint of step {step} is damaged: {path} is not as it was saved."
-                )
+                raise StorageError(f"The checkpoint of step {step} is damaged: {path} is not as it was saved.")
         return Saved(step, state, storage.join(self._folder, _name(step)))
 
     def _set_aside(self, step: int) -> None:

@@ -2,8 +2,10 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import app, flags, logging
+from rich.console import Console
 
 from trainer.errors import ConfigError, UserError
 
@@ -15,8 +17,15 @@ def run(main: Callable[[], int | None]) -> None:
 
     A `UserError` becomes one paragraph on stderr and its exit code; with --traceback it is raised.
     """
-    logging.set_verbosity(logging.INFO)
+    # TensorFlow logs through absl too, and what it reports as INFO is of no use to who trains.
+    logging.set_verbosity(logging.WARNING)
     app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+
+def build_console(*, quiet: bool = False) -> Console:
+    """Where output for people goes: as wide as the terminal, and never cut where there is none."""
+    console = Console(quiet=quiet, highlight=False)
+    return console if console.is_terminal else Console(quiet=quiet, highlight=False, width=1000)
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
@@ -41,7 +50,7 @@ def _guarded(main: Callable[[], int | None]) -> int | None:
         return 130
 
 
-def _fail(error: UserError) -> None:
+def _fail(error: UserError) -> NoReturn:
     print(f"error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
 

@@ -72,9 +72,7 @@ def check_config(config: ConfigDict) -> None:
     """
     fields, known = flatten(config.to_dict()), flatten(default.get_config().to_dict())
     for name in fields.keys() - known.keys():
-        raise ConfigError(
-            f"config.{name} is not a field; configs/default.py lists and explains all there are."
-        )
+        raise ConfigError(f"config.{name} is not a field; configs/default.py lists and explains all there are.")
     for name, default_value in known.items():
         if name not in fields:
             raise ConfigError(

@@ -153,8 +153,8 @@ def catalogue_lists(dataset: Dataset, split: str, *, num_users: int, seed: int) 
         known = np.sort(np.random.default_rng(seed).choice(known, num_users, replace=False))
     num_items = dataset.vocabulary.num_items
 
-    labels = np.zeros([len(known), num_items], np.float32)
-    row_of_user = np.full(dataset.vocabulary.num_users, -1, np.int64)
+    labels: np.ndarray = np.zeros([len(known), num_items], np.float32)
+    row_of_user: np.ndarray = np.full(dataset.vocabulary.num_users, -1, np.int64)
     row_of_user[known] = np.arange(len(known))
     for user in known:
         labels[row_of_user[user], seen[seen_offsets[user] : seen_offsets[user + 1]]] = schema.PADDING_LABEL
@@ -169,7 +169,10 @@ def catalogue_lists(dataset: Dataset, split: str, *, num_users: int, seed: int) 
     all_items = np.concatenate([columns, items[cannot_rank]])
     all_labels = np.concatenate([labels[rows, columns], ratings[cannot_rank]])
     return build_lists(
-        known[all_rows].astype(np.int32), all_items.astype(np.int32), all_labels, list_size=num_items + len(items)
+        known[all_rows].astype(np.int32),
+        all_items.astype(np.int32),
+        all_labels,
+        list_size=num_items + len(items),
     )
 
 
@@ -195,7 +198,7 @@ def print_protocols(console: Console, split: str, protocols: Protocols) -> None:
     for protocol, by_scorer in protocols.items():
         names = list(by_scorer["model"])
         num_lists = by_scorer["model"][names[0]].num_lists
-        table = Table(title=f"{split}, {protocol}: {num_lists:,} lists", title_justify="left", box=None)
+        table = Table(title=f"{split}, {protocol}: {num_lists:,} lists", title_justify="left", box=None, pad_edge=False)
         table.add_column("")
         for name in names:
             table.add_column(name, justify="right")
@@ -233,7 +236,7 @@ def main() -> int:
         metrics,
         **config_lib.protocol_arguments(config),
     )
-    print_protocols(Console(), split, protocols)
+    print_protocols(cli.build_console(), split, protocols)
     return 0
 
 

@@ -54,9 +54,7 @@ class ServingModel(tf.Module):
             tf.TensorSpec([None, None], tf.int32),
         ]
     )
-    def recommend_indices(
-        self, query: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def recommend_indices(self, query: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Indices [batch_size], k, and item indices to exclude [batch_size, num_excluded], 0 where fewer.
 
         Returns:
@@ -140,7 +138,11 @@ def _verify(model: TwoTowerModel, vocabulary: Vocabulary, folder: str) -> None:
         "scores": model(features).numpy().tolist(),
     }
     fresh = subprocess.run(
-        [sys.executable, str(_VERIFIER)], input=json.dumps(sample), capture_output=True, text=True, check=False
+        [sys.executable, str(_VERIFIER)],
+        input=json.dumps(sample),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if fresh.returncode:
         said = (fresh.stderr.strip().splitlines() or ["nothing"])[-1]

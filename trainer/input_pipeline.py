@@ -92,7 +92,7 @@ def build_eval_dataset(
         real = tf.minimum(num_lists - first, global_batch_size)
         return features | {schema.NUM_LISTS: tf.cast(real, tf.float32)}
 
-    firsts = np.arange(steps_per_epoch(num_lists, global_batch_size), dtype=np.int64) * global_batch_size
+    firsts: np.ndarray = np.arange(steps_per_epoch(num_lists, global_batch_size), dtype=np.int64) * global_batch_size
     return _per_replica(firsts, batch, context).repeat().prefetch(2)
 
 
@@ -100,7 +100,7 @@ def _per_replica(starts: np.ndarray, element_fn, context: tf.distribute.InputCon
     """`element_fn(start, replica)` for each start and, within it, each replica of this worker."""
     num_local = context.num_replicas_in_sync // context.num_input_pipelines
     replicas = context.input_pipeline_id * num_local + np.arange(num_local, dtype=np.int64)
-    pairs = (np.repeat(starts, num_local), np.tile(replicas, len(starts)))
+    pairs: tuple[np.ndarray, np.ndarray] = (np.repeat(starts, num_local), np.tile(replicas, len(starts)))
     options = tf.data.Options()
     options.deterministic = True
     return (

@@ -6,8 +6,11 @@ All lists lie end to end in one array of items and one of labels; an array of of
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from trainer.splits import rows_by_user
+
+_ITEM_LISTS_SCHEMA = pa.schema([("items", pa.large_list(pa.int32()))])
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,3 +90,26 @@ def group_by_user(
     """
     offsets, rows = rows_by_user(user_indices, num_users)
     return offsets, item_indices[rows].astype(np.int32, copy=False)
+
+
+def save_item_lists(path: str, offsets: np.ndarray, items: np.ndarray) -> None:
+    """Writes what `group_by_user` returns as Parquet, local or gs://: row u has the item indices of user u.
+
+    Raises:
+      StorageError: it cannot be written.
+    """
+    from trainer import storage
+
+    storage.write_table(pa.table([pa.LargeListArray.from_arrays(offsets, items)], schema=_ITEM_LISTS_SCHEMA), path)
+
+
+def load_item_lists(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Reads what `save_item_lists` wrote: offsets int64 [num_users + 1] and items int32 [num_ratings].
+
+    Raises:
+      StorageError: it is missing or broken.
+    """
+    from trainer import storage
+
+    lists = storage.read_table(path, _ITEM_LISTS_SCHEMA).column("items").combine_chunks()
+    return lists.offsets.to_numpy(), lists.values.to_numpy()

@@ -55,9 +55,7 @@ class Cadence:
         return step % self.every_steps == 0 or step == self.total_steps
 
 
-def plan_calls(
-    first_step: int, total_steps: int, *, steps_per_call: int, cadences: Sequence[Cadence]
-) -> np.ndarray:
+def plan_calls(first_step: int, total_steps: int, *, steps_per_call: int, cadences: Sequence[Cadence]) -> np.ndarray:
     """After which steps calls begin and end: as long as can be without passing a step where something is due.
 
     Returns:
@@ -147,9 +145,7 @@ class TrainingLoop:
             if improved or self.checkpoint_due(end) or self.stop.requested:
                 self.save(self.state)
             if self.stop.requested:
-                raise Stopped(
-                    f"Stopped by SIGTERM after step {end}; it is saved. The same command goes on from there."
-                )
+                raise Stopped(f"Stopped by SIGTERM after step {end}; it is saved. The same command goes on from there.")
 
     @property
     def steps_per_second(self) -> float:

@@ -85,8 +85,7 @@ def _check(key: str, temperature: float, lambda_weight: str, lambda_weight_cutof
         )
     if lambda_weight_cutoff < 0:
         raise ConfigError(
-            f"config.loss.lambda_weight_cutoff is {lambda_weight_cutoff}, but must be 0, for none, or a "
-            "rank from 1."
+            f"config.loss.lambda_weight_cutoff is {lambda_weight_cutoff}, but must be 0, for none, or a rank from 1."
         )
     # The softmax loss weighs single entries, and those weights have no cutoff.
     has_cutoff = lambda_weight in _WITH_CUTOFF and key != _Key.SOFTMAX_LOSS

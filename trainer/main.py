@@ -22,9 +22,7 @@ _STRATEGY = flags.DEFINE_enum(
 _WORKDIR = flags.DEFINE_string(
     "workdir", None, "Folder, local or gs://, for what the run leaves. The same command again goes on in it."
 )
-_TPU = flags.DEFINE_string(
-    "tpu", "local", "With --strategy=tpu: the TPU's name, or local, or grpc://HOST:8470."
-)
+_TPU = flags.DEFINE_string("tpu", "local", "With --strategy=tpu: the TPU's name, or local, or grpc://HOST:8470.")
 _NUM_CPU_DEVICES = flags.DEFINE_integer(
     "num_cpu_devices", 1, "Split the CPU into this many devices, to try --strategy=mirrored without GPUs.", 1
 )

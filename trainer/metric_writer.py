@@ -97,7 +97,11 @@ class TensorBoardSink(Sink):
     def write_config(self, fields: Mapping[str, Any], final_figures: Sequence[tuple[str, str]]) -> None:
         # The HParams tab knows scalars and strings only.
         hparams = {name: str(value) if isinstance(value, tuple) else value for name, value in fields.items()}
-        lines = ["| field | value |", "| --- | --- |", *(f"| {name} | `{value!r}` |" for name, value in fields.items())]
+        lines = [
+            "| field | value |",
+            "| --- | --- |",
+            *(f"| {name} | `{value!r}` |" for name, value in fields.items()),
+        ]
         with self._writer("").as_default(step=0):
             tf.summary.text("config", "\n".join(lines))
             hparams_api.hparams_config(
@@ -189,11 +193,12 @@ class ConsoleSink(Sink):
 
     def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
         """`step 480  epoch 10.0  train  loss 748.1  ndcg 0.938 ...`"""
+        if split == "test":
+            return  # The table of final figures has them, with error bars and floors.
         width = len(f"{self._total_steps:,}")
         figures = "  ".join(f"{name} {_readable(name, value)}" for name, value in scalars.items())
         self._console.print(
             f"step {step:>{width},}  epoch {epoch:<6.4g} {split:<10}  {figures}",
-            highlight=False,
             soft_wrap=True,
         )
 
@@ -204,6 +209,4 @@ class ConsoleSink(Sink):
 def _readable(name: str, value: float) -> str:
     if name.endswith("_per_second"):
         return f"{value:,.0f}"
-    return (
-        f"{value:.4g}" if name == "learning_rate" else f"{value:.4f}" if abs(value) < 100 else f"{value:.2f}"
-    )
+    return f"{value:.4g}" if name == "learning_rate" else f"{value:.4f}" if abs(value) < 100 else f"{value:.2f}"

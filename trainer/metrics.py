@@ -87,9 +87,7 @@ class RankingMetric:
             is_real = is_real[:, :, tf.newaxis]
             labels = tf.where(is_real, labels[:, :, tf.newaxis] * subtopics, PADDING_LABEL)
         with stateless_random(_TIES_SEED, 0):
-            values, list_weights = self._metric.compute(
-                labels, tf.cast(scores, tf.float32), weights[:, tf.newaxis]
-            )
+            values, list_weights = self._metric.compute(labels, tf.cast(scores, tf.float32), weights[:, tf.newaxis])
         return values[:, 0], list_weights[:, 0]
 
 
@@ -104,19 +102,27 @@ def _parse(name: str) -> tuple[str, int | None]:
     if not at:
         return key, None
     if not _takes_cutoff(key):
-        raise ConfigError(
-            f"config.eval.metrics names {name!r}, but {key} always looks at the whole list: write {key}."
-        )
+        raise ConfigError(f"config.eval.metrics names {name!r}, but {key} always looks at the whole list: write {key}.")
     # isdecimal alone would let through digits of other scripts.
     if not (digits.isascii() and digits.isdecimal()) or int(digits) == 0:
-        raise ConfigError(
-            f"config.eval.metrics names {name!r}, but a cutoff is a rank from 1, as in {key}@10."
-        )
+        raise ConfigError(f"config.eval.metrics names {name!r}, but a cutoff is a rank from 1, as in {key}@10.")
     return key, int(digits)
 
 
 def _takes_cutoff(key: str) -> bool:
     return "topn" in inspect.signature(_METRICS[key]).parameters
+
+
+def check_metrics(names: Sequence[str]) -> None:
+    """Checks the names as far as can be without the items.
+
+    Raises:
+      ConfigError: For an unknown key, a malformed cutoff, or a name that stands twice.
+    """
+    for name in names:
+        _parse(name)
+    if len(set(names)) < len(names):
+        raise ConfigError(f"config.eval.metrics names one metric twice: {', '.join(names)}.")
 
 
 def build_metrics(
@@ -152,13 +158,3 @@ def build_metrics(
             )
         )
     return metrics
-
-
-def is_higher_better(name: str) -> bool:
-    """Whether a greater value of the metric with this name is better: of all but arp, a rank.
-
-    Raises:
-      ConfigError: For an unknown key or a malformed cutoff.
-    """
-    key, _ = _parse(name)
-    return key != _Key.ARP

@@ -1,6 +1,7 @@
 """The two-tower ranking model: score(query, item) = query tower(query) · candidate tower(item)."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from trainer import schema
 from trainer.compat import keras, tf
@@ -13,9 +14,7 @@ class Tower(keras.layers.Layer):
     only place that knows what a query or a candidate is made of.
     """
 
-    def __init__(
-        self, num_indices: int, *, embedding_size: int, hidden_sizes: Sequence[int], seed: int, name: str
-    ):
+    def __init__(self, num_indices: int, *, embedding_size: int, hidden_sizes: Sequence[int], seed: int, name: str):
         super().__init__(name=name)
         self.embedding = keras.layers.Embedding(
             num_indices,
@@ -57,7 +56,7 @@ class TwoTowerModel(keras.Model):
         """Sizes count the unknown index. The same seed gives the same initial weights on any strategy."""
         super().__init__(name="two_tower")
         self.num_items = num_items
-        towers = {"embedding_size": embedding_size, "hidden_sizes": hidden_sizes}
+        towers: dict[str, Any] = {"embedding_size": embedding_size, "hidden_sizes": hidden_sizes}
         self.query_tower = Tower(num_queries, seed=seed * 1000, name="query_tower", **towers)
         self.candidate_tower = Tower(num_items, seed=seed * 1000 + 500, name="candidate_tower", **towers)
         self({schema.QUERY: tf.zeros([1], tf.int32), schema.ITEMS: tf.zeros([1, 1], tf.int32)})

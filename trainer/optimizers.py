@@ -52,13 +52,9 @@ def build_schedule(
     [warmup]: https://arxiv.org/abs/1706.02677
     """
     if name not in _SCHEDULES:
-        raise ConfigError(
-            f"config.optimizer.schedule is {name!r}, but must be one of {', '.join(_SCHEDULES)}."
-        )
+        raise ConfigError(f"config.optimizer.schedule is {name!r}, but must be one of {', '.join(_SCHEDULES)}.")
     if not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise ConfigError(
-            f"config.optimizer.learning_rate is {learning_rate}, but must be a positive number."
-        )
+        raise ConfigError(f"config.optimizer.learning_rate is {learning_rate}, but must be a positive number.")
     if name == "constant":
         for field, value in (("warmup_steps", warmup_steps), ("final_fraction", final_fraction)):
             if value != 0:
@@ -115,9 +111,7 @@ def build_optimizer(
         raise ConfigError(f"config.optimizer.name is {name!r}, but must be one of {', '.join(_OPTIMIZERS)}.")
     for field, value in (("clip_norm", clip_norm), ("weight_decay", weight_decay)):
         if not (math.isfinite(value) and value >= 0):
-            raise ConfigError(
-                f"config.optimizer.{field} is {value}, but must be 0 (none) or a positive number."
-            )
+            raise ConfigError(f"config.optimizer.{field} is {value}, but must be 0 (none) or a positive number.")
     if name == "adamw" and weight_decay == 0:
         raise ConfigError(
             "config.optimizer.weight_decay is 0, but adamw is adam with weight decay: set it to 0.004, say, "

@@ -24,9 +24,7 @@ _K = flags.DEFINE_integer("k", 10, "How many items a user.", lower_bound=1)
 _EXCLUDE_SEEN = flags.DEFINE_bool("exclude_seen", False, "Leave out what the user rated in training.")
 _OUTPUT = flags.DEFINE_string("output", None, "With --all_users: the Parquet file, local or gs://.")
 _FORMAT = flags.DEFINE_enum("format", "table", ["table", "json"], "For one user: for people or for programs.")
-_UNKNOWN = flags.DEFINE_enum(
-    "unknown", "error", ["error", "popular"], "What a user gets whom training has not seen."
-)
+_UNKNOWN = flags.DEFINE_enum("unknown", "error", ["error", "popular"], "What a user gets whom training has not seen.")
 
 _USERS_A_CALL = 1024
 
@@ -84,7 +82,7 @@ class Recommender:
 
     def popular(self, k: int) -> pa.Table:
         """The k items with the most training ratings, that number as their score; for the user "" ."""
-        items = np.arange(1, min(k, self.vocabulary.num_items - 1) + 1, dtype=np.int32)
+        items: np.ndarray = np.arange(1, min(k, self.vocabulary.num_items - 1) + 1, dtype=np.int32)
         counts = self.vocabulary.items["num_ratings"].take(items).to_numpy()
         return self._table(np.zeros_like(items), items, items, counts)
 
@@ -109,17 +107,16 @@ class Recommender:
 
 def main() -> int:
     """Checks what was asked for, then answers it."""
-    if _ALL_USERS.value == (_USER_ID.value is not None):
+    user_id, output = _USER_ID.value, _OUTPUT.value
+    if _ALL_USERS.value == (user_id is not None):
         raise ConfigError("Say for whom: either --user_id=ID or --all_users.")
-    if _ALL_USERS.value and not _OUTPUT.value:
-        raise ConfigError("--all_users needs --output=FILE.parquet to write to.")
-    if _OUTPUT.value and not _ALL_USERS.value:
-        raise ConfigError("--output is for --all_users; for one user use --format=json and redirect.")
+    if _ALL_USERS.value != (output is not None):
+        raise ConfigError("--all_users and --output=FILE.parquet go together; for one user there is --format=json.")
     recommender = Recommender(_WORKDIR.value)
-    if _ALL_USERS.value:
-        _write_all(recommender, _OUTPUT.value)
-    else:
-        _print_one(recommender, _USER_ID.value)
+    if output is not None:
+        _write_all(recommender, output)
+    elif user_id is not None:
+        _print_one(recommender, user_id)
     return 0
 
 
@@ -131,7 +128,9 @@ def _write_all(recommender: Recommender, path: str) -> None:
         for table in recommender.recommend_all(_K.value, exclude_seen=_EXCLUDE_SEEN.value):
             writer.write_table(table)
             num_rows += table.num_rows
-    Console().print(f"{num_rows:,} recommendations for {recommender.vocabulary.num_users - 1:,} users in {path}")
+    cli.build_console().print(
+        f"{num_rows:,} recommendations for {recommender.vocabulary.num_users - 1:,} users in {path}"
+    )
 
 
 def _print_one(recommender: Recommender, user_id: str) -> None:
@@ -160,7 +159,7 @@ def _print_one(recommender: Recommender, user_id: str) -> None:
     for row in rows:
         score = f"{row['score']:.3f}" if is_known else f"{row['score']:.0f}"
         table.add_row(str(row["rank"]), row[schema.ITEM_ID], row[schema.TITLE], score)
-    Console().print(table)
+    cli.build_console().print(table)
 
 
 if __name__ == "__main__":

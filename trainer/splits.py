@@ -157,9 +157,7 @@ def _hold_out_per_user(ratings: pa.Table, order: np.ndarray, num_held_out: _Held
     # Along `order[positions]` each user's ratings lie together: first those of training, and so on.
     parts_of_users = np.tile(np.array([_TRAIN, _VALIDATION, _TEST], np.int8), num_users)
     part: np.ndarray = np.empty(len(order), np.int8)
-    part[order[positions]] = np.repeat(
-        parts_of_users, np.column_stack([num_train, num_validation, num_test]).ravel()
-    )
+    part[order[positions]] = np.repeat(parts_of_users, np.column_stack([num_train, num_validation, num_test]).ravel())
     return part
 
 

@@ -87,15 +87,11 @@ def build_train_call(
     def totals(superbatch: Features, losses: tf.Tensor, scores: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
         """Sums of this replica: [1 + num_metrics, 2]."""
         taken = tf.cast(tf.range(steps_per_call) < num_steps, tf.float32)
-        rows = {
-            name: _merge_steps(feature) for name, feature in superbatch.items() if name != schema.NUM_LISTS
-        }
+        rows = {name: _merge_steps(feature) for name, feature in superbatch.items() if name != schema.NUM_LISTS}
         weights = _merge_steps(superbatch[schema.WEIGHTS] * taken[:, None])
         sums = [tf.stack([tf.reduce_sum(losses), tf.reduce_sum(weights)])]
         for metric in metrics:
-            values, value_weights = metric(
-                rows[schema.LABELS], _merge_steps(scores), weights, items=rows[schema.ITEMS]
-            )
+            values, value_weights = metric(rows[schema.LABELS], _merge_steps(scores), weights, items=rows[schema.ITEMS])
             sums.append(tf.stack([tf.reduce_sum(values * value_weights), tf.reduce_sum(value_weights)]))
         return tf.stack(sums)
 
@@ -136,10 +132,7 @@ def build_eval_call(
         figures = [(loss_fn(labels, scores, 0), weights)] if loss_fn else []
         figures += [metric(labels, scores, weights, items=features[schema.ITEMS]) for metric in metrics]
         return tf.stack(
-            [
-                tf.reduce_sum([tf.cast(w > 0, tf.float32), w, w * x, w * x * x, w * w], axis=1)
-                for x, w in figures
-            ]
+            [tf.reduce_sum([tf.cast(w > 0, tf.float32), w, w * x, w * x * x, w * w], axis=1) for x, w in figures]
         )
 
     @tf.function

@@ -1,10 +1,13 @@
 """Files, local or gs://, written whole or not at all."""
 
 import contextlib
+import io
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from trainer.compat import tf
 from trainer.errors import StorageError
@@ -13,11 +16,6 @@ from trainer.errors import StorageError
 def join(folder: str, *names: str) -> str:
     """A path below `folder`, for local and gs:// alike."""
     return "/".join([folder.rstrip("/") or "/", *names])
-
-
-def open_for_reading(path: str) -> pa.NativeFile:
-    """The file as an Arrow input, which reads and seeks."""
-    return pa.PythonFile(tf.io.gfile.GFile(path, "rb"), mode="r")
 
 
 @contextlib.contextmanager
@@ -32,7 +30,7 @@ def open_for_writing(path: str) -> Iterator[pa.NativeFile]:
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
         with tf.io.gfile.GFile(temporary, "wb") as file:
-            yield pa.PythonFile(file, mode="w")
+            yield pa.PythonFile(_Output(file), mode="w")
         sync(temporary)
         tf.io.gfile.rename(temporary, path, overwrite=True)
         sync(os.path.dirname(path))
@@ -41,6 +39,20 @@ def open_for_writing(path: str) -> Iterator[pa.NativeFile]:
     finally:
         if tf.io.gfile.exists(temporary):
             tf.io.gfile.remove(temporary)
+
+
+class _Output(io.RawIOBase):
+    """What Arrow asks of a file, on top of TensorFlow's."""
+
+    def __init__(self, file: tf.io.gfile.GFile):
+        self._file = file
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self._file.write(bytes(content))
+        return len(content)
 
 
 def read_bytes(path: str) -> bytes:
@@ -53,6 +65,29 @@ def write_bytes(path: str, content: bytes) -> None:
     """Replaces the file in one step; see `open_for_writing`."""
     with open_for_writing(path) as file:
         file.write(content)
+
+
+def write_table(table: pa.Table, path: str) -> None:
+    """Writes a table as Parquet, whole or not at all; see `open_for_writing`."""
+    with open_for_writing(path) as file:
+        pq.write_table(table, file, write_page_checksum=True)
+
+
+def read_table(path: str, schema: pa.Schema) -> pa.Table:
+    """Reads what `write_table` wrote.
+
+    Raises:
+      StorageError: the file is missing, broken, or of another schema.
+    """
+    try:
+        table = pq.read_table(pa.BufferReader(read_bytes(path)), page_checksum_verification=True)
+        if not table.schema.equals(schema):
+            raise ValueError(f"its columns are {', '.join(table.schema.names)}")
+    except (tf.errors.OpError, pa.ArrowException, OSError, ValueError) as error:
+        raise StorageError(
+            f"{path} cannot be read: {reason(error)}. Restore the file from a copy, or train anew in another workdir."
+        ) from error
+    return table
 
 
 def sync(path: str) -> None:

@@ -112,9 +112,7 @@ def generate_ratings(
     own_quality = random.standard_normal(num_items)
     quality = QUALITY_OF_POPULAR * popularity + np.sqrt(1 - QUALITY_OF_POPULAR**2) * own_quality
     user_bias = random.standard_normal(num_users)
-    score = (
-        USER_BIAS_DEVIATION * user_bias[:, np.newaxis] + QUALITY_DEVIATION * quality + TASTE_DEVIATION * taste
-    )
+    score = USER_BIAS_DEVIATION * user_bias[:, np.newaxis] + QUALITY_DEVIATION * quality + TASTE_DEVIATION * taste
 
     num_ratings_of_user = _draw_num_ratings_of_user(random, num_users, num_items, num_ratings)
     users, items = _choose_items(
@@ -157,10 +155,7 @@ def _draw_item_factors(random: np.random.Generator, genres: list[list[int]], num
     """Half of their variance is the genres': what a user likes, they share. [num_items, num_factors]"""
     genre_factors = random.standard_normal((len(GENRES.split()), num_factors))
     of_genres = np.stack(
-        [
-            genre_factors[genres_of_item].sum(axis=0) / np.sqrt(len(genres_of_item))
-            for genres_of_item in genres
-        ]
+        [genre_factors[genres_of_item].sum(axis=0) / np.sqrt(len(genres_of_item)) for genres_of_item in genres]
     )
     return np.sqrt(0.5) * (of_genres + random.standard_normal(of_genres.shape))
 

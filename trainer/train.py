@@ -12,6 +12,7 @@ from trainer import config as config_lib
 from trainer import evaluate, input_pipeline, losses, metrics, optimizers, steps
 from trainer import strategy as strategy_lib
 from trainer.checkpoint import Checkpointer
+from trainer.cli import build_console
 from trainer.compat import keras, tf
 from trainer.dataset import Dataset, load_dataset
 from trainer.errors import ConfigError, DivergedError
@@ -90,12 +91,12 @@ def train_and_evaluate(
         if is_chief:
             _save_run(paths, config, dataset)
 
-        console = Console(quiet=not is_chief)
+        console = build_console(quiet=not is_chief)
         _print_start(console, dataset, strategy_name, strategy.num_replicas_in_sync, epoch_steps, total_steps)
         writer = _build_writer(paths, console, state.step, total_steps) if is_chief else MetricWriter([])
         writer.truncate_after(state.step)
         if saved:
-            console.print(f"Going on after step {state.step:,}.", highlight=False)
+            console.print(f"Going on after step {state.step:,}.")
         else:
             writer.write_config(config_lib.flatten(config.to_dict()), _final_figures(config, dataset))
 
@@ -303,7 +304,12 @@ def _sample_recommendations(model: TwoTowerModel, dataset: Dataset, num_users: i
 
 
 def _print_start(
-    console: Console, dataset: Dataset, strategy_name: str, num_replicas: int, epoch_steps: int, total_steps: int
+    console: Console,
+    dataset: Dataset,
+    strategy_name: str,
+    num_replicas: int,
+    epoch_steps: int,
+    total_steps: int,
 ) -> None:
     said = dataset.description
     ratings = ", ".join(f"{number:,} {split}" for split, number in said["num_ratings"].items())
@@ -311,24 +317,20 @@ def _print_start(
         f"{said['source']}: {said['num_users']:,} users, {said['num_items']:,} items; ratings: {ratings}.\n"
         f"{strategy_name} strategy, {num_replicas} replica{'s' if num_replicas > 1 else ''}; {total_steps:,} "
         f"steps, {epoch_steps:,} an epoch.",
-        highlight=False,
         soft_wrap=True,
     )
 
 
-def _print_end(
-    console: Console, paths: Workdir, result: dict[str, Any], protocols: evaluate.Protocols
-) -> None:
+def _print_end(console: Console, paths: Workdir, result: dict[str, Any], protocols: evaluate.Protocols) -> None:
     if protocols:
         evaluate.print_protocols(console, result["held_out"], protocols)
     else:
         figures = "  ".join(f"{name} {value:.4f}" for name, value in result["train"].items())
-        console.print(f"On the lists that were trained on, nothing was held out: {figures}", highlight=False)
+        console.print(f"On the lists that were trained on, nothing was held out: {figures}")
     speed = result["speed"]
     if speed:
         console.print(
             f"{speed['steps_per_second']:,.0f} steps and {speed['lists_per_second']:,.0f} lists a second. "
             f"The model of step {result['exported_step']:,} is in {paths.model}.",
-            highlight=False,
             soft_wrap=True,
         )

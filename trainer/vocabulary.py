@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from trainer.errors import DataError, StorageError
 from trainer.schema import GENRES, INDEX, ITEM_ID, ITEMS_SCHEMA, TITLE, UNKNOWN_INDEX, USER_ID
@@ -69,8 +68,21 @@ class Vocabulary:
         Raises:
           StorageError: they cannot be written.
         """
-        _write_table(self.users, folder, "users.parquet")
-        _write_table(self.items, folder, "items.parquet")
+        # Imported late: TensorFlow takes seconds, and all else here does without.
+        from trainer import storage
+
+        storage.write_table(self.users, f"{folder}/users.parquet")
+        storage.write_table(self.items, f"{folder}/items.parquet")
+
+    def item_genres(self) -> np.ndarray | None:
+        """Which genres an item has: bool [num_items, num_genres]; None where no item has any."""
+        genres = self.items.column(GENRES).combine_chunks()
+        names, genre = np.unique(genres.flatten().to_numpy(zero_copy_only=False), return_inverse=True)
+        if not len(names):
+            return None
+        table: np.ndarray = np.zeros([self.num_items, len(names)], bool)
+        table[pc.list_parent_indices(genres).to_numpy(), genre] = True
+        return table
 
 
 def build_vocabulary(train_ratings: pa.Table, items: pa.Table) -> Vocabulary:
@@ -110,10 +122,17 @@ def load_vocabulary(folder: str) -> Vocabulary:
     Raises:
       StorageError: a file is missing or broken.
     """
-    return Vocabulary(
-        users=_read_table(folder, "users.parquet", _USERS_SCHEMA),
-        items=_read_table(folder, "items.parquet", _ITEMS_SCHEMA),
-    )
+    from trainer import storage
+
+    users = storage.read_table(f"{folder}/users.parquet", _USERS_SCHEMA)
+    items = storage.read_table(f"{folder}/items.parquet", _ITEMS_SCHEMA)
+    for table, name in ((users, "users"), (items, "items")):
+        if not np.array_equal(table.column(INDEX), np.arange(table.num_rows)):
+            raise StorageError(
+                f"{folder}/{name}.parquet is not as it was written: its index column does not count its rows. "
+                "Restore the file from a copy, or train anew in another workdir."
+            )
+    return Vocabulary(users=users, items=items)
 
 
 def _indices(ids: pa.ChunkedArray | pa.Array, known_ids: pa.ChunkedArray) -> np.ndarray:
@@ -142,42 +161,3 @@ def _table(columns: list[pa.ChunkedArray], schema: pa.Schema) -> pa.Table:
     """A table of `schema` from all columns but the first, the index."""
     index = pa.array(np.arange(len(columns[0]), dtype=np.int32))
     return pa.table([index, *columns], schema).combine_chunks()
-
-
-def _write_table(table: pa.Table, folder: str, name: str) -> None:
-    # Imported late: it takes seconds, and all else here does without. It is what reads and writes gs://.
-    from trainer.compat import tf
-
-    contents = pa.BufferOutputStream()
-    pq.write_table(table, contents, write_page_checksum=True)
-    path, temporary_path = f"{folder}/{name}", f"{folder}/{name}.tmp"
-    try:
-        tf.io.gfile.makedirs(folder)
-        with tf.io.gfile.GFile(temporary_path, "wb") as file:
-            file.write(contents.getvalue().to_pybytes())
-        tf.io.gfile.rename(temporary_path, path, overwrite=True)
-    except (tf.errors.OpError, OSError) as error:
-        raise StorageError(
-            f"The vocabulary cannot be written to {path}. Check that the folder may be written to and that "
-            f"its disk has room. The cause: {error}"
-        ) from error
-
-
-def _read_table(folder: str, name: str, schema: pa.Schema) -> pa.Table:
-    from trainer.compat import tf
-
-    path = f"{folder}/{name}"
-    try:
-        with tf.io.gfile.GFile(path, "rb") as file:
-            contents = pa.BufferReader(file.read())
-        table = pq.read_table(contents, page_checksum_verification=True)
-        if not table.schema.equals(schema):
-            raise ValueError(f"its columns are {', '.join(table.schema.names)}")
-        if not np.array_equal(table.column(INDEX), np.arange(table.num_rows)):
-            raise ValueError("its index column does not count its rows")
-    except (tf.errors.OpError, pa.ArrowException, OSError, ValueError) as error:
-        raise StorageError(
-            f"The vocabulary cannot be read from {path}. Without it no index can be traced back to an id: "
-            f"restore the file from a copy, or train anew in another workdir. The cause: {error}"
-        ) from error
-    return table

@@ -40,9 +40,7 @@ class Workdir:
         if tf.io.gfile.exists(self.config):
             changed = config_lib.changed_fields(self.load_config(), config)
             if changed:
-                listed = "; ".join(
-                    f"config.{name}: {old!r} → {new!r}" for name, (old, new) in changed.items()
-                )
+                listed = "; ".join(f"config.{name}: {old!r} → {new!r}" for name, (old, new) in changed.items())
                 raise ConfigError(
                     f"--workdir={self.path} holds a run of another config ({listed}). Runs are not mixed: use "
                     "another --workdir, or the config it was made with."
@@ -50,9 +48,7 @@ class Workdir:
         if "://" in self.path:
             return
         if os.path.exists(self.path) and not os.path.isdir(self.path):
-            raise StorageError(
-                f"--workdir={self.path} is a file; it has to be a folder, or a new name for one."
-            )
+            raise StorageError(f"--workdir={self.path} is a file; it has to be a folder, or a new name for one.")
         existing = os.path.abspath(self.path)
         while not os.path.exists(existing):
             existing = os.path.dirname(existing)

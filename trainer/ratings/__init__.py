@@ -62,13 +62,9 @@ def load_ratings(
       StorageError: a file that cannot be read, or data that cannot be downloaded.
     """
     if item_identity not in ITEM_IDENTITIES:
-        raise ConfigError(
-            f"config.data.item_identity is {item_identity!r}: it is one of {', '.join(ITEM_IDENTITIES)}."
-        )
+        raise ConfigError(f"config.data.item_identity is {item_identity!r}: it is one of {', '.join(ITEM_IDENTITIES)}.")
     parts, item_table = _read(source, data_dir=data_dir, columns=columns, seed=seed)
-    cleaned = cleaning.clean(
-        parts, source=source, rating_range=rating_range, max_bad_fraction=max_bad_fraction
-    )
+    cleaned = cleaning.clean(parts, source=source, rating_range=rating_range, max_bad_fraction=max_bad_fraction)
     ratings = cleaned.ratings
     if item_table is None:
         item_table = cleaned.items

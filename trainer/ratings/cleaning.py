@@ -1,7 +1,8 @@
 """Which rows of a source can be used, whatever it is: every other one is counted, under one reason."""
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +29,7 @@ MAX_TIMESTAMP = 4_102_444_800
 """The year 2100 in seconds since 1970. Times from there on are taken for milliseconds, and refused."""
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
-WHOLE_FLOAT = r"^(-?\d+)\.0$"
+WHOLE_FLOAT = r"^(?:(-?\d+)\.0)?$"
 
 ROWS_A_CHUNK = 1 << 22
 """An Arrow string array holds 2 GiB at most, so the ids are in several."""
@@ -74,9 +75,7 @@ class Cleaned:
     report: dict[str, int]
 
 
-def clean(
-    parts: Iterable[Part], *, source: str, rating_range: tuple[float, float], max_bad_fraction: float
-) -> Cleaned:
+def clean(parts: Iterable[Part], *, source: str, rating_range: tuple[float, float], max_bad_fraction: float) -> Cleaned:
     """Drops the bad rows, and all but the last of a user's ratings of an item.
 
     Args:
@@ -92,15 +91,16 @@ def clean(
     ratings, named_items = [], []
     first_bad = ""
     for part in parts:
-        columns = _Columns.of(part, first_row_number=report[READ])
-        bad = columns.bad(rating_range)
-        is_bad = np.logical_or.reduce(list(bad.values()))
+        with _naming_types(part):
+            columns = _Columns.of(part, first_row_number=report[READ])
+            bad = columns.bad(rating_range)
+            is_bad = np.logical_or.reduce(list(bad.values()))
+            named_items.append(items.from_rows(part.rows, columns.item_id, ~is_bad))
         report[READ] += len(is_bad) + len(part.malformed)
         report[MALFORMED] += len(part.malformed)
         for reason, rows in bad.items():
             report[reason] += int(rows.sum())
         first_bad = first_bad or _describe_first_bad(part, bad, is_bad)
-        named_items.append(items.from_rows(part.rows, columns.item_id, ~is_bad))
         table = columns.ratings()
         ratings.append(table.filter(pa.array(~is_bad)) if is_bad.any() else table)
         del part, columns, bad, table  # With 25 million rows, these are gigabytes.
@@ -116,9 +116,7 @@ def clean(
             "Mend the file, or raise config.data.max_bad_fraction to go on without these rows."
         )
     if num_bad == report[READ]:
-        raise DataError(
-            f"{source} has no ratings ({reasons or 'no rows at all'}): set config.data.source to others."
-        )
+        raise DataError(f"{source} has no ratings ({reasons or 'no rows at all'}): set config.data.source to others.")
     table = pa.concat_tables(ratings).unify_dictionaries().combine_chunks()
     kept = _last_of_each_pair(table)
     if kept is not None:
@@ -134,6 +132,20 @@ def clean(
     )
 
 
+@contextlib.contextmanager
+def _naming_types(part: Part) -> Iterator[None]:
+    """Says which types the columns have where one cannot be converted."""
+    try:
+        yield
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        types = ", ".join(f"{field.name}: {field.type}" for field in part.rows.schema)
+        raise DataError(
+            f"{part.path} has a column of a type that cannot be used ({types}; {error}): ids and titles are "
+            "text or numbers, ratings are numbers, times numbers or dates, genres text or lists of text. Name "
+            "other columns in config.data.columns."
+        ) from error
+
+
 @dataclasses.dataclass(frozen=True)
 class _Columns:
     """The columns of a part in the types to judge them by; a number that is none is NaN. All [num_rows]."""
@@ -146,19 +158,11 @@ class _Columns:
     @classmethod
     def of(cls, part: Part, *, first_row_number: int) -> "_Columns":
         rows = part.rows
-        for name in rows.column_names:
-            if pa.types.is_nested(rows[name].type) and name != schema.GENRES:
-                raise DataError(
-                    f"The column that config.data.columns.{name} names in {part.path} is of the type "
-                    f"{rows[name].type}, which has no single value a row: name another."
-                )
         if schema.TIMESTAMP in rows.column_names:
             timestamp = _numbers(rows[schema.TIMESTAMP])
         else:
             timestamp = np.arange(first_row_number, first_row_number + rows.num_rows, dtype=np.float64)
-        return cls(
-            _ids(rows[schema.USER_ID]), _ids(rows[schema.ITEM_ID]), _numbers(rows[schema.RATING]), timestamp
-        )
+        return cls(_ids(rows[schema.USER_ID]), _ids(rows[schema.ITEM_ID]), _numbers(rows[schema.RATING]), timestamp)
 
     def bad(self, rating_range: tuple[float, float]) -> dict[str, np.ndarray]:
         """Reason → the rows that are bad for it and for none before it, bool [num_rows]."""
@@ -191,11 +195,13 @@ class _Columns:
 
 def _ids(column: pa.ChunkedArray) -> pa.DictionaryArray:
     """Ids as text; whole numbers without a decimal point, as 42.0 is what 42 becomes where one is missing."""
-    if pa.types.is_floating(column.type) and pc.all(pc.equal(pc.floor(column), column)).as_py():
-        column = column.cast(pa.int64())
+    if pa.types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), None, column)
+        if pc.all(pc.equal(pc.floor(column), column)).as_py():
+            column = column.cast(pa.int64())
     if not pa.types.is_dictionary(column.type):
         column = column.cast(pa.string()).dictionary_encode()
-    ids = pa.chunked_array(column.chunks, column.type).unify_dictionaries().combine_chunks()
+    ids = column.unify_dictionaries().combine_chunks()
     values = ids.dictionary.cast(pa.string())
     if pc.all(pc.match_substring_regex(values, WHOLE_FLOAT)).as_py():
         values = pc.replace_substring_regex(values, WHOLE_FLOAT, r"\1")
@@ -204,9 +210,7 @@ def _ids(column: pa.ChunkedArray) -> pa.DictionaryArray:
 
 def _is_missing(ids: pa.DictionaryArray) -> np.ndarray:
     codes = ids.indices.fill_null(-1).to_numpy()
-    return (codes == -1) | (
-        codes == pc.index(ids.dictionary, "").as_py()
-    )  # the index is -1 where there is none
+    return (codes == -1) | (codes == pc.index(ids.dictionary, "").as_py())  # the index is -1 where there is none
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
@@ -233,6 +237,7 @@ def _last_of_each_pair(table: pa.Table) -> np.ndarray | None:
     repeated = in_order[1:][in_order[1:] == in_order[:-1]]
     if not len(repeated):
         return None
+    # Where to look for a pair in `repeated`; the last place, for one that is greater than all, is as good.
     rows = np.flatnonzero(repeated[np.searchsorted(repeated[:-1], pair)] == pair)
     rows = rows[np.lexsort((rows, table[schema.TIMESTAMP].to_numpy()[rows], pair[rows]))]
     kept: np.ndarray = np.ones(len(pair), bool)

@@ -82,9 +82,7 @@ def open_container(path: str) -> Container | None:
 
     with reading(path):
         if tf.io.gfile.isdir(path):
-            return Container(
-                path, tuple(_list_folder(path)), lambda name: open_file(posixpath.join(path, name))
-            )
+            return Container(path, tuple(_list_folder(path)), lambda name: open_file(posixpath.join(path, name)))
         if not path.endswith(".zip"):
             return None
         archive = zipfile.ZipFile(open_file(path))
@@ -137,9 +135,7 @@ def reading(name: str) -> Iterator[None]:
                 f"{name} is not UTF-8 text ({_line(error)}): convert it, for instance with "
                 "`iconv -f ISO-8859-1 -t UTF-8`."
             ) from error
-        raise DataError(
-            f"{name} cannot be read ({_line(error)}): is it whole, and of that format?"
-        ) from error
+        raise DataError(f"{name} cannot be read ({_line(error)}): is it whole, and of that format?") from error
     except (OSError, tf.errors.OpError) as error:
         raise StorageError(
             f"{name} cannot be read ({_line(error)}): check your access to it, and that it is whole."

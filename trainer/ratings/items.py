@@ -13,9 +13,7 @@ NO_GENRE = frozenset({"", "unknown", "(no genres listed)"})
 """What MovieLens writes where there is no genre."""
 
 
-def build(
-    item_ids: Sequence[str], titles: Sequence[str | None], genres: Iterable[str | list[str] | None]
-) -> pa.Table:
+def build(item_ids: Sequence[str], titles: Sequence[str | None], genres: Iterable[str | list[str] | None]) -> pa.Table:
     """Items [schema.ITEMS_SCHEMA] from their columns; genres may be joined by "|".
 
     Of rows with the same id the first is kept; an item without a title has its id for one.
@@ -50,19 +48,20 @@ def from_rows(rows: pa.Table, item_ids: pa.DictionaryArray, usable: np.ndarray) 
     first_row = np.sort(first_row[:-1][first_row[:-1] >= 0])
 
     def column(name: str) -> list:
-        return (
-            rows[name].take(first_row).to_pylist() if name in rows.column_names else [None] * len(first_row)
-        )
+        if name not in rows.column_names:
+            return [None] * len(first_row)
+        values = rows[name].take(pa.array(first_row))
+        many = schema.ITEMS_SCHEMA.field(schema.GENRES).type
+        return values.cast(many if pa.types.is_nested(values.type) else pa.string()).to_pylist()
 
-    return build(item_ids.take(pa.array(first_row)).to_pylist(), column(schema.TITLE), column(schema.GENRES))
+    ids = item_ids.take(pa.array(first_row)).to_pylist()
+    return build(ids, column(schema.TITLE), column(schema.GENRES))
 
 
 def complete(items: pa.Table, *, rated: pa.ChunkedArray) -> pa.Table:
     """`items`, and after them those of the `rated` ids that it lacks."""
     ids = rated.unique()
-    lacking = ids.filter(
-        pc.invert(pc.is_in(ids, value_set=items[schema.ITEM_ID].combine_chunks()))
-    ).to_pylist()
+    lacking = ids.filter(pc.invert(pc.is_in(ids, value_set=items[schema.ITEM_ID].combine_chunks()))).to_pylist()
     return pa.concat_tables([items, build(lacking, lacking, [None] * len(lacking))]) if lacking else items
 
 

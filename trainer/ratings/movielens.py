@@ -31,16 +31,21 @@ Item = tuple[str, str, list[str]]
 """Id, title and genres."""
 
 
+def _lines(text: str) -> list[str]:
+    # Not str.splitlines, which also splits at what Latin-1 has for control characters.
+    return [line for line in text.replace("\r\n", "\n").split("\n") if line]
+
+
 def _hundred_thousand_items(text: str, genres: list[str]) -> Iterator[Item]:
     """u.item: id, title, two dates and a URL, and a flag a genre, with "|" between."""
-    for line in text.splitlines():
+    for line in _lines(text):
         item_id, title, _, _, _, *flags = line.split("|")
         yield item_id, title, [genre for genre, flag in zip(genres, flags, strict=False) if flag == "1"]
 
 
 def _million_items(text: str, genres: list[str]) -> Iterator[Item]:
     """movies.dat: id::title::genres, where a title may have colons too."""
-    for line in text.splitlines():
+    for line in _lines(text):
         item_id, rest = line.split("::", 1)
         title, joined = rest.rsplit("::", 1)
         yield item_id, title, joined.split("|")
@@ -92,8 +97,7 @@ class Layout:
         )
 
     def _read_items(self, container: files.Container) -> pa.Table:
-        genre_lines = self._read(container, self.genres).splitlines()
-        genres = [line.split("|")[0] for line in genre_lines if line]
+        genres = [line.split("|")[0] for line in _lines(self._read(container, self.genres))]
         text = self._read(container, self.items)
         try:
             rows = list(self.parse_items(text, genres))
@@ -114,9 +118,7 @@ class Layout:
 
 
 LAYOUTS = (
-    Layout(
-        "u.data", "u.item", "latin-1", _hundred_thousand_items, "\t", names=RATINGS_COLUMNS, genres="u.genre"
-    ),
+    Layout("u.data", "u.item", "latin-1", _hundred_thousand_items, "\t", names=RATINGS_COLUMNS, genres="u.genre"),
     Layout("ratings.dat", "movies.dat", "latin-1", _million_items, ":", names=DOUBLE_COLON_NAMES),
     Layout("ratings.csv", "movies.csv", "utf-8-sig", _csv_items, ",", columns=CSV_NAMES, quote='"'),
 )
@@ -127,8 +129,6 @@ def find_layout(container: files.Container) -> Layout | None:
     folders = sorted({posixpath.dirname(name) for name in container.names})
     for folder in folders:
         for layout in LAYOUTS:
-            if all(
-                posixpath.join(folder, name) in container.names for name in (layout.ratings, layout.items)
-            ):
+            if all(posixpath.join(folder, name) in container.names for name in (layout.ratings, layout.items)):
                 return dataclasses.replace(layout, folder=folder)
     return None

@@ -36,9 +36,7 @@ def read(source: str, container: files.Container | None, *, columns: Mapping[str
     """
     for name in REQUIRED_COLUMNS:
         if not columns.get(name):
-            raise ConfigError(
-                f"config.data.columns.{name} is empty: name the column of {source} that holds it."
-            )
+            raise ConfigError(f"config.data.columns.{name} is empty: name the column of {source} that holds it.")
     wanted = {name: columns[name] for name in ALL_COLUMNS if columns.get(name)}
     if container is None:
         yield _read_table(source, source, files.open_file, wanted)
@@ -112,9 +110,7 @@ def read_text(
             with open_fn() as file:
                 first = pyarrow.csv.open_csv(
                     pa.PythonFile(file, mode="r"),
-                    parse_options=pyarrow.csv.ParseOptions(
-                        delimiter=delimiter, invalid_row_handler=lambda row: "skip"
-                    ),
+                    parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, invalid_row_handler=lambda row: "skip"),
                 )
                 _require_columns(path, columns, found=first.schema.names, way_out=way_out)
         malformed: list[Malformed] = []
@@ -144,9 +140,7 @@ def read_text(
                     ),
                     convert_options=pyarrow.csv.ConvertOptions(
                         include_columns=_unique(columns),
-                        column_types={
-                            file_name: types.get(ours, text) for ours, file_name in columns.items()
-                        },
+                        column_types={file_name: types.get(ours, text) for ours, file_name in columns.items()},
                     ),
                 )
 
@@ -166,13 +160,9 @@ def _renamed(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
     return pa.table({ours: table[file_name] for ours, file_name in columns.items()})
 
 
-def _require_columns(
-    path: str, columns: Mapping[str, str], *, found: Sequence[str], way_out: str = ""
-) -> None:
+def _require_columns(path: str, columns: Mapping[str, str], *, found: Sequence[str], way_out: str = "") -> None:
     for ours, file_name in columns.items():
         if file_name not in found:
             names = ", ".join(map(repr, found))
             way_out = way_out or f"Set config.data.columns.{ours} to the one that holds it."
-            raise DataError(
-                f"{path} has no column {file_name!r} for {ours}; its columns are {names}. {way_out}"
-            )
+            raise DataError(f"{path} has no column {file_name!r} for {ours}; its columns are {names}. {way_out}")
