@@ -17,8 +17,6 @@ from trainer.ratings import load_ratings
 from trainer.splits import split_ratings
 from trainer.vocabulary import Vocabulary, build_vocabulary
 
-SPLITS = ("train", "validation", "test")
-
 
 @dataclass(frozen=True)
 class Dataset:
@@ -89,7 +87,7 @@ def load_dataset(
     users = vocabulary.user_indices(loaded.ratings[schema.USER_ID])
     items = vocabulary.item_indices(loaded.ratings[schema.ITEM_ID])
     stars = loaded.ratings[schema.RATING].to_numpy()
-    rows = {"train": split.train, "validation": split.validation, "test": split.test}
+    rows = dict(zip(schema.SPLITS, (split.train, split.validation, split.test), strict=True))
     ratings = {name: (users[part], items[part], stars[part]) for name, part in rows.items() if len(part)}
     lists = {name: build_lists(*columns_, list_size=list_size) for name, columns_ in ratings.items()}
     return Dataset(

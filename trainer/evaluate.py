@@ -25,7 +25,7 @@ from rich.table import Table
 from trainer import cli, input_pipeline, schema
 from trainer import config as config_lib
 from trainer.compat import tf
-from trainer.dataset import SPLITS, Dataset, load_dataset
+from trainer.dataset import Dataset, load_dataset
 from trainer.errors import ConfigError
 from trainer.lists import QueryLists, build_lists
 from trainer.losses import LossFn
@@ -145,7 +145,7 @@ def catalogue_lists(dataset: Dataset, split: str, *, num_users: int, seed: int) 
     Args:
       num_users: how many users, drawn by `seed`; -1 for all.
     """
-    earlier = SPLITS[: SPLITS.index(split)]
+    earlier = schema.SPLITS[: schema.SPLITS.index(split)]
     seen_offsets, seen = dataset.items_by_user(*earlier)
     users, items, ratings = dataset.ratings[split]
     known = np.unique(users[users != schema.UNKNOWN_INDEX])

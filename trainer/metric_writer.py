@@ -12,10 +12,8 @@ from rich.console import Console
 from tensorboard.plugins.hparams import api as hparams_api
 from tensorflow.core.util import event_pb2
 
-from trainer import storage
+from trainer import schema, storage
 from trainer.compat import tf
-
-SPLITS = ("train", "validation", "test")
 
 
 class Sink:
@@ -112,7 +110,7 @@ class TensorBoardSink(Sink):
 
     def truncate_after(self, step: int) -> None:
         """Rewrites the event files that hold later steps."""
-        for split in SPLITS:
+        for split in schema.SPLITS:
             for path in tf.io.gfile.glob(storage.join(self._folder, split, "events.out.tfevents.*")):
                 # A last record that a crash cut short is an error to the reader, and is dropped here.
                 records = [record.numpy() for record in tf.data.TFRecordDataset(path).ignore_errors()]

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import flags
-from rich.console import Console
 from rich.table import Table
 
 from trainer import cli, schema
@@ -61,7 +60,7 @@ class Recommender:
             )
         self.vocabulary = load_vocabulary(paths.vocabulary)
         self._offsets, self._seen = load_item_lists(paths.seen)
-        self._recommend = tf.saved_model.load(paths.model).recommend_indices
+        self._model = tf.saved_model.load(paths.model)
 
     def recommend(self, users: np.ndarray, k: int, *, exclude_seen: bool) -> pa.Table:
         """The best k items for each of the user indices int32 [num_users]: a table of RECOMMENDATIONS_SCHEMA.
@@ -69,7 +68,7 @@ class Recommender:
         A user for whom fewer candidates are left gets fewer rows.
         """
         excluded = self._padded_seen(users) if exclude_seen else np.zeros([len(users), 0], np.int32)
-        items, scores = (tensor.numpy() for tensor in self._recommend(users, k, excluded))
+        items, scores = (tensor.numpy() for tensor in self._model.recommend_indices(users, k, excluded))
         is_real = items != schema.UNKNOWN_INDEX
         rows, columns = np.nonzero(is_real)
         return self._table(users[rows], items[is_real], columns + 1, scores[is_real])

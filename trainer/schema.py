@@ -21,6 +21,9 @@ RATINGS_SCHEMA = pa.schema(
 ITEMS_SCHEMA = pa.schema([(ITEM_ID, pa.string()), (TITLE, pa.string()), (GENRES, pa.list_(pa.string()))])
 """One row an item."""
 
+SPLITS = ("train", "validation", "test")
+"""In the order in which their ratings may be known to a model."""
+
 UNKNOWN_INDEX = 0
 """The index of every user or item that training has not seen."""
 

@@ -245,16 +245,24 @@ def _last_of_each_pair(table: pa.Table) -> np.ndarray | None:
     return kept
 
 
+def row_number(part: Part, index: int) -> int:
+    """The number in the file of the row at `index` of `part.rows`, malformed rows counted."""
+    number = part.first_row + index
+    for malformed in part.malformed:  # in the order of the file
+        number += malformed.row <= number
+    return number
+
+
 def _describe_first_bad(part: Part, bad: dict[str, np.ndarray], is_bad: np.ndarray) -> str:
     """Where the first bad row of a part is and why; "" where there is none."""
-    row, text = min(((malformed.row, malformed.text) for malformed in part.malformed), default=(0, ""))
+    descriptions = [
+        (row.row, f"row {row.row} of {part.path}: {MALFORMED}, {row.text[:100]!r}") for row in part.malformed[:1]
+    ]
     if is_bad.any():
         index = int(np.argmax(is_bad))
-        number = part.first_row + index
-        for malformed in part.malformed:  # in the order of the file
-            number += malformed.row <= number
-        if not row or number < row:
-            reason = next(reason for reason, rows in bad.items() if rows[index])
-            value = part.rows[REASONS[reason]][index].as_py()
-            return f"row {number} of {part.path}: {reason}, {REASONS[reason]} {value!r}"
-    return f"row {row} of {part.path}: {MALFORMED}, {text[:100]!r}" if row else ""
+        number = row_number(part, index)
+        reason = next(reason for reason, rows in bad.items() if rows[index])
+        column = REASONS[reason]
+        value = part.rows[column][index].as_py()
+        descriptions.append((number, f"row {number} of {part.path}: {reason}, {column} {value!r}"))
+    return min(descriptions, default=(0, ""))[1]

@@ -67,8 +67,11 @@ class _Bytes(io.RawIOBase):
         return self._file.tell()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._file.seek(offset, whence)
-        return self._file.tell()
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._file.size()}[whence]
+        if start + offset < 0:  # zipfile looks for its directory so, and expects an OSError.
+            raise OSError(f"position {start + offset} is before the start of the file")
+        self._file.seek(start + offset)
+        return start + offset
 
     def readinto(self, buffer: Any) -> int:
         data = self._file.read(len(buffer))
