@@ -1,5 +1,6 @@
 """What tests share: four CPU devices, tiny ratings with a planted order, and a config for them."""
 
+import functools
 import pathlib
 
 import numpy as np
@@ -37,6 +38,15 @@ def planted_ratings(seed: int = 0) -> pa.Table:
             "title": [f"Film {item}" for item in items],
         }
     )
+
+
+@functools.cache
+def mirrored_strategy(num_replicas: int) -> tf.distribute.Strategy:
+    """A MirroredStrategy over that many CPU devices."""
+    # In one process, strategies of several sizes need collective group keys of their own.
+    tf.distribute.MirroredStrategy._collective_key_base += 100_000
+    devices = tf.config.list_logical_devices("CPU")[:num_replicas]
+    return tf.distribute.MirroredStrategy([device.name for device in devices])
 
 
 @pytest.fixture(scope="session")

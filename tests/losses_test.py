@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from trainer.compat import tf, tfr
+from trainer.compat import stateless_random, tf, tfr
 from trainer.errors import ConfigError
 from trainer.losses import build_loss
 
@@ -166,9 +166,11 @@ def test_wild_scores_of_padding_change_nothing(case):
 
 @pytest.mark.parametrize("case", ALL, ids=str)
 def test_a_filler_row_has_no_loss_and_no_gradient(case):
-    losses, gradient = evaluate(build(case), LABELS, SCORES)
-    assert losses[FILLER] == 0
-    assert np.all(gradient[FILLER] == 0)
+    labels = np.full([2, 30], PAD, np.float32)
+    labels[1] = np.arange(30) % 3
+    losses, gradient = evaluate(build(case), labels, np.tile(SCORES[:2], 5))
+    assert losses[0] == 0 and losses[1] != 0
+    assert np.all(gradient[0] == 0)
 
 
 @pytest.mark.parametrize("case", DETERMINISTIC, ids=str)
@@ -184,17 +186,33 @@ def test_more_padding_changes_nothing(case):
 
 
 def test_more_padding_adds_nothing_to_coupled_rankdistil():
-    # The order of a list of one is no matter of chance, so the loss is 0 however much padding it has.
-    losses, _ = evaluate(build_loss("coupled_rankdistil_loss"), np.array([[2.0, PAD, PAD, PAD]]), SCORES[:1, :4])
-    assert losses == pytest.approx(0.0, abs=1e-5)
+    # There is one order of one entry, so its loss is 0 however much padding there is, relevant or not.
+    labels = np.array([[2, PAD, PAD, PAD], [0, PAD, PAD, PAD]], np.float32)
+    losses, _ = evaluate(build_loss("coupled_rankdistil_loss"), labels, SCORES[:2, :4])
+    np.testing.assert_allclose(losses, 0, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", RANDOM)
+def test_without_padding_the_mean_of_a_random_loss_is_that_of_the_keras_loss(key):
+    labels, scores = np.array([[3, 0, 1, 2], [1, 2, 3, 0]], np.float32), SCORES[:2, :4]
+    options = {"temperature": 1.0} if key.startswith("gumbel") else {}
+    keras_loss = tfr.keras.losses.get(key, **options)
+    means = []
+    for seed, step in ((7, 3), (7, 4), (8, 3)):
+        losses, _ = evaluate(build_loss(key, seed=seed), labels, scores, step)
+        means.append(losses.mean())
+        with stateless_random(seed, step):
+            assert means[-1] == pytest.approx(float(keras_loss(labels, scores)), rel=1e-5)
+    assert len(set(means)) == 3
 
 
 @pytest.mark.parametrize("case", [case for case in ALL if case[0] not in POINTWISE], ids=str)
-def test_padding_does_not_outweigh_low_scores(case):
+@pytest.mark.parametrize("offset", [-80, 80])
+def test_padding_weighs_nothing_wherever_the_scores_lie(case, offset):
     losses, gradient = evaluate(build(case), LABELS, SCORES)
-    low_losses, low_gradient = evaluate(build(case), LABELS, SCORES - 60)
-    np.testing.assert_allclose(low_losses, losses, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(low_gradient, gradient, rtol=1e-3, atol=1e-4)
+    again, gradient_again = evaluate(build(case), LABELS, SCORES + offset)
+    np.testing.assert_allclose(again, losses, rtol=1e-4, atol=2e-5)
+    np.testing.assert_allclose(gradient_again, gradient, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("key", ["softmax_loss", "list_mle_loss"])

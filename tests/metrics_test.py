@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from trainer.compat import tf, tfr
 from trainer.errors import ConfigError
-from trainer.metrics import build_metrics, is_higher_better
+from trainer.metrics import build_metrics, check_metrics
 
 PAD = -1.0
 THRESHOLD = 3.0
@@ -172,7 +172,7 @@ def test_every_key_of_tf_ranking_is_there():
 def test_a_malformed_name_is_refused(name):
     for function in (
         lambda: build_metrics(["mrr", name], relevance_threshold=1.0),
-        lambda: is_higher_better(name),
+        lambda: check_metrics(["mrr", name]),
     ):
         with pytest.raises(ConfigError, match=r"config\.eval\.metrics") as error:
             function()
@@ -191,6 +191,7 @@ def test_metrics_of_subtopics_need_subtopics(name):
         build_metrics([name], relevance_threshold=1.0)
 
 
-def test_only_a_mean_rank_is_better_when_lower():
-    assert not is_higher_better("arp")
-    assert all(is_higher_better(name) for name in NAMES if name != "arp")
+def test_names_are_checked_without_the_items():
+    check_metrics(NAMES)
+    with pytest.raises(ConfigError, match="twice"):
+        check_metrics(["mrr", "ndcg@10", "mrr"])

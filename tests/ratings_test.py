@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import decimal
 import gzip
 import hashlib
 import io
@@ -283,7 +284,7 @@ def test_parquet_may_hold_times_decimals_and_lists_of_genres(tmp_path):
         {
             "user": [1],
             "item": [2],
-            "stars": pa.array([4]).cast(pa.decimal128(3, 1)),
+            "stars": [decimal.Decimal("4.0")],
             "time": pa.array([when], pa.timestamp("us", "UTC")),
             "kinds": [["Drama", "(no genres listed)", "War"]],
         }

@@ -3,10 +3,10 @@
 Its Keras losses mark padding by a negative label, and most of them let it through in one way or another.
 Each way is closed here:
 
-- Softmax and its kin give padding the absolute logit log(1e-10) ≈ −23, which outweighs real scores below.
-  All losses but the pointwise ones depend only on differences of scores, so each list is shifted until its
-  lowest real score is 0, and padding then weighs 1e-10 of it at most.
-- Lambda weights rank padding a rounding error below the lowest score: it is placed a whole unit below.
+- Softmax and its kin give padding the absolute logit log(1e-10) ≈ −23, which outweighs real scores below,
+  and lambda weights rank it 1e-6 below the lowest score, which is lost in rounding. All losses but the
+  pointwise ones depend only on differences of scores, so each list is shifted until its lowest score is 0:
+  padding then weighs 1e-10 of it at most, and ranks last.
 - The mean over list_size makes the entries of a short list count less: its real entries are averaged.
 - DCG lambda weights are multiplied by list_size: here by the number of real entries.
 - ListMLE and Coupled-RankDistil rank the padding too, which adds a constant: it is taken off.
@@ -111,11 +111,11 @@ def _build_lambda_weight(name: str, cutoff: int):  # type: ignore[no-untyped-def
 
 
 def _separate_padding(key: str, scores: tf.Tensor, is_real: tf.Tensor) -> tf.Tensor:
-    """Scores [batch_size, list_size] where padding has no say, and lies below all that is real."""
-    if key in _POINTWISE:
-        return tf.where(is_real, scores, 0.0)
-    lowest = tf.reduce_min(tf.where(is_real, scores, scores.dtype.max), axis=1, keepdims=True)
-    return tf.where(is_real, scores - tf.stop_gradient(lowest), -1.0)
+    """Scores [batch_size, list_size] in which padding has no say, and none is below that of padding, 0."""
+    if key not in _POINTWISE:
+        lowest = tf.reduce_min(tf.where(is_real, scores, scores.dtype.max), axis=1, keepdims=True)
+        scores -= tf.stop_gradient(lowest)
+    return tf.where(is_real, scores, 0.0)
 
 
 def _loss_of_padding(key: str, lambda_weight: str, labels: tf.Tensor, is_real: tf.Tensor) -> tf.Tensor:

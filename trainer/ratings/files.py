@@ -67,11 +67,14 @@ class _Bytes(io.RawIOBase):
         return self._file.tell()
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        start = {io.SEEK_SET: 0, io.SEEK_CUR: self.tell(), io.SEEK_END: self._file.size()}[whence]
-        if start + offset < 0:  # zipfile looks for its directory so, and expects an OSError.
-            raise OSError(f"position {start + offset} is before the start of the file")
-        self._file.seek(start + offset)
-        return start + offset
+        if whence == io.SEEK_CUR:
+            offset += self.tell()
+        elif whence == io.SEEK_END:
+            offset += self._file.size()
+        if offset < 0:  # As zipfile does in a file too short for an archive; it expects an OSError.
+            raise OSError(f"position {offset} is before the start of the file")
+        self._file.seek(offset)
+        return offset
 
     def readinto(self, buffer: Any) -> int:
         data = self._file.read(len(buffer))
