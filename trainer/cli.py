@@ -1,5 +1,6 @@
 """How every entry point starts and ends: flags, logging, one paragraph and an exit code for an error."""
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -12,11 +13,18 @@ from trainer.errors import ConfigError, UserError
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of an error, for a bug report.")
 
 
-def run(main: Callable[[], int | None]) -> None:
+def run(main: Callable[[], int | None], *, default_config: str = "") -> None:
     """Parses the command line, then exits with what `main` returns.
 
     A `UserError` becomes one paragraph on stderr and its exit code; with --traceback it is raised.
+
+    Args:
+      main: the entry point.
+      default_config: the config file where the command line has no --config. As that flag's own default it
+        would be loaded, with every override, before anything could catch what is wrong with them.
     """
+    if default_config and not any(argument.split("=")[0] in ("--config", "-config") for argument in sys.argv):
+        sys.argv.insert(1, f"--config={default_config}")
     # TensorFlow logs through absl too, and what it reports as INFO is of no use to who trains.
     logging.set_verbosity(logging.WARNING)
     app.run(lambda _: _guarded(main), flags_parser=_parse)
@@ -32,7 +40,7 @@ def _parse(arguments: Sequence[str]) -> list[str]:
     try:
         rest = flags.FLAGS(list(arguments))
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
-        _fail(ConfigError(_command_line_error(error)))
+        _fail(ConfigError(_command_line_error(error, arguments)))
     if len(rest) > 1:
         _fail(ConfigError(f"{rest[1]!r} is not a flag: every argument is --name=value. --help lists them."))
     return rest
@@ -55,7 +63,13 @@ def _fail(error: UserError) -> NoReturn:
     sys.exit(error.exit_code)
 
 
-def _command_line_error(error: Exception) -> str:
-    """The first sentence of what absl or ml_collections says, with the way out."""
+def _command_line_error(error: Exception, arguments: Sequence[str]) -> str:
+    """What absl or ml_collections says, as one sentence, with the way out."""
     message = str(error.args[0] if error.args else error).strip()
+    if isinstance(error, AttributeError | KeyError):  # ml_collections names only the last part of the field.
+        fields = [argument.lstrip("-").split("=")[0] for argument in arguments if "-config." in argument]
+        unknown = next((field for field in fields if any(part in message for part in field.split(".")[1:])), message)
+        meant = re.search(r'Did you mean "(\w+)"', message)
+        message = f"{unknown} is not a field" + (f"; did you mean {meant[1]}?" if meant else ".")
+        return f"{message} configs/default.py lists and explains all there are."
     return f"{message.splitlines()[0].rstrip('.')}. --help lists the flags, configs/default.py the fields."

@@ -10,6 +10,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from trainer import cli
+from trainer.errors import ConfigError
 
 _DEFAULT_CONFIG = pathlib.Path(__file__).resolve().parent.parent / "configs" / "default.py"
 
@@ -27,7 +28,7 @@ _NUM_CPU_DEVICES = flags.DEFINE_integer(
     "num_cpu_devices", 1, "Split the CPU into this many devices, to try --strategy=mirrored without GPUs.", 1
 )
 _CONFIG = config_flags.DEFINE_config_file(
-    "config", str(_DEFAULT_CONFIG), "What is trained; any field can be set with --config.SECTION.FIELD=VALUE."
+    "config", None, "What is trained; any field can be set with --config.SECTION.FIELD=VALUE. (default: default.py)"
 )
 
 
@@ -36,7 +37,13 @@ def main() -> int:
     # What can be wrong with the config is said before TensorFlow's import takes its seconds.
     from trainer import config as config_lib
 
-    config_lib.check_config(_CONFIG.value)
+    try:
+        config_lib.check_config(_CONFIG.value)
+    except OSError as error:  # ml_collections raises it on the first look into a config that did not load.
+        path = config_flags.get_config_filename(flags.FLAGS["config"])
+        raise ConfigError(
+            f"--config={path} cannot be loaded: {str(error).strip().splitlines()[-1].strip()}."
+        ) from error
 
     from trainer import train
 
@@ -55,9 +62,9 @@ def _workdir() -> str:
         return _WORKDIR.value
     model_dir = os.environ.get("AIP_MODEL_DIR", "").rstrip("/")
     if not model_dir:
-        raise cli.ConfigError("--workdir is missing: name a folder for what the run leaves.")
+        raise ConfigError("--workdir is missing: name a folder for what the run leaves.")
     return model_dir.rsplit("/", 1)[0]
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, default_config=str(_DEFAULT_CONFIG))

@@ -76,7 +76,7 @@ def _build_tpu_strategy(tpu: str) -> tf.distribute.Strategy:
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0].split(". ")[0]
         raise ConfigError(
             f"--strategy=tpu: no TPU answers at --tpu={tpu} ({reason}). On the TPU's own machine install the "
             "TPU build of TensorFlow and use --tpu=local; from elsewhere pass its name or grpc://HOST:8470."
