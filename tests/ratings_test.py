@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from trainer import schema
 from trainer.errors import ConfigError, DataError, StorageError
-from trainer.ratings import Ratings, cleaning, files, load_ratings
+from trainer.ratings import Ratings, cleaning, files, load_ratings, tables
 from trainer.synthetic import generate_ratings
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
@@ -309,6 +309,14 @@ def test_quoted_values_may_hold_delimiters_and_newlines(tmp_path):
     assert ratings.report["rating_not_a_number"] == 1
 
 
+def test_a_quoted_newline_may_lie_where_two_blocks_meet(tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 100)
+    rows = "".join(f'u,{item},3,{item},"Line\n{item} and more",A\n' for item in range(50))
+    (tmp_path / "a.csv").write_text("user,item,stars,time,name,kinds\n" + rows)
+    ratings = _load(tmp_path / "a.csv", columns=WITH_ITEMS)
+    assert _items(ratings) == {str(item): (f"Line\n{item} and more", ["A"]) for item in range(50)}
+
+
 # ---------------------------------------------------------------------------- bad rows
 
 DIRTY = """user,item,stars,time
@@ -364,6 +372,7 @@ def test_each_bad_row_is_counted_under_its_reason(tmp_path, make):
         (["1,2,3,4", "1,5,9,4"], "row 3 of .*a.csv: rating_out_of_range, rating 9.0"),
         (["1,2,3,4", "1,5,ten,4"], "row 3 of .*a.csv: rating_not_a_number, rating 'ten'"),
         (["1,5,4,881250949000"], "row 2 of .*: timestamp_not_seconds, timestamp 881250949000"),
+        (["1,5,4,4", "1,5,inf,4"], "row 3 of .*: rating_not_a_number, rating inf"),
         (["1,5,4,4", "1,2", "1,5,ten,4"], "row 3 of .*: malformed_row, '1,2'"),
         (["1,5,ten,4", "1,2"], "row 2 of .*: rating_not_a_number"),
     ],
@@ -379,8 +388,8 @@ def test_too_many_bad_rows_are_refused_with_the_first_of_them(tmp_path, lines, c
 def test_the_row_number_counts_malformed_rows_and_the_file_is_the_right_one(tmp_path):
     (tmp_path / "a.csv").write_text("user,item,stars,time\n1,2,3,4\n")
     (tmp_path / "b.csv").write_text("user,item,stars,time\n1\n1,2,3,4\n2\n1,2,x,4\n")
-    description = "row 2 of .*/b.csv: malformed_row"
-    with pytest.raises(DataError, match=description):
+    (tmp_path / "c.csv").write_text("user,item,stars,time\n1,2,3,4\n1,2,x,4\n")
+    with pytest.raises(DataError, match=r"row 2 of .*/b\.csv: malformed_row"):
         _load(tmp_path)
     part = cleaning.Part("b", pa.table({}), 2, (cleaning.Malformed(2, "1"), cleaning.Malformed(4, "2")))
     assert [cleaning.row_number(part, index) for index in range(3)] == [3, 5, 6]

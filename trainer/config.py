@@ -16,13 +16,13 @@ from trainer.errors import ConfigError
 
 _POSITIVE = (lambda value: value >= 1, "at least 1")
 _NOT_NEGATIVE = (lambda value: value >= 0, "at least 0")
-_FINITE_POSITIVE = (lambda value: 0 < value < math.inf, "a finite number above 0")
+_ABOVE_0 = (lambda value: value > 0, "a number above 0")
 
 _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda value: 0 <= value < 2**31, "from 0 to 2147483647"),
     "data.source": (bool, "a source of ratings"),
     "data.rating_range": (
-        lambda value: len(value) == 2 and 0 <= value[0] < value[1] < math.inf,
+        lambda value: len(value) == 2 and all(_is_number(n) for n in value) and 0 <= value[0] < value[1],
         "two numbers, the lowest rating and the highest, from 0 up",
     ),
     "data.max_bad_fraction": (lambda value: 0 <= value < 1, "from 0 up to, but not, 1"),
@@ -30,12 +30,12 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "list_size": (lambda value: value >= 2, "at least 2: one entry has no order"),
     "model.embedding_size": _POSITIVE,
     "model.hidden_sizes": (
-        lambda value: all(isinstance(n, int) and n >= 1 for n in value),
+        lambda value: all(type(n) is int and n >= 1 for n in value),
         "sizes from 1 up",
     ),
-    "loss.temperature": _FINITE_POSITIVE,
+    "loss.temperature": _ABOVE_0,
     "loss.lambda_weight_cutoff": _NOT_NEGATIVE,
-    "optimizer.learning_rate": _FINITE_POSITIVE,
+    "optimizer.learning_rate": _ABOVE_0,
     "optimizer.warmup_steps": _NOT_NEGATIVE,
     "train.global_batch_size": _POSITIVE,
     "train.num_epochs": _POSITIVE,
@@ -45,7 +45,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "train.checkpoint_every_steps": _NOT_NEGATIVE,
     "train.keep_checkpoints": _POSITIVE,
     "train.early_stopping_patience": _NOT_NEGATIVE,
-    "eval.relevance_threshold": _FINITE_POSITIVE,
+    "eval.metrics": (lambda value: all(type(name) is str for name in value), "names of metrics"),
+    "eval.relevance_threshold": _ABOVE_0,
     "eval.best_direction": (lambda value: value in ("max", "min"), "max or min"),
     "eval.num_catalogue_users": (lambda value: value >= -1, "a number of users, 0 for none, -1 for all"),
     "eval.num_sample_users": _NOT_NEGATIVE,
@@ -71,7 +72,7 @@ def check_config(config: ConfigDict) -> None:
       ConfigError: names the field, its value and what is allowed.
     """
     fields, known = flatten(config.to_dict()), flatten(default.get_config().to_dict())
-    for name in fields.keys() - known.keys():
+    for name in sorted(fields.keys() - known.keys()):
         raise ConfigError(f"config.{name} is not a field; configs/default.py lists and explains all there are.")
     for name, default_value in known.items():
         if name not in fields:
@@ -86,6 +87,8 @@ def check_config(config: ConfigDict) -> None:
                 f"config.{name}={value!r} is of type {type(value).__name__}; it has to be {wanted.__name__}, "
                 f"like its default {default_value!r}."
             )
+        if wanted is float and not math.isfinite(value):
+            raise ConfigError(f"config.{name}={value!r} cannot be used: it has to be a finite number.")
     for name, (is_valid, allowed) in _RANGES.items():
         if not is_valid(fields[name]):
             raise ConfigError(f"config.{name}={fields[name]!r} cannot be used: it has to be {allowed}.")
@@ -125,8 +128,15 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """Reads what `to_json` wrote. Lists come back as tuples, which is what every field with several has."""
-    return ConfigDict(_tuples(json.loads(text)))
+    """Reads what `to_json` wrote. Lists come back as tuples, which is what every field with several has.
+
+    Raises:
+      ValueError: it is no JSON, or not of a config.
+    """
+    tree = json.loads(text)
+    if not isinstance(tree, dict):
+        raise ValueError(f"{text.strip()[:20]} has no fields")
+    return ConfigDict(_tuples(tree))
 
 
 def changed_fields(old: ConfigDict, new: ConfigDict) -> dict[str, tuple[Any, Any]]:
@@ -148,6 +158,10 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in tree.items():
         flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return flat
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
 
 
 def _tuples(value: Any) -> Any:

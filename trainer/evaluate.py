@@ -7,7 +7,8 @@ Two protocols, which answer two questions:
 - `catalogue`: what does it recommend? The list is every item that the user has not rated in an earlier
   split; the held-out ratings are its labels, and every other item has label 0.
 
-The floors are a random order and the order of popularity (number of training ratings).
+The floors are a random order and the order of popularity (number of training ratings). Neither depends on how
+lists are dealt to batches and replicas, so that every evaluation of a run gives the same figures.
 
 python -m trainer.evaluate --workdir=runs/mine
 """
@@ -30,7 +31,7 @@ from trainer.errors import ConfigError
 from trainer.lists import QueryLists, build_lists
 from trainer.losses import LossFn
 from trainer.metrics import RankingMetric, build_metrics
-from trainer.steps import NUM_SUMS, Scorer, build_eval_call
+from trainer.steps import NUM_SUMS, Features, Scorer, build_eval_call
 from trainer.workdir import Workdir
 
 
@@ -104,49 +105,69 @@ def evaluate_protocols(
       split: `validation` or `test`.
       num_catalogue_users: how many users' catalogues are ranked: 0 for none, -1 for all with held-out ratings.
       seed: of the random order, and of which users are drawn.
+
+    Returns:
+      The figures; without `catalogue` where there is no user to rank it for.
     """
-    protocols = {"rated": (dataset.lists[split], list_size)}
-    if num_catalogue_users:
-        catalogue = catalogue_lists(dataset, split, num_users=num_catalogue_users, seed=seed)
-        protocols["catalogue"] = (catalogue, int(np.diff(catalogue.offsets).max()))
-    scorers = {"model": scorer, **build_floors(dataset, seed=seed)}
-    return {
-        protocol: {
+    scorers = {"model": scorer, **build_floors(seed=seed)}
+
+    def figures(lists: QueryLists, scorers: dict[str, Scorer], list_size: int) -> dict[str, Figures]:
+        return {
             who: Evaluator(
-                strategy, score, lists, metrics, list_size=size, global_batch_size=global_batch_size
+                strategy, score, lists, metrics, list_size=list_size, global_batch_size=global_batch_size
             ).evaluate()
             for who, score in scorers.items()
         }
-        for protocol, (lists, size) in protocols.items()
-    }
+
+    protocols = {"rated": figures(dataset.lists[split], scorers, list_size)}
+    catalogue = catalogue_lists(dataset, split, num_users=num_catalogue_users, seed=seed)
+    if catalogue.num_lists:
+        longest = int(np.diff(catalogue.offsets).max())
+        can_recommend = {who: _unknown_last(score) for who, score in scorers.items()}
+        protocols["catalogue"] = figures(catalogue, can_recommend, longest)
+    return protocols
 
 
-def build_floors(dataset: Dataset, *, seed: int) -> dict[str, Scorer]:
+def build_floors(*, seed: int) -> dict[str, Scorer]:
     """What needs no model: scorers by name, each from features to scores [batch_size, list_size]."""
-    num_ratings = tf.constant(dataset.vocabulary.items["num_ratings"].to_numpy(), tf.float32)
 
-    def popularity(features: dict[str, tf.Tensor]) -> tf.Tensor:
-        return tf.gather(num_ratings, features[schema.ITEMS])
+    def popularity(features: Features) -> tf.Tensor:
+        # The vocabulary has the items in this order; so ties end as they do in recommending.
+        return -tf.cast(features[schema.ITEMS], tf.float32)
 
-    def random(features: dict[str, tf.Tensor]) -> tf.Tensor:
-        # The first query differs from batch to batch, so each batch has an order of its own.
-        batch_seed = tf.stack([seed, features[schema.QUERY][0]])
-        return tf.random.stateless_uniform(features[schema.ITEMS].shape, batch_seed)
+    def random(features: Features) -> tf.Tensor:
+        # A seed for each query, not for each batch, whose rows depend on the number of replicas.
+        list_size = features[schema.ITEMS].shape[1]
+        return tf.map_fn(
+            lambda query: tf.random.stateless_uniform([list_size], tf.stack([seed, query])),
+            features[schema.QUERY],
+            fn_output_signature=tf.float32,
+        )
 
-    return {"popularity": popularity, "random": random}
+    return {"popularity": _unknown_last(popularity), "random": random}
+
+
+def _unknown_last(scorer: Scorer) -> Scorer:
+    """`scorer`, but below all other items those that training has not seen, which are never recommended."""
+
+    def score(features: Features) -> tf.Tensor:
+        scores = scorer(features)
+        last = tf.reduce_min(scores, axis=1, keepdims=True) - 1.0
+        return tf.where(features[schema.ITEMS] == schema.UNKNOWN_INDEX, last, scores)
+
+    return score
 
 
 def catalogue_lists(dataset: Dataset, split: str, *, num_users: int, seed: int) -> QueryLists:
     """For each user with ratings in `split`, all items not rated in the splits before it.
 
     Labels are the ratings of `split`, and 0 for all other items. An item that training has not seen cannot be
-    recommended; where it was rated it stands in the list as the unknown item, so that it counts as missed.
+    recommended; where it was rated it stands in the list as the unknown item, to be ranked last: as missed.
 
     Args:
       num_users: how many users, drawn by `seed`; -1 for all.
     """
     earlier = schema.SPLITS[: schema.SPLITS.index(split)]
-    seen_offsets, seen = dataset.items_by_user(*earlier)
     users, items, ratings = dataset.ratings[split]
     known = np.unique(users[users != schema.UNKNOWN_INDEX])
     if 0 <= num_users < len(known):
@@ -156,9 +177,10 @@ def catalogue_lists(dataset: Dataset, split: str, *, num_users: int, seed: int) 
     labels: np.ndarray = np.zeros([len(known), num_items], np.float32)
     row_of_user: np.ndarray = np.full(dataset.vocabulary.num_users, -1, np.int64)
     row_of_user[known] = np.arange(len(known))
-    for user in known:
-        labels[row_of_user[user], seen[seen_offsets[user] : seen_offsets[user + 1]]] = schema.PADDING_LABEL
     labels[:, schema.UNKNOWN_INDEX] = schema.PADDING_LABEL
+    for seen_users, seen_items, _ in (dataset.ratings[name] for name in earlier if name in dataset.ratings):
+        is_drawn = row_of_user[seen_users] >= 0
+        labels[row_of_user[seen_users[is_drawn]], seen_items[is_drawn]] = schema.PADDING_LABEL
     held_out = row_of_user[users] >= 0
     can_rank = held_out & (items != schema.UNKNOWN_INDEX)
     labels[row_of_user[users[can_rank]], items[can_rank]] = ratings[can_rank]

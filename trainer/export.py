@@ -5,13 +5,14 @@ Plain TensorFlow loads it, with no import of this project. Its functions:
 - `score` (the signature `serving_default`): user ids [batch_size] and item ids [batch_size, list_size],
   strings → scores [batch_size, list_size].
 - `recommend` (a signature too): user ids [batch_size], k, and item ids to exclude
-  [batch_size, num_excluded], "" where there are fewer → item ids, titles and scores [batch_size, k], best
-  first, ties by item index, that is the more popular first. Where fewer than k candidates are left, the rest
-  are "" with the score -inf.
+  [batch_size, num_excluded], "" where there are fewer → item ids, titles and scores
+  [batch_size, min(k, num_items)], best first, ties by item index, that is the more popular first. Where fewer
+  candidates are left, the rest are "" with the score -inf.
 - `score_indices` and `recommend_indices`: the same with indices for ids.
 """
 
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -83,7 +84,7 @@ class ServingModel(tf.Module):
         ]
     )
     def recommend(self, user_ids: tf.Tensor, k: tf.Tensor, excluded_item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Ids [batch_size], k, and ids to exclude → `item_ids`, `titles` and `scores`, [batch_size, k]."""
+        """Ids [batch_size], k, and ids to exclude → `item_ids`, `titles`, `scores` [batch_size, min(k, num_items)]."""
         items, scores = self.recommend_indices(
             self.user_index.lookup(user_ids), k, self.item_index.lookup(excluded_item_ids)
         )
@@ -108,9 +109,11 @@ def export_model(model: TwoTowerModel, vocabulary: Vocabulary, folder: str, *, s
     Raises:
       StorageError: it cannot be written, or what was written does not give the trainer's scores.
     """
-    copy = TwoTowerModel(**sizes)
-    copy.set_weights(model.get_weights())
-    serving = ServingModel(copy, vocabulary)
+    # On the CPU, whose arithmetic the fresh process repeats; an accelerator may round otherwise.
+    with tf.device("CPU:0"):
+        copy = TwoTowerModel(**sizes)
+        copy.set_weights(model.get_weights())
+        serving = ServingModel(copy, vocabulary)
     partial = f"{folder.rstrip('/')}.partial"
     try:
         tf.saved_model.save(
@@ -130,15 +133,20 @@ def export_model(model: TwoTowerModel, vocabulary: Vocabulary, folder: str, *, s
 def _verify(model: TwoTowerModel, vocabulary: Vocabulary, folder: str) -> None:
     users = np.linspace(0, vocabulary.num_users - 1, num=min(16, vocabulary.num_users), dtype=np.int32)
     items = np.linspace(0, vocabulary.num_items - 1, num=min(64, vocabulary.num_items), dtype=np.int32)
-    features = {schema.QUERY: tf.constant(users), schema.ITEMS: tf.tile(items[None], [len(users), 1])}
+    with tf.device("CPU:0"):
+        scores = model({schema.QUERY: tf.constant(users), schema.ITEMS: tf.tile(items[None], [len(users), 1])})
     sample = {
         "folder": folder,
         "user_ids": vocabulary.users[schema.USER_ID].take(users).to_pylist(),
         "item_ids": vocabulary.items[schema.ITEM_ID].take(items).to_pylist(),
-        "scores": model(features).numpy().tolist(),
+        "scores": scores.numpy().tolist(),
     }
+    # Its users choose their own Keras. The accelerator's memory is taken by this process, which trained on it.
+    environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
     fresh = subprocess.run(
-        [sys.executable, str(_VERIFIER)],
+        # As text, since a script's own folder is searched for imports, and here that holds a `metrics.py`.
+        [sys.executable, "-c", _VERIFIER.read_text()],
+        env=environment | {"CUDA_VISIBLE_DEVICES": "-1"},
         input=json.dumps(sample),
         capture_output=True,
         text=True,

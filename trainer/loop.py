@@ -31,6 +31,7 @@ class RunState:
     Attributes:
       step: optimizer steps taken.
       sums: [num_figures, 2], of the training figures since the last line of the log: sums and weights.
+      train_figures: the newest line of the log.
       best_step: of the best evaluation; None before the first.
       best_value: of the metric that chooses.
       evaluations_since_best: what early stopping counts.
@@ -38,6 +39,7 @@ class RunState:
 
     step: int = 0
     sums: list[list[float]] = field(default_factory=list)
+    train_figures: dict[str, float] = field(default_factory=dict)
     best_step: int | None = None
     best_value: float | None = None
     evaluations_since_best: int = 0
@@ -120,8 +122,6 @@ class TrainingLoop:
     patience: int
     stop: StopSignal
     clock: Clock = time.perf_counter
-    # The newest line of the log.
-    train_figures: dict[str, float] = field(default_factory=dict)
     # Of steady training: without the first call, which compiles, and without evaluations and checkpoints.
     train_seconds: float = 0.0
     timed_steps: int = 0
@@ -142,10 +142,17 @@ class TrainingLoop:
             improved = self._evaluate() if self.validate and self.eval_due(end) else False
             # Before the checkpoint: what it makes final has then been written, and the rest is cut off on resume.
             self.writer.flush()
-            if improved or self.checkpoint_due(end) or self.stop.requested:
+            # Read once: a signal that arrives from here on waits for the end of the next call.
+            stopping = self.stop.requested
+            if improved or self.checkpoint_due(end) or stopping:
                 self.save(self.state)
-            if self.stop.requested:
+            if stopping:
                 raise Stopped(f"Stopped by SIGTERM after step {end}; it is saved. The same command goes on from there.")
+
+    @property
+    def train_figures(self) -> dict[str, float]:
+        """The newest line of the log, be it of this run or of the one that it goes on with."""
+        return self.state.train_figures
 
     @property
     def steps_per_second(self) -> float:
@@ -170,7 +177,7 @@ class TrainingLoop:
         self.writer.advance(end, self.steps_per_second)
 
     def _log(self) -> None:
-        self.train_figures = {
+        self.state.train_figures = {
             name: total / weight if weight else math.nan
             for name, (total, weight) in zip(self.names, self.state.sums, strict=True)
         }
@@ -189,7 +196,10 @@ class TrainingLoop:
         )
         self.after_validation(self.state.step)
         value, best = figures[self.best_metric].value, self.state.best_value
-        is_better = best is None or (value > best if self.best_direction == "max" else value < best)
+        # One that is not finite is no better than none, also where there is none yet.
+        is_better = math.isfinite(value) and (
+            best is None or (value > best if self.best_direction == "max" else value < best)
+        )
         if is_better:
             self.state.best_step, self.state.best_value = self.state.step, value
             self.state.evaluations_since_best = 0

@@ -4,6 +4,7 @@ Only the chief makes a writer that writes; the other workers get one without sin
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,10 @@ from tensorflow.core.util import event_pb2
 
 from trainer import schema, storage
 from trainer.compat import tf
+from trainer.errors import StorageError
+
+# A record in an event file: its length and the checksum of that in front, its own checksum behind.
+_RECORD_FRAME_SIZE = 8 + 4 + 4
 
 
 class Sink:
@@ -109,26 +114,23 @@ class TensorBoardSink(Sink):
             hparams_api.hparams(hparams)
 
     def truncate_after(self, step: int) -> None:
-        """Rewrites the event files that hold later steps."""
+        """Rewrites the event files that hold later steps, or a last record that a crash cut short."""
         for split in schema.SPLITS:
-            for path in tf.io.gfile.glob(storage.join(self._folder, split, "events.out.tfevents.*")):
-                # A last record that a crash cut short is an error to the reader, and is dropped here.
-                records = [record.numpy() for record in tf.data.TFRecordDataset(path).ignore_errors()]
-                kept = [record for record in records if event_pb2.Event.FromString(record).step <= step]
-                if len(kept) < len(records):
-                    temporary = storage.join(self._folder, split, "truncated.tmp")
-                    with tf.io.TFRecordWriter(temporary) as writer:
-                        for record in kept:
-                            writer.write(record)
-                    tf.io.gfile.rename(temporary, path, overwrite=True)
+            folder = storage.join(self._folder, split)
+            names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
+            for name in names:
+                if name.startswith("events.out.tfevents."):
+                    _truncate_events(storage.join(folder, name), step)
 
     def flush(self) -> None:
-        for writer in self._writers.values():
-            writer.flush()
+        with storage.writing(self._folder):
+            for writer in self._writers.values():
+                writer.flush()
 
     def close(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
+        with storage.writing(self._folder):
+            for writer in self._writers.values():
+                writer.close()
 
     def _writer(self, split: str) -> tf.summary.SummaryWriter:
         if split not in self._writers:
@@ -137,30 +139,52 @@ class TensorBoardSink(Sink):
         return self._writers[split]
 
 
+def _truncate_events(path: str, step: int) -> None:
+    # To the reader a record that was cut short is an error, after which there is nothing more.
+    records = [record.numpy() for record in tf.data.TFRecordDataset(path).ignore_errors()]
+    kept = [record for record in records if event_pb2.Event.FromString(record).step <= step]
+    if sum(len(record) + _RECORD_FRAME_SIZE for record in kept) == tf.io.gfile.stat(path).length:
+        return
+    temporary = f"{path.rsplit('/', 1)[0]}/truncated.tmp"
+    with storage.writing(path):
+        with tf.io.TFRecordWriter(temporary) as writer:
+            for record in kept:
+                writer.write(record)
+        tf.io.gfile.rename(temporary, path, overwrite=True)
+
+
 class JsonlSink(Sink):
-    """One JSON object a line: step, epoch, split, metrics. Written when flushed."""
+    """One JSON object a line: step, epoch, split, metrics, null where one is not finite. Written when flushed."""
 
     def __init__(self, path: str):
         self._path = path
         self._lines: list[str] = []
 
     def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
-        line = {"step": step, "epoch": round(epoch, 4), "split": split, "metrics": dict(scalars)}
-        self._lines.append(json.dumps(line) + "\n")
+        # JSON has no NaN.
+        metrics = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
+        line = {"step": step, "epoch": round(epoch, 4), "split": split, "metrics": metrics}
+        self._lines.append(json.dumps(line, allow_nan=False) + "\n")
 
     def truncate_after(self, step: int) -> None:
         """Drops the lines of later steps, and a last line that a crash cut short."""
         if not tf.io.gfile.exists(self._path):
             return
-        lines = storage.read_bytes(self._path).decode().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        lines = storage.read_bytes(self._path).splitlines(keepends=True)
+        try:
+            kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+        except (ValueError, LookupError, TypeError) as error:
+            raise StorageError(
+                f"{self._path} cannot be gone on with: a line of it is not what a run writes "
+                f"({storage.reason(error)}). Move the file elsewhere; the run begins a new one."
+            ) from error
         if kept != lines:
-            storage.write_bytes(self._path, "".join(kept).encode())
+            storage.write_bytes(self._path, b"".join(kept))
 
     def flush(self) -> None:
         """Appends the lines since the last flush."""
         if self._lines:
-            with tf.io.gfile.GFile(self._path, "a") as file:
+            with storage.writing(self._path), tf.io.gfile.GFile(self._path, "a") as file:
                 file.write("".join(self._lines))
             self._lines.clear()
 
@@ -187,7 +211,9 @@ class ConsoleSink(Sink):
         self._progress.start()
 
     def advance(self, step: int, steps_per_second: float) -> None:
-        self._progress.update(self._task, completed=step, rate=f"{steps_per_second:,.0f} steps/s")
+        # NaN until there is something to measure.
+        rate = "" if math.isnan(steps_per_second) else f"{steps_per_second:,.0f} steps/s"
+        self._progress.update(self._task, completed=step, rate=rate)
 
     def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
         """`step 480  epoch 10.0  train  loss 748.1  ndcg 0.938 ...`"""

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import flags
 from rich.table import Table
+from rich.text import Text
 
 from trainer import cli, schema
 from trainer.errors import ConfigError, UserError
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder, local or gs://, of a finished run.", required=True)
 _USER_ID = flags.DEFINE_string("user_id", None, "Recommend for this user.")
 _ALL_USERS = flags.DEFINE_bool("all_users", False, "Recommend for every user of the training ratings.")
 _K = flags.DEFINE_integer("k", 10, "How many items a user.", lower_bound=1)
@@ -68,6 +68,7 @@ class Recommender:
         A user for whom fewer candidates are left gets fewer rows.
         """
         excluded = self._padded_seen(users) if exclude_seen else np.zeros([len(users), 0], np.int32)
+        k = min(k, self.vocabulary.num_items)
         items, scores = (tensor.numpy() for tensor in self._model.recommend_indices(users, k, excluded))
         is_real = items != schema.UNKNOWN_INDEX
         rows, columns = np.nonzero(is_real)
@@ -111,7 +112,7 @@ def main() -> int:
         raise ConfigError("Say for whom: either --user_id=ID or --all_users.")
     if _ALL_USERS.value != (output is not None):
         raise ConfigError("--all_users and --output=FILE.parquet go together; for one user there is --format=json.")
-    recommender = Recommender(_WORKDIR.value)
+    recommender = Recommender(flags.FLAGS.workdir)
     if output is not None:
         _write_all(recommender, output)
     elif user_id is not None:
@@ -127,9 +128,8 @@ def _write_all(recommender: Recommender, path: str) -> None:
         for table in recommender.recommend_all(_K.value, exclude_seen=_EXCLUDE_SEEN.value):
             writer.write_table(table)
             num_rows += table.num_rows
-    cli.build_console().print(
-        f"{num_rows:,} recommendations for {recommender.vocabulary.num_users - 1:,} users in {path}"
-    )
+    num_users = recommender.vocabulary.num_users - 1
+    cli.build_console().print(Text(f"{num_rows:,} recommendations for {num_users:,} users in {path}"), soft_wrap=True)
 
 
 def _print_one(recommender: Recommender, user_id: str) -> None:
@@ -150,16 +150,21 @@ def _print_one(recommender: Recommender, user_id: str) -> None:
         print(json.dumps({"user_id": user_id, "source": source, "recommendations": rows}, ensure_ascii=False))
         return
     heading = f"Top {len(rows)} for user {user_id}" if is_known else f"User {user_id} is unknown: the most popular"
-    table = Table(title=heading, title_justify="left", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
     table.add_column("rank", justify="right")
     table.add_column("item_id")
     table.add_column("title")
     table.add_column("score" if is_known else "ratings", justify="right")
     for row in rows:
         score = f"{row['score']:.3f}" if is_known else f"{row['score']:.0f}"
-        table.add_row(str(row["rank"]), row[schema.ITEM_ID], row[schema.TITLE], score)
-    cli.build_console().print(table)
+        # As Text, since in a plain string rich takes [brackets] and :colons: for markup.
+        table.add_row(str(row["rank"]), Text(row[schema.ITEM_ID]), Text(row[schema.TITLE]), score)
+    console = cli.build_console()
+    console.print(Text(heading), soft_wrap=True)
+    console.print(table)
 
 
 if __name__ == "__main__":
+    # Here alone, since the other entry points have a flag of this name and a test may import them all.
+    flags.DEFINE_string("workdir", None, "Folder, local or gs://, of a finished run.", required=True)
     cli.run(main)

@@ -15,7 +15,7 @@ from trainer.errors import StorageError
 
 def join(folder: str, *names: str) -> str:
     """A path below `folder`, for local and gs:// alike."""
-    return "/".join([folder.rstrip("/") or "/", *names])
+    return "/".join([folder.rstrip("/"), *names])
 
 
 @contextlib.contextmanager
@@ -29,16 +29,27 @@ def open_for_writing(path: str) -> Iterator[pa.NativeFile]:
     """
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
-        with tf.io.gfile.GFile(temporary, "wb") as file:
-            yield pa.PythonFile(_Output(file), mode="w")
-        sync(temporary)
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-        sync(os.path.dirname(path))
-    except (tf.errors.OpError, OSError) as error:
-        raise StorageError(f"{path} cannot be written: {reason(error)}.") from error
+        with writing(path):
+            with tf.io.gfile.GFile(temporary, "wb") as file:
+                yield pa.PythonFile(_Output(file), mode="w")
+            sync(temporary)
+            tf.io.gfile.rename(temporary, path, overwrite=True)
+            sync(os.path.dirname(path))
     finally:
         if tf.io.gfile.exists(temporary):
             tf.io.gfile.remove(temporary)
+
+
+@contextlib.contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Turns what the file system refuses in the body into a StorageError that names `path`."""
+    try:
+        yield
+    except (tf.errors.OpError, OSError) as error:
+        raise StorageError(
+            f"{path} cannot be written: {reason(error)}. Make room for it, or mend its access rights, and start "
+            "the same command again."
+        ) from error
 
 
 class _Output(io.RawIOBase):
@@ -104,4 +115,5 @@ def sync(path: str) -> None:
 def reason(error: Exception) -> str:
     """What an error of the file system says, without TensorFlow's trimmings."""
     message = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
-    return message.strip().splitlines()[0].rstrip(".")
+    first_line, *_ = message.strip().splitlines() or [type(error).__name__]
+    return first_line.rstrip(".")

@@ -63,6 +63,12 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
     return sum(len(tasks) for tasks in strategy.cluster_resolver.cluster_spec().as_dict().values())
 
 
+def barrier(strategy: tf.distribute.Strategy) -> None:
+    """Waits until every worker is here: one may read now what another has written before."""
+    if num_workers(strategy) > 1:
+        strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.ones([])), axis=None).numpy()
+
+
 def _split_cpu(num_devices: int) -> None:
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices)

@@ -153,6 +153,7 @@ def train_and_evaluate(
             }
             paths.save_json(paths.result, result)
             _print_end(console, paths, result, protocols)
+        strategy_lib.barrier(strategy)
     return 0
 
 
@@ -230,6 +231,7 @@ def _build_loop(
     def save(state: RunState) -> None:
         _require_finite([*model.variables, *optimizer.variables], state.step)
         checkpointer.save(state.step, asdict(state), best_step=state.best_step)
+        strategy_lib.barrier(strategy)
 
     stop = StopSignal()
     if strategy_lib.num_workers(strategy) == 1:

@@ -34,9 +34,14 @@ class Workdir:
         """Sees, without writing, whether a run of `config` can use this folder.
 
         Raises:
-          ConfigError: it holds a run of another config.
-          StorageError: it cannot be written, or is no folder.
+          ConfigError: it holds a run of another config, or its name cannot be used.
+          StorageError: it cannot be written, is no folder, or holds a config that cannot be read.
         """
+        if patterns := sorted(set(self.path) & set("*?[\\")):
+            raise ConfigError(
+                f"--workdir={self.path} cannot be used: TensorFlow looks checkpoints up by pattern, so their path "
+                f"must not hold {' or '.join(patterns)}. Choose another name."
+            )
         if tf.io.gfile.exists(self.config):
             changed = config_lib.changed_fields(self.load_config(), config)
             if changed:
@@ -47,11 +52,13 @@ class Workdir:
                 )
         if "://" in self.path:
             return
-        if os.path.exists(self.path) and not os.path.isdir(self.path):
-            raise StorageError(f"--workdir={self.path} is a file; it has to be a folder, or a new name for one.")
         existing = os.path.abspath(self.path)
-        while not os.path.exists(existing):
+        while not os.path.lexists(existing):
             existing = os.path.dirname(existing)
+        if not os.path.isdir(existing):
+            raise StorageError(
+                f"--workdir={self.path} cannot be a folder, since {existing} is none. Choose another name for it."
+            )
         if not os.access(existing, os.W_OK | os.X_OK) or _is_read_only(existing):
             raise StorageError(
                 f"--workdir={self.path} cannot be written: {existing} is not writable for this user. "
@@ -66,10 +73,12 @@ class Workdir:
 
         Raises:
           ConfigError: names what differs.
+          StorageError: what was saved cannot be read.
         """
         if not tf.io.gfile.exists(self.data):
             return
-        before = json.loads(storage.read_bytes(self.data))["fingerprints"]
+        with _reading(self.data):
+            before = dict(json.loads(storage.read_bytes(self.data))["fingerprints"])
         for name, fingerprint in description["fingerprints"].items():
             if before.get(name) != fingerprint:
                 raise ConfigError(
@@ -88,24 +97,30 @@ class Workdir:
         storage.write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
 
     def load_result(self) -> dict[str, Any]:
-        """The final figures of a finished run; empty where it has not finished."""
-        return json.loads(storage.read_bytes(self.result)) if tf.io.gfile.exists(self.result) else {}
+        """The final figures of a finished run; empty where it has not finished.
+
+        Raises:
+          StorageError: they cannot be read.
+        """
+        if not tf.io.gfile.exists(self.result):
+            return {}
+        with _reading(self.result):
+            return dict(json.loads(storage.read_bytes(self.result)))
 
     def load_config(self) -> ConfigDict:
         """The config of the run in this folder.
 
         Raises:
-          ConfigError: there is no run in it, or its config cannot be read.
+          ConfigError: there is no run in it.
+          StorageError: its config cannot be read.
         """
         if not tf.io.gfile.exists(self.config):
             raise ConfigError(
                 f"--workdir={self.path} holds no run: there is no config.json in it. Train one first: "
                 f"python -m trainer.main --workdir={self.path}"
             )
-        try:
+        with _reading(self.config):
             return config_lib.from_json(storage.read_bytes(self.config).decode())
-        except ValueError as error:
-            raise ConfigError(f"{self.config} is not the JSON that a run leaves ({error}).") from error
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -115,28 +130,47 @@ class Workdir:
 
         Raises:
           ConfigError: another run is writing here; it is named.
-          StorageError: the folder cannot be made.
+          StorageError: the folder, or the lock in it, cannot be made.
         """
-        try:
+        with storage.writing(self.path):
             tf.io.gfile.makedirs(self.path)
-        except (tf.errors.OpError, OSError) as error:
-            raise StorageError(f"--workdir={self.path} cannot be made: {storage.reason(error)}.") from error
         if "://" in self.path:
             yield
             return
-        with open(os.path.join(self.path, ".lock"), "a+") as lock:
+        path = storage.join(self.path, ".lock")
+        with storage.writing(path):
+            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            self._take(lock)
+            yield
+        finally:
+            os.close(lock)
+
+    def _take(self, lock: int) -> None:
+        """Locks an open file and notes in it whose it is."""
+        with storage.writing(storage.join(self.path, ".lock")):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                lock.seek(0)
+                holder = os.read(lock, 20).decode(errors="replace").strip()
                 raise ConfigError(
-                    f"--workdir={self.path} is in use by another run, process {lock.read().strip() or 'unknown'}. "
+                    f"--workdir={self.path} is in use by another run, process {holder or 'unknown'}. "
                     "Wait for it, end it, or use another --workdir."
                 ) from None
-            lock.truncate(0)
-            lock.write(str(os.getpid()))
-            lock.flush()
-            yield
+            os.truncate(lock, 0)
+            os.write(lock, str(os.getpid()).encode())
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    """Turns whatever a broken JSON file leads to in the body into a StorageError that names `path`."""
+    try:
+        yield
+    except (tf.errors.OpError, ValueError, LookupError, TypeError) as error:
+        raise StorageError(
+            f"{path} cannot be read as the JSON that a run leaves there: {storage.reason(error)}. Restore the file "
+            "from a copy, or use another --workdir."
+        ) from error
 
 
 def _is_read_only(path: str) -> bool:

@@ -117,7 +117,7 @@ def clean(parts: Iterable[Part], *, source: str, rating_range: tuple[float, floa
         )
     if num_bad == report[READ]:
         raise DataError(f"{source} has no ratings ({reasons or 'no rows at all'}): set config.data.source to others.")
-    table = pa.concat_tables(ratings).unify_dictionaries().combine_chunks()
+    table = pa.concat_tables(ratings).combine_chunks()
     kept = _last_of_each_pair(table)
     if kept is not None:
         report[DUPLICATE] = table.num_rows - int(kept.sum())
@@ -201,7 +201,7 @@ def _ids(column: pa.ChunkedArray) -> pa.DictionaryArray:
             column = column.cast(pa.int64())
     if not pa.types.is_dictionary(column.type):
         column = column.cast(pa.string()).dictionary_encode()
-    ids = column.unify_dictionaries().combine_chunks()
+    ids = column.combine_chunks()
     values = ids.dictionary.cast(pa.string())
     if pc.all(pc.match_substring_regex(values, WHOLE_FLOAT)).as_py():
         values = pc.replace_substring_regex(values, WHOLE_FLOAT, r"\1")

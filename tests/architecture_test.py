@@ -1,0 +1,87 @@
+"""The arrows between modules: data flows one way, and only entry points know flags."""
+
+import ast
+import pathlib
+
+import pytest
+
+from tests.conftest import REPOSITORY
+
+# Each module may import those before it. What stands on one line is of one rank, and may not import each other.
+RANKS = [
+    ["errors", "compat"],
+    ["schema", "cli"],
+    ["storage", "synthetic", "strategy", "config"],
+    ["ratings", "splits"],
+    ["vocabulary", "lists"],
+    ["dataset", "input_pipeline", "model", "losses", "metrics", "optimizers"],
+    ["checkpoint", "metric_writer", "workdir", "steps", "verify_export"],
+    ["evaluate", "export", "recommend"],
+    ["loop"],
+    ["train"],
+    ["main"],
+]
+RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
+ENTRY_POINTS = {"main", "evaluate", "recommend"}
+
+
+def sources(folder: str) -> list[pathlib.Path]:
+    return sorted((REPOSITORY / folder).rglob("*.py"))
+
+
+def imported(path: pathlib.Path) -> set[str]:
+    """The dotted names of all that a file imports, at its top or within functions."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return names
+
+
+def module_of(path: pathlib.Path) -> str:
+    return path.relative_to(REPOSITORY / "trainer").parts[0].removesuffix(".py")
+
+
+def trainer_modules(names: set[str]) -> set[str]:
+    return {name.split(".")[1] for name in names if name.startswith("trainer.")}
+
+
+@pytest.mark.parametrize("path", sources("trainer"), ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_imports_point_one_way(path):
+    module = module_of(path)
+    if module == "__init__":
+        return
+    others = (trainer_modules(imported(path)) & RANK.keys()) - {module}
+    assert all(RANK[other] < RANK[module] for other in others), f"{module} imports {others}"
+
+
+def test_every_module_has_a_rank():
+    assert {module_of(path) for path in sources("trainer")} == RANK.keys() | {"__init__"}
+
+
+def test_only_entry_points_know_flags():
+    knowing = {module_of(path) for path in sources("trainer") if any("absl.flags" in n for n in imported(path))}
+    assert knowing == ENTRY_POINTS | {"cli"}
+
+
+def test_launch_and_trainer_do_not_know_each_other():
+    assert not any(name.startswith("launch") for path in sources("trainer") for name in imported(path))
+    assert not any(name.startswith("trainer") for path in sources("launch") for name in imported(path))
+
+
+def test_tensorflow_comes_through_compat():
+    """Or its version of Keras is not the one that TF-Ranking needs."""
+    direct = {
+        module_of(path)
+        for path in sources("trainer")
+        if any(name.split(".")[0] in ("tensorflow", "tensorflow_ranking", "tf_keras") for name in imported(path))
+    }
+    assert direct == {"compat", "verify_export", "metric_writer"}
+
+
+def test_nothing_unpickles():
+    forbidden = {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
+    assert not forbidden & {name.split(".")[0] for path in sources("trainer") for name in imported(path)}
+    assert not [path for path in sources("trainer") if "allow_pickle=True" in path.read_text()]
