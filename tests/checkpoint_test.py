@@ -192,6 +192,26 @@ def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_one_before_is_used(
     assert "The checkpoint of step 20" in line and path_of(local_folder, 20, suffix) in line and "damaged/" in line
 
 
+def test_what_was_set_aside_in_part_is_set_aside_at_the_next_start(local_folder, logged, monkeypatch):
+    run = Run(local_folder)
+    run.save(10)
+    run.save(20)
+    flip_bit(path_of(local_folder, 20, DATA), 0.5)
+    rename = tf.io.gfile.rename
+
+    def rename_and_die(*arguments, **options):
+        rename(*arguments, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tf.io.gfile, "rename", rename_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        run.checkpointer.restore_latest()
+    monkeypatch.setattr(tf.io.gfile, "rename", rename)
+    assert Run(local_folder).checkpointer.restore_latest().step == 10
+    assert files_in(local_folder) == ["damaged", *whole(10)]
+    assert files_in(f"{local_folder}/damaged") == whole(20)
+
+
 def test_a_damaged_checkpoint_is_not_restored_when_asked_for(local_folder):
     run = Run(local_folder)
     run.save(10)
@@ -395,6 +415,15 @@ def test_a_save_that_fails_leaves_the_earlier_ones_whole_and_nothing_else(local_
     assert other.is_after(10)
     other.save(20)
     assert other.checkpointer.steps() == [10, 20]
+
+
+def test_all_has_reached_the_disk_before_the_manifest_is_written(local_folder, monkeypatch):
+    run = Run(local_folder)
+    events = []
+    monkeypatch.setattr(storage, "sync", lambda path: events.append(path))
+    monkeypatch.setattr(storage, "write_bytes", lambda path, content: events.append(path))
+    run.save(10)
+    assert events == [path_of(local_folder, 10, suffix) for suffix in (DATA, INDEX, MANIFEST)]
 
 
 def test_the_manifest_is_written_last(local_folder, monkeypatch):

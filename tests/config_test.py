@@ -1,5 +1,4 @@
 import importlib
-import json
 import math
 import pathlib
 
@@ -33,17 +32,9 @@ RANGES = {
     "data.rating_range": (
         [(0.0, 5.0), (0, 1e-9), (1, 10)],
         [
-            (-1e-9, 5.0),
-            (5.0, 5.0),
-            (5.0, 0.0),
-            (0.0,),
-            (0.0, 1.0, 2.0),
-            (),
-            (0.0, math.inf),
-            (math.nan, 5.0),
-            (0.0, math.nan),
-        ]
-        + [("0", "5"), (False, True), (None, 5.0)],
+            *[(-1e-9, 5.0), (5.0, 5.0), (5.0, 0.0), (0.0, math.inf), (math.nan, 5.0), (0.0, math.nan)],
+            *[(), (0.0,), (0.0, 1.0, 2.0), ("0", "5"), (False, True), (None, 5.0)],
+        ],
     ),
     "data.max_bad_fraction": ([0.0, 0, 0.999], [-1e-9, 1.0, 1, math.inf]),
     "data.item_identity": (["item_id", "title"], ["", "Title"]),
@@ -92,12 +83,6 @@ def test_every_config_passes_and_comes_back_from_json(name):
     assert [type(value) for value in fields.values()] == [type(value) for value in fields_again.values()]
     config_lib.check_config(again)
     assert config_lib.changed_fields(config, again) == {}
-
-
-def test_json_is_json_in_the_order_of_the_file():
-    tree = json.loads(config_lib.to_json(default.get_config()))
-    assert tree["data"]["columns"]["item_id"] == "item_id"
-    assert list(tree)[:3] == ["seed", "data", "split"]
 
 
 @pytest.mark.parametrize("text", ["[]", "5", "null", '"seed"', "{", ""])

@@ -135,20 +135,16 @@ def test_one_other_rating_changes_the_fingerprint_of_its_split_alone(known, load
     assert set(before) == {"vocabulary", "train lists", "validation lists", "test lists"}
 
 
-@pytest.mark.parametrize("what", ["queries", "offsets", "items"])
-def test_fingerprints_cover_more_than_labels(load, what):
-    """The same labels in the same order, of another user, cut at another place, of another item."""
-    ratings = [("a", "x", 1.0, 1), ("a", "y", 2.0, 2), ("b", "x", 3.0, 3), ("b", "y", 4.0, 4), ("b", "z", 5.0, 5)]
-    other = {
-        "queries": [("a", "x", 1.0, 1), *(("b", *rest) for _, *rest in ratings[1:])],
-        "offsets": ratings,
-        "items": [("a", "y", 1.0, 1), ("a", "x", 2.0, 2), *ratings[2:]],
-    }[what]
-    before, after = (
-        load(rows, split_method="none", list_size=size).description["fingerprints"]["train lists"]
-        for rows, size in ((ratings, 3), (other, 2 if what == "offsets" else 3))
-    )
-    assert before != after
+def test_fingerprints_cover_whose_list_it_is_where_it_is_cut_and_of_which_items(load):
+    """Each time all else is equal."""
+
+    def fingerprint(user_of_row, items, list_size):
+        rows = [(user, item, 1.0 + row, row) for row, (user, item) in enumerate(zip(user_of_row, items, strict=True))]
+        return load(rows, split_method="none", list_size=list_size).description["fingerprints"]["train lists"]
+
+    assert fingerprint("aaaabb", "xyzwxy", 2) != fingerprint("aabbbb", "xyzwxy", 2)
+    assert fingerprint("aaaa", "xyzw", 2) != fingerprint("aaaa", "xyzw", 3)
+    assert fingerprint("aabb", "xyxy", 2) != fingerprint("aabb", "yxxy", 2)
 
 
 def test_final_figures_are_of_the_test_split_or_else_of_validation(load):

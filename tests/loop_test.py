@@ -334,7 +334,7 @@ class StopAfterReads(StopSignal):
 @pytest.mark.parametrize("num_reads", range(6))
 def test_whenever_a_stop_is_requested_the_step_it_names_is_saved(num_reads):
     loop, diary = build_loop(stop=StopAfterReads(num_reads), every=(30, 30, 30), steps_per_call=4)
-    with pytest.raises(Stopped, match=f"after step {loop.state.step or ''}") as stopped:
+    with pytest.raises(Stopped) as stopped:
         loop.run()
     assert stopped.value.exit_code == 143
     assert [line[1] for line in diary.of("save")] == [loop.state.step]

@@ -101,24 +101,29 @@ def test_a_full_disk_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(tf.io.gfile.GFile, "write", write)
     sink = JsonlSink(str(tmp_path / "metrics.jsonl"))
     sink.write_scalars(1, 0.1, "train", {"loss": 1.0})
-    with pytest.raises(StorageError, match="metrics.jsonl cannot be written: No space left"):
+    with pytest.raises(StorageError, match=r"metrics.jsonl cannot be written: No space left"):
         sink.flush()
 
 
-def test_a_full_disk_is_named_by_tensorboard_too(tmp_path):
+def test_a_full_disk_is_named_for_tensorboard_too(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True).returncode:
         pytest.skip("mounting a small disk takes root")
     try:
         sink = TensorBoardSink(str(disk / "logs"))
-        with pytest.raises(StorageError, match="logs cannot be written: .*No space left"):
-            for step in range(10):
-                sink.write_text(step, "train", "text", "x" * 20_000)
+        with pytest.raises(StorageError, match=r"logs/train cannot be written: /.*No space left on device\. Make room"):
+            for step in range(2000):
+                sink.write_scalars(step, 0.1, "train", {"loss": 1.0})
                 sink.flush()
     finally:
-        del sink
-        subprocess.run(["umount", "-l", disk], check=True)
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_folder_of_logs_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "logs").write_text("a file")
+    with pytest.raises(StorageError, match=r"logs/train cannot be written: /.* is not a directory"):
+        TensorBoardSink(str(tmp_path / "logs")).write_scalars(1, 0.1, "train", {"loss": 1.0})
 
 
 def events_in(folder):

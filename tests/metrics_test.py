@@ -141,11 +141,12 @@ def test_a_label_at_the_threshold_is_relevant_and_one_below_is_not():
 
 
 def test_ties_are_broken_at_random_but_always_the_same_way():
-    labels = np.tile(np.array([5.0, 0, 0, 0, 0, 0], np.float32), (40, 1))
+    labels = 5 * np.eye(LIST_SIZE, dtype=np.float32)  # One good item, at each place in turn.
     first = compute(["mrr"], labels, np.zeros_like(labels))["mrr"][0]
     again = compute(["mrr"], labels, np.zeros_like(labels))["mrr"][0]
     np.testing.assert_array_equal(first, again)
-    assert len(set(first)) == LIST_SIZE  # The one good item is found at every rank, not always at its place.
+    ranks = np.round(1 / first).tolist()
+    assert sorted(ranks) == list(range(1, LIST_SIZE + 1)) and ranks != sorted(ranks)
 
 
 def test_inside_a_compiled_function_the_values_are_the_same():

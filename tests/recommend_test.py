@@ -54,6 +54,8 @@ def config(tmp_path_factory):
     config.eval.metrics = ("ndcg@5", "mrr")
     config.eval.best_metric = "ndcg@5"
     config.eval.num_catalogue_users = 0
+    # The last checkpoint is exported, not the best on the few validation ratings that there would be.
+    config.split.validation_fraction = 0.0
     return config
 
 
@@ -128,7 +130,7 @@ def test_json_names_the_planted_best_first(ask, user_id):
     assert (answer["user_id"], answer["source"]) == (user_id, "model")
     rows = answer["recommendations"]
     assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5, 6]
-    assert {number(row[ITEM_ID]) % 5 for row in rows[:4]} == {4}
+    assert {number(row[ITEM_ID]) % 5 for row in rows} == {4}
     assert [row[TITLE] for row in rows] == [odd_title(row[ITEM_ID]) for row in rows]
     scores = [row["score"] for row in rows]
     assert scores == sorted(scores, reverse=True)
@@ -230,7 +232,7 @@ def test_an_unknown_user_may_get_the_most_rated(ask, dataset):
 
 
 def test_the_output_is_named_as_it_is(workdir, tmp_path, capsys):
-    path = f"{tmp_path}/[bold]all[/bold].parquet"
+    path = f"{tmp_path}/[bold]all.parquet"
     capsys.readouterr()
     run(f"--workdir={workdir}", "--all_users", "--k=2", f"--output={path}")
     assert capsys.readouterr().out == f"80 recommendations for 40 users in {path}\n"

@@ -1,6 +1,7 @@
 import os
 import subprocess
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -95,6 +96,16 @@ def test_a_disk_that_is_full(small_disk):
     assert os.listdir(small_disk) == ["file"]
 
 
+def test_a_disk_that_fails_is_named(tmp_path, monkeypatch):
+    def sync(path):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(storage, "sync", sync)
+    with pytest.raises(StorageError, match=r"file cannot be written: Input/output error\."):
+        storage.write_bytes(str(tmp_path / "file"), b"new")
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_folder_that_is_missing_is_named(tmp_path):
     with pytest.raises(StorageError, match="missing/file cannot be written"):
         storage.write_bytes(str(tmp_path / "missing" / "file"), b"")
@@ -133,7 +144,8 @@ def test_a_broken_table_is_named(folder, content):
 
 def test_a_table_with_a_flipped_bit_in_its_values_is_named(folder):
     path = storage.join(folder, "table.parquet")
-    values = pa.table({"index": pa.array(range(100_000, 101_000), pa.int64())})
+    # Values that compress to themselves, so that a flipped bit gives other values and no error but the checksum's.
+    values = pa.table({"index": np.random.default_rng(0).integers(0, 2**62, 1000)})
     storage.write_table(values, path)
     content = bytearray(storage.read_bytes(path))
     content[len(content) // 4] ^= 1
@@ -178,6 +190,8 @@ def test_paths_are_joined(names, joined):
     ("error", "reason"),
     [
         (tf.errors.NotFoundError(None, None, "a; No such file\n\t [[op]]"), "a; No such file"),
+        (tf.errors.UnknownError(None, None, "{{node a/b}} a; No space [Op:SaveV2] name: "), "a; No space"),
+        (tf.errors.UnknownError(None, None, "{{node a/b}} a; No space\n\tb\n\tc [Op:SaveV2] name: "), "a; No space"),
         (OSError(28, "No space left on device"), "No space left on device"),
         (ValueError("bad."), "bad"),
         (ValueError(), "ValueError"),

@@ -83,7 +83,7 @@ def test_what_changes_no_step_may_change(workdir):
 
 def test_other_data_is_refused(workdir):
     other = {"fingerprints": {"vocabulary": "a" * 64, "train lists": "0123456789abcdef"}}
-    with pytest.raises(ConfigError, match="its train lists had the fingerprint b{12}, now it has 0123456789ab"):
+    with pytest.raises(ConfigError, match=r"its train lists had the fingerprint b{12}, now it has 0123456789ab"):
         workdir.check_data(other)
 
 
@@ -131,9 +131,9 @@ def test_a_disk_mounted_read_only_is_refused(tmp_path):
     try:
         with pytest.raises(StorageError, match=f"cannot be written: {disk} is not writable"):
             Workdir(str(disk / "run")).check(default.get_config())
-        with pytest.raises(StorageError, match="run cannot be written: .*Read-only file system"):
-            with Workdir(str(disk / "run")).locked():
-                pass
+        unmade = pytest.raises(StorageError, match=r"run cannot be written: .*Read-only file system")
+        with unmade, Workdir(str(disk / "run")).locked():
+            pass
     finally:
         subprocess.run(["umount", disk], check=True)
 
@@ -175,9 +175,9 @@ def held(path):
 def test_a_second_run_is_refused_and_names_the_first_until_that_is_killed(tmp_path):
     workdir = Workdir(str(tmp_path))
     with held(tmp_path) as holder:
-        with pytest.raises(ConfigError, match=f"{tmp_path} is in use by another run, process {holder.pid}\\."):
-            with workdir.locked():
-                pass
+        refused = pytest.raises(ConfigError, match=f"{tmp_path} is in use by another run, process {holder.pid}\\.")
+        with refused, workdir.locked():
+            pass
         holder.send_signal(signal.SIGKILL)
         holder.wait()
         with workdir.locked():
@@ -207,7 +207,7 @@ def test_a_broken_file_of_a_run_is_named(workdir, content):
             continue
         storage.write_bytes(path, content)
         with pytest.raises(
-            StorageError, match=f"^{path} cannot be read as the JSON that a run leaves there: .+ Restore"
+            StorageError, match=rf"^{path} cannot be read as the JSON that a run leaves there: .+ Restore"
         ):
             read()
 
@@ -215,7 +215,7 @@ def test_a_broken_file_of_a_run_is_named(workdir, content):
 @pytest.mark.parametrize("content", [b"{}", b'{"fingerprints": 5}', b'{"fingerprints": null}'])
 def test_a_description_without_fingerprints_is_broken(workdir, content):
     storage.write_bytes(workdir.data, content)
-    with pytest.raises(StorageError, match="data.json cannot be read"):
+    with pytest.raises(StorageError, match=r"data.json cannot be read"):
         workdir.check_data(DESCRIPTION)
 
 

@@ -206,9 +206,9 @@ class Checkpointer:
                 tf.io.gfile.rmtree(path) if tf.io.gfile.isdir(path) else tf.io.gfile.remove(path)
 
     def _files_of(self, step: int) -> list[str]:
-        """Paths, that of the manifest last."""
+        """Paths in alphabetical order: data, index, and last the manifest (.json)."""
         names = [name for name in _names_in(self._folder) if name.startswith(f"{_name(step)}.")]
-        return [storage.join(self._folder, name) for name in sorted(names, key=lambda name: name.endswith(".json"))]
+        return [storage.join(self._folder, name) for name in sorted(names)]
 
     def _manifest_path(self, step: int) -> str:
         return storage.join(self._folder, f"{_name(step)}.json")

@@ -123,7 +123,7 @@ def protocol_arguments(config: ConfigDict) -> dict[str, Any]:
 
 
 def to_json(config: ConfigDict) -> str:
-    """The resolved config as JSON, in the order of its file."""
+    """The resolved config as JSON."""
     return json.dumps(config.to_dict(), indent=2) + "\n"
 
 

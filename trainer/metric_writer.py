@@ -3,9 +3,10 @@
 Only the chief makes a writer that writes; the other workers get one without sinks.
 """
 
+import contextlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import progress
@@ -89,12 +90,12 @@ class TensorBoardSink(Sink):
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
     def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
-        with self._writer(split).as_default(step=step):
+        with self._events(split, step):
             for name, value in scalars.items():
                 tf.summary.scalar(name, value)
 
     def write_text(self, step: int, split: str, tag: str, markdown: str) -> None:
-        with self._writer(split).as_default(step=step):
+        with self._events(split, step):
             tf.summary.text(tag, markdown)
 
     def write_config(self, fields: Mapping[str, Any], final_figures: Sequence[tuple[str, str]]) -> None:
@@ -105,7 +106,7 @@ class TensorBoardSink(Sink):
             "| --- | --- |",
             *(f"| {name} | `{value!r}` |" for name, value in fields.items()),
         ]
-        with self._writer("").as_default(step=0):
+        with self._events("", 0):
             tf.summary.text("config", "\n".join(lines))
             hparams_api.hparams_config(
                 hparams=[hparams_api.HParam(name) for name in hparams],
@@ -132,11 +133,15 @@ class TensorBoardSink(Sink):
             for writer in self._writers.values():
                 writer.close()
 
-    def _writer(self, split: str) -> tf.summary.SummaryWriter:
-        if split not in self._writers:
-            folder = storage.join(self._folder, split) if split else self._folder
-            self._writers[split] = tf.summary.create_file_writer(folder)
-        return self._writers[split]
+    @contextlib.contextmanager
+    def _events(self, split: str, step: int) -> Iterator[None]:
+        """Makes the summaries of the body events of a split and a step."""
+        folder = storage.join(self._folder, split) if split else self._folder
+        with storage.writing(folder):
+            if split not in self._writers:
+                self._writers[split] = tf.summary.create_file_writer(folder)
+            with self._writers[split].as_default(step=step):
+                yield
 
 
 def _truncate_events(path: str, step: int) -> None:

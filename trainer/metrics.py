@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.compat import stateless_random, tf, tfr
+from trainer.compat import sorting_once, tf, tfr
 from trainer.errors import ConfigError
 from trainer.schema import PADDING_LABEL
 
@@ -86,7 +86,7 @@ class RankingMetric:
             subtopics = tf.cast(tf.gather(self._item_subtopics, items), tf.float32)
             is_real = is_real[:, :, tf.newaxis]
             labels = tf.where(is_real, labels[:, :, tf.newaxis] * subtopics, PADDING_LABEL)
-        with stateless_random(_TIES_SEED, 0):
+        with sorting_once(_TIES_SEED):
             values, list_weights = self._metric.compute(labels, tf.cast(scores, tf.float32), weights[:, tf.newaxis])
         return values[:, 0], list_weights[:, 0]
 

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,9 @@ import pyarrow.parquet as pq
 
 from trainer.compat import tf
 from trainer.errors import StorageError
+
+# Which operation failed on which device, before and after what TensorFlow says of a file.
+_TRIMMINGS = re.compile(r"^\{\{.*?\}\} | \[Op:\w+\].*", re.DOTALL)
 
 
 def join(folder: str, *names: str) -> str:
@@ -115,5 +119,5 @@ def sync(path: str) -> None:
 def reason(error: Exception) -> str:
     """What an error of the file system says, without TensorFlow's trimmings."""
     message = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
-    first_line, *_ = message.strip().splitlines() or [type(error).__name__]
+    first_line, *_ = _TRIMMINGS.sub("", message).strip().splitlines() or [type(error).__name__]
     return first_line.rstrip(".")

@@ -59,7 +59,7 @@ class Workdir:
             raise StorageError(
                 f"--workdir={self.path} cannot be a folder, since {existing} is none. Choose another name for it."
             )
-        if not os.access(existing, os.W_OK | os.X_OK) or _is_read_only(existing):
+        if not os.access(existing, os.W_OK | os.X_OK):
             raise StorageError(
                 f"--workdir={self.path} cannot be written: {existing} is not writable for this user. "
                 "Choose a folder of yours."
@@ -171,8 +171,3 @@ def _reading(path: str) -> Iterator[None]:
             f"{path} cannot be read as the JSON that a run leaves there: {storage.reason(error)}. Restore the file "
             "from a copy, or use another --workdir."
         ) from error
-
-
-def _is_read_only(path: str) -> bool:
-    """Whether the file system is mounted read-only, which root's access rights do not show."""
-    return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
