@@ -139,7 +139,9 @@ def test_fingerprints_cover_whose_list_it_is_where_it_is_cut_and_of_which_items(
     """Each time all else is equal."""
 
     def fingerprint(user_of_row, items, list_size):
-        rows = [(user, item, 1.0 + row, row) for row, (user, item) in enumerate(zip(user_of_row, items, strict=True))]
+        rows = [
+            (user, item, 5.0 - row / 2, row) for row, (user, item) in enumerate(zip(user_of_row, items, strict=True))
+        ]
         return load(rows, split_method="none", list_size=list_size).description["fingerprints"]["train lists"]
 
     assert fingerprint("aaaabb", "xyzwxy", 2) != fingerprint("aabbbb", "xyzwxy", 2)

@@ -140,6 +140,7 @@ def test_an_evaluator_sees_the_scorer_as_it_is_now():
     assert evaluator.evaluate()["mrr"].value == 0.5
 
 
+@pytest.mark.filterwarnings("error::RuntimeWarning")
 def test_a_metric_that_no_list_defines_is_not_a_number():
     figure = figures_of(lists_of([(1, [1, 2], [3, 3])]), score_items, ["ordered_pair_accuracy"])
     assert np.isnan(figure["ordered_pair_accuracy"].value)

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from tests.conftest import mirrored_strategy
+from tests.input_pipeline_test import lists_of_sizes
 from trainer import input_pipeline, losses, metrics, optimizers, schema, steps
 from trainer.compat import tf
 from trainer.model import TwoTowerModel
-from tests.conftest import mirrored_strategy
-from tests.input_pipeline_test import lists_of_sizes
 
 LIST_SIZE = 6
 NUM_LISTS = 19

@@ -206,6 +206,16 @@ def to_json(protocols: Protocols) -> dict[str, Any]:
     }
 
 
+def from_json(protocols: dict[str, Any]) -> Protocols:
+    """Reads what `to_json` made."""
+    return {
+        protocol: {
+            who: {name: Figure(**figure) for name, figure in figures.items()} for who, figures in by_scorer.items()
+        }
+        for protocol, by_scorer in protocols.items()
+    }
+
+
 def final_scalars(protocols: Protocols) -> dict[str, float]:
     """The model's figures under `PROTOCOL/METRIC`, for TensorBoard and metrics.jsonl."""
     return {

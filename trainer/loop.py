@@ -44,6 +44,10 @@ class RunState:
     best_value: float | None = None
     evaluations_since_best: int = 0
 
+    def is_finished(self, total_steps: int, patience: int) -> bool:
+        """Whether no step is left, or `patience` evaluations (0 for any number) have brought none that is better."""
+        return self.step >= total_steps or (bool(patience) and self.evaluations_since_best >= patience)
+
 
 class Cadence:
     """Due every so many steps, and always after the last one."""
@@ -79,6 +83,10 @@ class StopSignal:
     def listen(self) -> None:
         """Takes the place of the signal's default, which would end the process at once."""
         signal.signal(signal.SIGTERM, self._remember)
+
+    def ignore(self) -> None:
+        """Gives the signal its default back."""
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def _remember(self, number: int, frame: Any) -> None:
         self.requested = True
@@ -134,7 +142,7 @@ class TrainingLoop:
           Stopped: SIGTERM arrived; the state is saved.
         """
         for begin, end in itertools.pairwise(self.calls.tolist()):
-            if self.patience and self.state.evaluations_since_best >= self.patience:
+            if self.state.is_finished(int(self.calls[-1]), self.patience):
                 break
             self._train(begin, end)
             if self.log_due(end):

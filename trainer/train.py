@@ -88,11 +88,16 @@ def train_and_evaluate(
         )
         saved = checkpointer.restore_latest()
         state = RunState(**saved.state) if saved else RunState()
-        if is_chief:
-            _save_run(paths, config, dataset)
-
         console = build_console(quiet=not is_chief)
         _print_start(console, dataset, strategy_name, strategy.num_replicas_in_sync, epoch_steps, total_steps)
+        result = paths.load_result()
+        if result.get("step") == state.step and state.is_finished(total_steps, config.train.early_stopping_patience):
+            console.print("This run had finished; nothing is left to do.")
+            _print_result(console, paths, result)
+            return 0
+
+        if is_chief:
+            _save_run(paths, config, dataset)
         writer = _build_writer(paths, console, state.step, total_steps) if is_chief else MetricWriter([])
         writer.truncate_after(state.step)
         if saved:
@@ -116,6 +121,7 @@ def train_and_evaluate(
             total_steps=total_steps,
         )
         loop.run()
+        loop.stop.ignore()  # All steps are saved, and what follows can be done again at any time.
 
         # What is evaluated and exported is the best checkpoint, or the last where nothing was validated.
         if state.best_step is not None:
@@ -136,23 +142,16 @@ def train_and_evaluate(
         writer.close()
         if is_chief:
             export_model(model, dataset.vocabulary, paths.model, sizes=model_sizes)
-            speed = {
-                "strategy": strategy_name,
-                "num_replicas": strategy.num_replicas_in_sync,
-                "steps_per_second": loop.steps_per_second,
-                "lists_per_second": loop.steps_per_second * config.train.global_batch_size,
-            }
             result = {
                 "step": state.step,
                 "exported_step": state.best_step or state.step,
-                "train": loop.train_figures,
+                "train": state.train_figures,
                 "held_out": held_out,
                 "protocols": evaluate.to_json(protocols),
-                # Nothing was timed where all steps had been taken before.
-                "speed": speed if loop.timed_steps else paths.load_result().get("speed"),
+                "speed": _speed(loop, strategy_name, strategy.num_replicas_in_sync),
             }
             paths.save_json(paths.result, result)
-            _print_end(console, paths, result, protocols)
+            _print_result(console, paths, result)
         strategy_lib.barrier(strategy)
     return 0
 
@@ -323,16 +322,26 @@ def _print_start(
     )
 
 
-def _print_end(console: Console, paths: Workdir, result: dict[str, Any], protocols: evaluate.Protocols) -> None:
-    if protocols:
-        evaluate.print_protocols(console, result["held_out"], protocols)
+def _speed(loop: TrainingLoop, strategy_name: str, num_replicas: int) -> dict[str, Any] | None:
+    """Of this process's part of the run; None where that was at most one call, which compiles."""
+    if not loop.timed_steps:
+        return None
+    return {
+        "strategy": strategy_name,
+        "num_replicas": num_replicas,
+        "steps_per_second": loop.steps_per_second,
+        "lists_per_second": loop.steps_per_second * loop.global_batch_size,
+    }
+
+
+def _print_result(console: Console, paths: Workdir, result: dict[str, Any]) -> None:
+    if result["held_out"]:
+        evaluate.print_protocols(console, result["held_out"], evaluate.from_json(result["protocols"]))
     else:
         figures = "  ".join(f"{name} {value:.4f}" for name, value in result["train"].items())
-        console.print(f"On the lists that were trained on, nothing was held out: {figures}")
-    speed = result["speed"]
-    if speed:
-        console.print(
-            f"{speed['steps_per_second']:,.0f} steps and {speed['lists_per_second']:,.0f} lists a second. "
-            f"The model of step {result['exported_step']:,} is in {paths.model}.",
-            soft_wrap=True,
-        )
+        console.print(f"On the lists that were trained on (none were held out): {figures}")
+    if speed := result["speed"]:
+        pace = f"{speed['steps_per_second']:,.0f} steps and {speed['lists_per_second']:,.0f} lists a second. "
+    else:
+        pace = ""
+    console.print(f"{pace}The model of step {result['exported_step']:,} is in {paths.model}.")
