@@ -80,7 +80,7 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     # Lists a step, over all replicas.
     config.train.global_batch_size = 32
-    config.train.num_epochs = 10
+    config.train.num_epochs = 20
     # Steps run by one call of the compiled loop; changes the speed only.
     config.train.steps_per_call = 50
     # Cadences in steps; 0 means once an epoch. The last step always counts.
@@ -90,7 +90,7 @@ def get_config() -> ConfigDict:
     # The newest checkpoints that are kept, beside the best.
     config.train.keep_checkpoints = 3
     # Evaluations without a better best_metric before training stops; 0 for never.
-    config.train.early_stopping_patience = 0
+    config.train.early_stopping_patience = 3
 
     config.eval = ConfigDict()
     # Keys of TF-Ranking with or without a cutoff: `ndcg@10`, `mrr`, `precision@5`, ...

@@ -3,7 +3,7 @@
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 from rich.console import Console
@@ -31,9 +31,10 @@ def run(main: Callable[[], int | None], *, default_config: str = "") -> None:
 
 
 def build_console(*, quiet: bool = False) -> Console:
-    """Where output for people goes: as wide as the terminal, and never cut where there is none."""
-    console = Console(quiet=quiet, highlight=False)
-    return console if console.is_terminal else Console(quiet=quiet, highlight=False, width=1000)
+    """Where output for people goes: ids and titles as they are, and lines never cut where there is no terminal."""
+    options: dict[str, Any] = {"quiet": quiet, "highlight": False, "markup": False, "emoji": False}
+    console = Console(**options)
+    return console if console.is_terminal else Console(**options, width=1000)
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:

@@ -207,11 +207,15 @@ def to_json(protocols: Protocols) -> dict[str, Any]:
 
 
 def from_json(protocols: dict[str, Any]) -> Protocols:
-    """Reads what `to_json` made."""
+    """Reads what `to_json` made, null as NaN."""
+
+    def figure(value: float | None, standard_error: float | None, num_lists: int) -> Figure:
+        return Figure(
+            math.nan if value is None else value, math.nan if standard_error is None else standard_error, num_lists
+        )
+
     return {
-        protocol: {
-            who: {name: Figure(**figure) for name, figure in figures.items()} for who, figures in by_scorer.items()
-        }
+        protocol: {who: {name: figure(**f) for name, f in figures.items()} for who, figures in by_scorer.items()}
         for protocol, by_scorer in protocols.items()
     }
 

@@ -12,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from absl import flags
 from rich.table import Table
-from rich.text import Text
 
 from trainer import cli, schema
 from trainer.errors import ConfigError, UserError
@@ -112,6 +111,8 @@ def main() -> int:
         raise ConfigError("Say for whom: either --user_id=ID or --all_users.")
     if _ALL_USERS.value != (output is not None):
         raise ConfigError("--all_users and --output=FILE.parquet go together; for one user there is --format=json.")
+    if _ALL_USERS.value and _FORMAT.value == "json":
+        raise ConfigError("--format=json is for one user; --all_users writes Parquet.")
     recommender = Recommender(flags.FLAGS.workdir)
     if output is not None:
         _write_all(recommender, output)
@@ -129,7 +130,7 @@ def _write_all(recommender: Recommender, path: str) -> None:
             writer.write_table(table)
             num_rows += table.num_rows
     num_users = recommender.vocabulary.num_users - 1
-    cli.build_console().print(Text(f"{num_rows:,} recommendations for {num_users:,} users in {path}"), soft_wrap=True)
+    cli.build_console().print(f"{num_rows:,} recommendations for {num_users:,} users in {path}", soft_wrap=True)
 
 
 def _print_one(recommender: Recommender, user_id: str) -> None:
@@ -157,10 +158,9 @@ def _print_one(recommender: Recommender, user_id: str) -> None:
     table.add_column("score" if is_known else "ratings", justify="right")
     for row in rows:
         score = f"{row['score']:.3f}" if is_known else f"{row['score']:.0f}"
-        # As Text, since in a plain string rich takes [brackets] and :colons: for markup.
-        table.add_row(str(row["rank"]), Text(row[schema.ITEM_ID]), Text(row[schema.TITLE]), score)
+        table.add_row(str(row["rank"]), row[schema.ITEM_ID], row[schema.TITLE], score)
     console = cli.build_console()
-    console.print(Text(heading), soft_wrap=True)
+    console.print(heading, soft_wrap=True)
     console.print(table)
 
 

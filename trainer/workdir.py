@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -93,8 +94,8 @@ class Workdir:
         self.save_json(self.data, description)
 
     def save_json(self, path: str, value: Any) -> None:
-        """Writes one of this folder's JSON files, whole or not at all."""
-        storage.write_bytes(path, (json.dumps(value, indent=2) + "\n").encode())
+        """Writes one of this folder's JSON files, whole or not at all, with null for a number that is not finite."""
+        storage.write_bytes(path, (json.dumps(_finite(value), indent=2, allow_nan=False) + "\n").encode())
 
     def load_result(self) -> dict[str, Any]:
         """The final figures of a finished run; empty where it has not finished.
@@ -171,3 +172,9 @@ def _reading(path: str) -> Iterator[None]:
             f"{path} cannot be read as the JSON that a run leaves there: {storage.reason(error)}. Restore the file "
             "from a copy, or use another --workdir."
         ) from error
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

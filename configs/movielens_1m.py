@@ -1,0 +1,23 @@
+"""MovieLens 1M with held-out validation and test ratings.
+
+Run:      python -m trainer.main --config=configs/movielens_1m.py --config.data.source=PATH/ml-1m \
+              --workdir=runs/movielens_1m
+          or, through TensorFlow Datasets, --config.data.source=movielens/1m --config.data.data_dir=DIR
+Data:     1,000,209 ratings of 6,040 users and 3,706 movies, per user 80% / 10% / 10%
+Hardware: any
+Expect:   not measured by the authors of this file, who had no copy of the data
+Paper:    Harper and Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015
+"""
+
+from ml_collections import ConfigDict
+
+from configs import movielens_100k
+
+
+def get_config() -> ConfigDict:
+    """The job of MovieLens 100K with a larger batch, and an error bar of the catalogue from 1,000 users."""
+    config = movielens_100k.get_config()
+    config.data.source = "movielens/1m"
+    config.train.global_batch_size = 128
+    config.eval.num_catalogue_users = 1000
+    return config

@@ -1,0 +1,27 @@
+"""MovieLens 25M with held-out validation and test ratings.
+
+Run:      python -m trainer.main --config=configs/movielens_25m.py --strategy=mirrored \
+              --config.data.source=PATH/ml-25m --workdir=runs/movielens_25m
+          or, through TensorFlow Datasets, --config.data.source=movielens/25m --config.data.data_dir=DIR
+Data:     25,000,095 ratings of 162,541 users and 59,047 movies, per user 80% / 10% / 10%
+Hardware: 8 GiB of memory for the ratings; GPUs are worth it, since each step updates every embedding
+Expect:   not measured by the authors of this file, who had no copy of the data
+Paper:    Harper and Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015
+"""
+
+from ml_collections import ConfigDict
+
+from configs import movielens_1m
+
+
+def get_config() -> ConfigDict:
+    """The job of MovieLens 1M in large batches, for a few epochs, evaluated and saved several times in each."""
+    config = movielens_1m.get_config()
+    config.data.source = "movielens/25m"
+    config.train.global_batch_size = 1024
+    config.train.num_epochs = 5
+    config.train.log_every_steps = 50
+    config.train.eval_every_steps = 100
+    config.train.checkpoint_every_steps = 100
+    config.eval.num_catalogue_users = 500
+    return config
