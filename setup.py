@@ -1,6 +1,6 @@
 """Packaging: what the trainer needs, with the versions it was tested on in constraints.txt."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 INSTALL_REQUIRES = [
     "absl-py>=2.1",
@@ -28,9 +28,10 @@ EXTRAS_REQUIRE = {
     "gpu": ["tensorflow[and-cuda]>=2.20,<2.22"],
     # Only for named Cloud TPU nodes outside Vertex AI: it shadows TensorFlow's own TPU client.
     "tpu": ["cloud-tpu-client==0.10"],
-    "vertex": ["google-cloud-aiplatform>=2.7,<3"],
+    "vertex": ["google-cloud-aiplatform>=2.7,<3", "pyyaml>=6"],
     "test": ["hypothesis>=6.100", "mypy>=1.10", "pytest>=8", "ruff>=0.12"],
-    "bench": ["psutil>=6"],
+    # What benchmarks/ compare with: so far all of it is needed anyway.
+    "bench": [],
 }
 
 setup(
@@ -39,7 +40,7 @@ setup(
     description="A training job for learning to rank with TensorFlow Ranking.",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=["trainer", "launch", "configs"],
+    packages=find_packages(include=["trainer*", "launch*", "configs*"]),
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
 )

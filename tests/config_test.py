@@ -200,7 +200,7 @@ def test_a_changed_field_is_found_unless_no_step_depends_on_it(name):
 def test_with_a_schedule_that_knows_its_end_more_epochs_are_another_run():
     old, new = default.get_config(), default.get_config()
     old.optimizer.schedule = new.optimizer.schedule = "warmup_cosine"
-    new.train.num_epochs = 20
+    old.train.num_epochs, new.train.num_epochs = 10, 20
     new.train.steps_per_call = 7
     assert config_lib.changed_fields(old, new) == {"train.num_epochs": (10, 20)}
 
@@ -214,3 +214,12 @@ def test_fields_that_came_or_went_are_found():
 def test_a_list_is_no_other_than_the_tuple():
     old, new = with_field("model.hidden_sizes", [64]), with_field("model.hidden_sizes", (64,))
     assert config_lib.changed_fields(old, new) == {}
+
+
+def test_the_most_telling_hyperparameters_come_first_and_none_is_named_twice_or_unknown():
+    fields = config_lib.flatten(default.get_config().to_dict())
+    named = config_lib.hyperparameters(default.get_config())
+    assert list(named)[:3] == ["loss.key", "optimizer.name", "optimizer.learning_rate"]
+    assert named == {name: fields[name] for name in named}
+    assert {"model.hidden_sizes", "split.method", "data.source", "seed"} < named.keys()
+    assert not any(name.startswith(("data.columns", "eval.")) for name in named)

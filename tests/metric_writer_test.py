@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 
+import numpy as np
 import pytest
 from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -11,11 +12,12 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from tensorflow.core.util import event_pb2
 
 from configs import default
-from trainer import storage
+from trainer import storage, train
 from trainer.compat import tf
 from trainer.config import flatten
 from trainer.errors import StorageError
-from trainer.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TensorBoardSink
+from trainer.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TensorBoardSink, TuningSink
+from trainer.workdir import Workdir
 
 
 def json_line(step, split="train", **metrics):
@@ -218,8 +220,9 @@ def test_a_file_with_nothing_to_forget_is_not_rewritten(tmp_path):
 def test_tensorboard_has_the_config_as_text_and_as_hyperparameters(tmp_path):
     logs = str(tmp_path)
     fields = flatten(default.get_config().to_dict())
+    hyperparameters = {name: fields[name] for name in ("optimizer.learning_rate", "data.source", "model.hidden_sizes")}
     sink = TensorBoardSink(logs)
-    sink.write_config(fields, [("test", "rated/mrr"), ("train", "loss")])
+    sink.write_config(fields, hyperparameters, [("test", "rated/mrr"), ("train", "loss")])
     sink.close()
 
     values = {value.tag: value for event in events_in(logs) for value in event.summary.value}
@@ -232,12 +235,12 @@ def test_tensorboard_has_the_config_as_text_and_as_hyperparameters(tmp_path):
         return plugin_data_pb2.HParamsPluginData.FromString(values[tag].metadata.plugin_data.content)
 
     started = hparams_data("_hparams_/session_start_info").session_start_info.hparams
-    assert set(started) == set(fields)
+    assert set(started) == set(hyperparameters)
     assert started["optimizer.learning_rate"].number_value == 0.1
     assert started["data.source"].string_value == "synthetic"
-    assert started["eval.metrics"].string_value == str(fields["eval.metrics"])
+    assert started["model.hidden_sizes"].string_value == "()"
     experiment = hparams_data("_hparams_/experiment").experiment
-    assert {info.name for info in experiment.hparam_infos} == set(fields)
+    assert [info.name for info in experiment.hparam_infos] == list(hyperparameters)
     assert [(info.name.group, info.name.tag) for info in experiment.metric_infos] == [
         ("test", "rated/mrr"),
         ("train", "loss"),
@@ -255,6 +258,39 @@ def test_tensorboards_own_reader_sees_texts_beside_scalars(tmp_path):
     assert (text.step, tf.make_ndarray(text.tensor_proto).item()) == (20, b"| a |\n| - |")
     (scalar,) = reader.Tensors("mrr")
     assert (scalar.step, tf.make_ndarray(scalar.tensor_proto).item()) == (20, 0.75)
+
+
+def test_a_study_is_told_each_finite_validation_figure_as_it_reads_them(tmp_path):
+    path = tmp_path / "made" / "output.metrics"
+    sink = TuningSink(str(path), trial="7", clock=iter([100.5, 200.5]).__next__)
+    sink.write_scalars(3, 0.5, "validation", {"loss": 2, "ndcg@10": 0.25})
+    # Already there, though nothing was flushed: the study reads along.
+    assert path.read_text().count("\n") == 2
+    sink.write_scalars(3, 0.5, "train", {"ndcg@10": 0.9})
+    sink.write_scalars(6, 1.0, "validation", {"loss": math.nan, "mrr": math.inf, "ndcg@10": np.float32(0.5)})
+    sink.write_scalars(6, 1.0, "test", {"ndcg@10": 0.1})
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"timestamp": 100.5, "trial": "7", "global_step": "3", "loss": "2.0"},
+        {"timestamp": 100.5, "trial": "7", "global_step": "3", "ndcg@10": "0.25"},
+        {"timestamp": 200.5, "trial": "7", "global_step": "6", "ndcg@10": "0.5"},
+    ]
+
+
+def test_the_trainer_writes_the_file_of_a_study_only_where_it_is_asked_to(tmp_path, monkeypatch):
+    def validate(run):
+        writer = train._build_writer(Workdir(str(tmp_path / run)), Console(quiet=True), 0, 10)
+        writer.write_scalars(10, 1.0, "validation", {"ndcg@10": 0.75})
+        writer.close()
+
+    path = tmp_path / "output.metrics"
+    monkeypatch.delenv("CLOUD_ML_HP_METRIC_FILE", raising=False)
+    validate("alone")
+    assert not path.exists()
+    monkeypatch.setenv("CLOUD_ML_HP_METRIC_FILE", str(path))
+    monkeypatch.setenv("CLOUD_ML_TRIAL_ID", "3")
+    validate("trial")
+    (line,) = map(json.loads, path.read_text().splitlines())
+    assert (line["trial"], line["global_step"], line["ndcg@10"]) == ("3", "10", "0.75")
 
 
 def console_output(write, *, terminal=False, total_steps=1000):
@@ -305,7 +341,7 @@ def test_every_sink_is_told_everything():
     calls = {
         "write_scalars": (1, 0.1, "train", {"loss": 1.0}),
         "write_text": (1, "train", "tag", "text"),
-        "write_config": ({"seed": 0}, [("test", "mrr")]),
+        "write_config": ({"seed": 0, "list_size": 9}, {"seed": 0}, [("test", "mrr")]),
         "advance": (1, 2.0),
         "truncate_after": (1,),
         "flush": (),

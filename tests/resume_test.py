@@ -1,6 +1,7 @@
 """Kill it, get the same model: real processes, real signals."""
 
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -16,8 +17,8 @@ from trainer.compat import tf
 NUM_EPOCHS = 150
 
 
-def start(workdir: pathlib.Path, ratings_csv: str, *flags: str) -> subprocess.Popen:
-    """The trainer as a user would start it, checkpointing often."""
+def start(workdir: pathlib.Path, ratings_csv: str, *flags: str, **environment: str) -> subprocess.Popen:
+    """The trainer as a user would start it, checkpointing often, in calls of many lengths."""
     fields = {
         "data.source": ratings_csv,
         "list_size": 12,
@@ -40,6 +41,7 @@ def start(workdir: pathlib.Path, ratings_csv: str, *flags: str) -> subprocess.Po
             *flags,
         ],
         cwd=REPOSITORY,
+        env={**os.environ, **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -89,8 +91,10 @@ def assert_same_run(workdir: pathlib.Path, uninterrupted: pathlib.Path) -> None:
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory, ratings_csv) -> pathlib.Path:
-    workdir = tmp_path_factory.mktemp("uninterrupted")
-    finish(start(workdir, ratings_csv))
+    workdir, compiled = tmp_path_factory.mktemp("uninterrupted"), tmp_path_factory.mktemp("compiled")
+    finish(start(workdir, ratings_csv, XLA_FLAGS=f"--xla_dump_to={compiled} --xla_dump_hlo_as_text"))
+    # Calls of another length run the same machine code: it is compiled once.
+    assert len(list(compiled.glob("*train_loop*before_optimizations.txt"))) == 1
     return workdir
 
 

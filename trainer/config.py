@@ -52,6 +52,12 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "eval.num_sample_users": _NOT_NEGATIVE,
 }
 
+# What a run is compared with others by, the most telling first; a prefix stands for all fields of its section.
+_HYPERPARAMETERS = (
+    *("loss.key", "optimizer.name", "optimizer.learning_rate", "model.embedding_size", "train.global_batch_size"),
+    *("model.", "loss.", "optimizer.", "list_size", "train.num_epochs", "split.", "data.source", "seed"),
+)
+
 # What may differ when a run is taken up again: none of it changes a step that has been taken.
 _CHANGEABLE = {
     "data.data_dir",
@@ -119,6 +125,17 @@ def protocol_arguments(config: ConfigDict) -> dict[str, Any]:
         "global_batch_size": config.train.global_batch_size,
         "num_catalogue_users": config.eval.num_catalogue_users,
         "seed": config.seed,
+    }
+
+
+def hyperparameters(config: ConfigDict) -> dict[str, Any]:
+    """The fields by which runs are compared, by dotted name, the most telling first."""
+    fields = flatten(config.to_dict())
+    return {
+        name: fields[name]
+        for wanted in _HYPERPARAMETERS
+        for name in fields
+        if name == wanted or (wanted.endswith(".") and name.startswith(wanted))
     }
 
 

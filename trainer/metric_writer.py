@@ -6,7 +6,9 @@ Only the chief makes a writer that writes; the other workers get one without sin
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich import progress
@@ -31,7 +33,9 @@ class Sink:
     def write_text(self, step: int, split: str, tag: str, markdown: str) -> None:
         """A text, in Markdown."""
 
-    def write_config(self, fields: Mapping[str, Any], final_figures: Sequence[tuple[str, str]]) -> None:
+    def write_config(
+        self, fields: Mapping[str, Any], hyperparameters: Mapping[str, Any], final_figures: Sequence[tuple[str, str]]
+    ) -> None:
         """The resolved config by dotted name, and the (split, name) of the figures to show beside it."""
 
     def advance(self, step: int, steps_per_second: float) -> None:
@@ -61,9 +65,11 @@ class MetricWriter(Sink):
         for sink in self._sinks:
             sink.write_text(step, split, tag, markdown)
 
-    def write_config(self, fields: Mapping[str, Any], final_figures: Sequence[tuple[str, str]]) -> None:
+    def write_config(
+        self, fields: Mapping[str, Any], hyperparameters: Mapping[str, Any], final_figures: Sequence[tuple[str, str]]
+    ) -> None:
         for sink in self._sinks:
-            sink.write_config(fields, final_figures)
+            sink.write_config(fields, hyperparameters, final_figures)
 
     def advance(self, step: int, steps_per_second: float) -> None:
         for sink in self._sinks:
@@ -98,9 +104,11 @@ class TensorBoardSink(Sink):
         with self._events(split, step):
             tf.summary.text(tag, markdown)
 
-    def write_config(self, fields: Mapping[str, Any], final_figures: Sequence[tuple[str, str]]) -> None:
+    def write_config(
+        self, fields: Mapping[str, Any], hyperparameters: Mapping[str, Any], final_figures: Sequence[tuple[str, str]]
+    ) -> None:
         # The HParams tab knows scalars and strings only.
-        hparams = {name: str(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+        hparams = {name: str(value) if isinstance(value, tuple) else value for name, value in hyperparameters.items()}
         lines = [
             "| field | value |",
             "| --- | --- |",
@@ -195,6 +203,29 @@ class JsonlSink(Sink):
 
     def close(self) -> None:
         self.flush()
+
+
+class TuningSink(Sink):
+    """The validation figures for the study that this run is a trial of: a JSON line each, in the file it reads.
+
+    The format is that of the cloudml-hypertune package. A study compares numbers, so none that is not finite
+    is told; a trial without any counts as infeasible.
+    """
+
+    def __init__(self, path: str, *, trial: str, clock: Callable[[], float] = time.time):
+        self._path = path
+        self._trial = trial
+        self._clock = clock
+
+    def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
+        if split != "validation":
+            return
+        told = {"timestamp": self._clock(), "trial": self._trial, "global_step": str(step)}
+        finite = {name: value for name, value in scalars.items() if math.isfinite(value)}
+        with storage.writing(self._path):
+            os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.writelines(json.dumps({**told, name: str(float(value))}) + "\n" for name, value in finite.items())
 
 
 class ConsoleSink(Sink):

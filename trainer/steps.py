@@ -79,9 +79,12 @@ def build_train_call(
         return tf.zeros([steps_per_call]), tf.zeros(superbatch[schema.LABELS].shape)
 
     def train_loop(superbatch: Features, first_step: tf.Tensor, num_steps: tf.Tensor):
-        losses, scores = empty_notes(superbatch)
-        for index in tf.range(num_steps):
-            losses, scores = train_step(superbatch, index, first_step, losses, scores)
+        # Not a loop over tf.range: under XLA that makes its length a constant, and each new one compiles anew.
+        _, losses, scores = tf.while_loop(
+            lambda index, *_: index < num_steps,
+            lambda index, *notes: (index + 1, *train_step(superbatch, index, first_step, *notes)),
+            (tf.constant(0), *empty_notes(superbatch)),
+        )
         return losses, scores
 
     def totals(superbatch: Features, losses: tf.Tensor, scores: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:

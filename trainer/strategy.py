@@ -1,5 +1,6 @@
 """A strategy's name → a `tf.distribute` strategy, and this process's place in it."""
 
+import json
 import os
 
 from trainer.compat import tf
@@ -27,12 +28,7 @@ def build_strategy(name: str, *, tpu: str = "local", num_cpu_devices: int = 1) -
         gpus = tf.config.list_logical_devices("GPU")
         return tf.distribute.MirroredStrategy([d.name for d in gpus or tf.config.list_logical_devices("CPU")])
     if name == "multi_worker_mirrored":
-        if not os.environ.get("TF_CONFIG"):
-            raise ConfigError(
-                "--strategy=multi_worker_mirrored needs TF_CONFIG in the environment, which names the workers "
-                "and this one's place among them: start it with `python -m launch.local` or on Vertex AI, or "
-                "use --strategy=mirrored for the devices of one machine."
-            )
+        _check_tf_config(os.environ.get("TF_CONFIG", ""))
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "tpu":
         return _build_tpu_strategy(tpu)
@@ -67,6 +63,32 @@ def barrier(strategy: tf.distribute.Strategy) -> None:
     """Waits until every worker is here: one may read now what another has written before."""
     if num_workers(strategy) > 1:
         strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.ones([])), axis=None).numpy()
+
+
+def _check_tf_config(text: str) -> None:
+    """Refuses what TensorFlow would take for a reason to wait forever, or for a chief that evaluates."""
+    if not text:
+        raise ConfigError(
+            "--strategy=multi_worker_mirrored needs TF_CONFIG in the environment, which names the workers "
+            "and this one's place among them: start it with `python -m launch.local` or on Vertex AI, or "
+            "use --strategy=mirrored for the devices of one machine."
+        )
+    try:
+        described = json.loads(text)
+        task_type, index = described["task"]["type"], int(described["task"]["index"])
+        cluster = tf.train.ClusterSpec(described["cluster"]).as_dict()
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f'TF_CONFIG is not JSON of the form {{"cluster": {{TYPE: [HOST:PORT, ...]}}, '
+            f'"task": {{"type": TYPE, "index": N}}}}: it is {text!r}.'
+        ) from error
+    if task_type not in ("chief", "worker"):
+        raise ConfigError(
+            f"TF_CONFIG gives this process the task type {task_type!r}, which does not train: every process is a "
+            "chief or a worker. Leave out parameter servers and evaluators; the workers evaluate as they train."
+        )
+    if not 0 <= index < len(cluster.get(task_type, [])):
+        raise ConfigError(f"TF_CONFIG says that this process is {task_type} {index}, which its cluster lacks: {text}.")
 
 
 def _split_cpu(num_devices: int) -> None:

@@ -1,5 +1,6 @@
 """A training run, in the order in which things happen."""
 
+import os
 from contextlib import nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -19,7 +20,7 @@ from trainer.errors import ConfigError, DivergedError
 from trainer.export import export_model
 from trainer.lists import save_item_lists
 from trainer.loop import Cadence, RunState, StopSignal, TrainingLoop, plan_calls
-from trainer.metric_writer import ConsoleSink, JsonlSink, MetricWriter, TensorBoardSink
+from trainer.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TensorBoardSink, TuningSink
 from trainer.model import TwoTowerModel
 from trainer.schema import TITLE, UNKNOWN_INDEX, USER_ID
 from trainer.workdir import Workdir
@@ -103,7 +104,11 @@ def train_and_evaluate(
         if saved:
             console.print(f"Going on after step {state.step:,}.")
         else:
-            writer.write_config(config_lib.flatten(config.to_dict()), _final_figures(config, dataset))
+            writer.write_config(
+                config_lib.flatten(config.to_dict()),
+                config_lib.hyperparameters(config),
+                _final_figures(config, dataset),
+            )
 
         loop = _build_loop(
             config,
@@ -197,24 +202,22 @@ def _build_loop(
             config.train.checkpoint_every_steps,
         )
     )
-    calls = plan_calls(
-        state.step,
-        total_steps,
-        steps_per_call=config.train.steps_per_call,
-        cadences=[log_due, eval_due, checkpoint_due],
-    )
+    cadences = [log_due, eval_due, checkpoint_due]
+    # No call can be longer than from one due step to the next, and batches beyond would be made for nothing.
+    steps_per_call = min(config.train.steps_per_call, *(cadence.every_steps for cadence in cadences))
+    calls = plan_calls(state.step, total_steps, steps_per_call=steps_per_call, cadences=cadences)
     batches = strategy.distribute_datasets_from_function(
         lambda context: input_pipeline.build_train_dataset(
             dataset.lists["train"],
             calls[:-1],
             **batch_shape,
-            steps_per_call=config.train.steps_per_call,
+            steps_per_call=steps_per_call,
             seed=config.seed,
             context=context,
         )
     )
     train_call = steps.build_train_call(
-        strategy, model, optimizer, loss_fn, ranking_metrics, steps_per_call=config.train.steps_per_call
+        strategy, model, optimizer, loss_fn, ranking_metrics, steps_per_call=steps_per_call
     )
     validator = None
     if "validation" in dataset.lists:
@@ -270,13 +273,15 @@ def _require_finite(variables: list[tf.Variable], step: int) -> None:
 
 
 def _build_writer(paths: Workdir, console: Console, first_step: int, total_steps: int) -> MetricWriter:
-    return MetricWriter(
-        [
-            TensorBoardSink(paths.logs),
-            JsonlSink(paths.metrics),
-            ConsoleSink(console, first_step=first_step, total_steps=total_steps),
-        ]
-    )
+    sinks: list[Sink] = [
+        TensorBoardSink(paths.logs),
+        JsonlSink(paths.metrics),
+        ConsoleSink(console, first_step=first_step, total_steps=total_steps),
+    ]
+    # Set by Vertex AI in each trial of a hyperparameter-tuning job.
+    if path := os.environ.get("CLOUD_ML_HP_METRIC_FILE"):
+        sinks.append(TuningSink(path, trial=os.environ.get("CLOUD_ML_TRIAL_ID", "")))
+    return MetricWriter(sinks)
 
 
 def _final_figures(config: ConfigDict, dataset: Dataset) -> list[tuple[str, str]]:

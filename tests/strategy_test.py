@@ -1,0 +1,32 @@
+import json
+
+import pytest
+
+from trainer.errors import ConfigError
+from trainer.strategy import build_strategy
+
+CLUSTER = {"chief": ["127.0.0.1:1"], "worker": ["127.0.0.1:2"]}
+
+
+def tf_config(task_type, index=0, cluster=CLUSTER):
+    return json.dumps({"cluster": cluster, "task": {"type": task_type, "index": index}})
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ("", "needs TF_CONFIG in the environment"),
+        ("{'cluster'", "TF_CONFIG is not JSON of the form"),
+        ('{"cluster": {}}', "TF_CONFIG is not JSON of the form"),
+        (tf_config(["worker"]), "task type ['worker'], which does not train"),
+        (tf_config("worker", cluster={"worker": "127.0.0.1:1"}), "TF_CONFIG is not JSON of the form"),
+        (tf_config("evaluator"), "task type 'evaluator', which does not train"),
+        (tf_config("ps", cluster={**CLUSTER, "ps": ["127.0.0.1:3"]}), "task type 'ps', which does not train"),
+        (tf_config("worker", 1), "this process is worker 1, which its cluster lacks"),
+    ],
+)
+def test_a_tf_config_that_cannot_train_is_refused(monkeypatch, value, says):
+    monkeypatch.setenv("TF_CONFIG", value)
+    with pytest.raises(ConfigError) as caught:
+        build_strategy("multi_worker_mirrored")
+    assert says in str(caught.value) and "\n" not in str(caught.value)
