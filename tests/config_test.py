@@ -216,10 +216,9 @@ def test_a_list_is_no_other_than_the_tuple():
     assert config_lib.changed_fields(old, new) == {}
 
 
-def test_the_most_telling_hyperparameters_come_first_and_none_is_named_twice_or_unknown():
+def test_runs_are_compared_by_what_shapes_the_model():
     fields = config_lib.flatten(default.get_config().to_dict())
     named = config_lib.hyperparameters(default.get_config())
-    assert list(named)[:3] == ["loss.key", "optimizer.name", "optimizer.learning_rate"]
     assert named == {name: fields[name] for name in named}
-    assert {"model.hidden_sizes", "split.method", "data.source", "seed"} < named.keys()
+    assert {"loss.key", "model.hidden_sizes", "split.method", "data.source", "seed"} < named.keys()
     assert not any(name.startswith(("data.columns", "eval.")) for name in named)

@@ -52,10 +52,10 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "eval.num_sample_users": _NOT_NEGATIVE,
 }
 
-# What a run is compared with others by, the most telling first; a prefix stands for all fields of its section.
+# By what runs are compared; a name that ends in a dot stands for all fields of its section.
 _HYPERPARAMETERS = (
-    *("loss.key", "optimizer.name", "optimizer.learning_rate", "model.embedding_size", "train.global_batch_size"),
-    *("model.", "loss.", "optimizer.", "list_size", "train.num_epochs", "split.", "data.source", "seed"),
+    *("data.source", "split.", "list_size", "model.", "loss.", "optimizer.", "seed"),
+    *("train.global_batch_size", "train.num_epochs"),
 )
 
 # What may differ when a run is taken up again: none of it changes a step that has been taken.
@@ -129,13 +129,12 @@ def protocol_arguments(config: ConfigDict) -> dict[str, Any]:
 
 
 def hyperparameters(config: ConfigDict) -> dict[str, Any]:
-    """The fields by which runs are compared, by dotted name, the most telling first."""
+    """The fields by which runs are compared, by dotted name."""
     fields = flatten(config.to_dict())
     return {
-        name: fields[name]
-        for wanted in _HYPERPARAMETERS
-        for name in fields
-        if name == wanted or (wanted.endswith(".") and name.startswith(wanted))
+        name: value
+        for name, value in fields.items()
+        if any(name == wanted or (wanted.endswith(".") and name.startswith(wanted)) for wanted in _HYPERPARAMETERS)
     }
 
 
