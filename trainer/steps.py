@@ -47,7 +47,7 @@ def build_train_call(
 
     The loss that is differentiated is the mean over the real lists of the global batch: each replica sums
     its lists' losses and divides by their number in the whole batch, and gradients are summed over
-    replicas. So the number of replicas does not change the result.
+    replicas. So the number of replicas does not change the result, but for losses that draw random numbers.
     """
     compile_loop = isinstance(strategy, _DEFAULT_STRATEGY)
     compile_step = not compile_loop and not isinstance(strategy, tf.distribute.TPUStrategy)
