@@ -13,14 +13,15 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 CREATED := .venv/.python-$(PYTHON_VERSION)
 TRAIN_INSTALLED := .venv/.train-installed
 TEST_INSTALLED := .venv/.test-installed
+LAUNCH_INSTALLED := .venv/.launch-installed
 
 # Two installations at once would spoil .venv.
 .NOTPARALLEL:
 
-.PHONY: help setup train test lint constraints supported-python
+.PHONY: help setup train test test-launch lint constraints supported-python
 
 help:  ## Show this list.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(TRAIN_INSTALLED)  ## Create .venv with all that training needs.
 
@@ -30,6 +31,9 @@ train: setup  ## Train on the embedded ratings, then recommend five items to use
 
 test: $(TEST_INSTALLED)  ## Run the tests.
 	$(BIN)/python -m pytest
+
+test-launch: $(LAUNCH_INSTALLED)  ## Run the tests of the launchers, with the client of Vertex AI.
+	$(BIN)/python -m pytest tests/launch
 
 lint: $(TEST_INSTALLED)  ## Check format, style and types.
 	$(BIN)/ruff format --check .
@@ -57,6 +61,11 @@ $(TEST_INSTALLED): setup.py constraints.txt $(CREATED)
 	@echo "Installing what training and the tests need into .venv; this takes a minute or two."
 	$(PIP_INSTALL) --constraint constraints.txt --editable '.[test]'
 	@touch $(TRAIN_INSTALLED) $@
+
+$(LAUNCH_INSTALLED): $(TEST_INSTALLED)
+	@echo "Installing the client of Vertex AI into .venv; this takes half a minute."
+	$(PIP_INSTALL) --constraint constraints.txt --editable '.[test,vertex]'
+	@touch $@
 
 supported-python:
 	$(if $(PYTHON_VERSION),,$(error $(PYTHON) does not run: name a Python of 3.10 to 3.13, as in `make train PYTHON=python3.12`))

@@ -1,0 +1,24 @@
+"""A study of sixteen trials, four at a time, for the ranking quality on the validation lists.
+
+Run:   python -m launch.vertex tune --config=configs/launch/tune.py --project=PROJECT --region=us-central1 \
+           --image_uri=IMAGE --base_output_dir=gs://BUCKET/study -- --strategy=mirrored
+Cost:  up to sixteen times single_gpu.py. Try --config.study.max_trials=2 --config.study.parallel_trials=2 first.
+       Each trial leaves its run in BASE_OUTPUT_DIR/TRIAL.
+"""
+
+from ml_collections import ConfigDict
+
+from configs.launch import single_gpu
+
+
+def get_config() -> ConfigDict:
+    """Trials of single_gpu.py that differ in optimizer, model and loss."""
+    config = single_gpu.get_config()
+    config.display_name = "listwise-tune"
+    config.study.parameters = (
+        {"field": "optimizer.learning_rate", "range": (0.01, 1.0), "scale": "log"},
+        {"field": "model.embedding_size", "values": (32, 64, 128)},
+        {"field": "train.num_epochs", "range": (5, 20)},
+        {"field": "loss.key", "values": ("softmax_loss", "approx_ndcg_loss")},
+    )
+    return config

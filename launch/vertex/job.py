@@ -1,0 +1,155 @@
+"""A launch config → the request that Vertex AI gets, as plain dictionaries. Pure: it reads no environment."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ml_collections import ConfigDict
+
+_STRATEGIES = {"standard": "STANDARD", "spot": "SPOT", "flex_start": "FLEX_START"}
+_GOALS = {"max": "MAXIMIZE", "min": "MINIMIZE"}
+_SCALES = {"linear": "UNIT_LINEAR_SCALE", "log": "UNIT_LOG_SCALE", "reverse_log": "UNIT_REVERSE_LOG_SCALE"}
+# Vertex AI's own choice is the Bayesian one; it has no name.
+_ALGORITHMS = {"bayesian": "ALGORITHM_UNSPECIFIED", "random": "RANDOM_SEARCH", "grid": "GRID_SEARCH"}
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a job runs, from which image, and where what it leaves goes."""
+
+    project: str
+    region: str
+    image_uri: str
+    base_output_dir: str
+
+    @property
+    def parent(self) -> str:
+        """As the API calls project and region."""
+        return f"projects/{self.project}/locations/{self.region}"
+
+
+def build_custom_job_request(
+    config: ConfigDict, destination: Destination, trainer_flags: Sequence[str]
+) -> dict[str, Any]:
+    """The CreateCustomJobRequest of one run.
+
+    Args:
+      config: as in configs/launch/default.py, checked.
+      trainer_flags: the arguments of `trainer.main`, which the image starts.
+    """
+    job = {**_name(config), "job_spec": _job_spec(config, destination, trainer_flags)}
+    return {"parent": destination.parent, "custom_job": job}
+
+
+def build_tuning_job_request(
+    config: ConfigDict, destination: Destination, trainer_flags: Sequence[str]
+) -> dict[str, Any]:
+    """The CreateHyperparameterTuningJobRequest of a study, whose trials are runs like `build_custom_job_request`'s.
+
+    Vertex AI appends each parameter to a trial's arguments, as --config.FIELD=VALUE.
+    """
+    study = config.study
+    job = {
+        **_name(config),
+        "study_spec": {
+            "metrics": [{"metric_id": study.metric, "goal": _GOALS[study.goal]}],
+            "parameters": [_parameter_spec(parameter) for parameter in study.parameters],
+            "algorithm": _ALGORITHMS[study.algorithm],
+            # As the trainer exports its best checkpoint and not its last.
+            "measurement_selection_type": "BEST_MEASUREMENT",
+        },
+        "max_trial_count": study.max_trials,
+        "parallel_trial_count": study.parallel_trials,
+        "max_failed_trial_count": study.max_failed_trials,
+        "trial_job_spec": _job_spec(config, destination, trainer_flags),
+    }
+    return {"parent": destination.parent, "hyperparameter_tuning_job": job}
+
+
+def split_pairs(pairs: Sequence[str]) -> dict[str, str]:
+    """("NAME=VALUE", ...) → name → value. A pair without = has no value."""
+    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
+
+
+def _name(config: ConfigDict) -> dict[str, Any]:
+    return _without_empty({"display_name": config.display_name, "labels": split_pairs(config.labels)})
+
+
+def _job_spec(config: ConfigDict, destination: Destination, trainer_flags: Sequence[str]) -> dict[str, Any]:
+    return _without_empty(
+        {
+            "worker_pool_specs": _worker_pool_specs(config, destination.image_uri, trainer_flags),
+            "scheduling": _scheduling(config.scheduling),
+            "service_account": config.service_account,
+            "network": config.network,
+            "base_output_directory": {"output_uri_prefix": destination.base_output_dir},
+            "tensorboard": config.tensorboard,
+        }
+    )
+
+
+def _worker_pool_specs(config: ConfigDict, image_uri: str, trainer_flags: Sequence[str]) -> list[dict[str, Any]]:
+    """The chief, the workers, and the reduction server: which pool is which, Vertex AI knows by its place."""
+
+    def trainers(num_machines: int) -> dict[str, Any]:
+        return {
+            "machine_spec": _without_empty(
+                {
+                    "machine_type": config.machine_type,
+                    "accelerator_type": config.accelerator_type,
+                    "accelerator_count": config.accelerator_count,
+                    "tpu_topology": config.tpu_topology,
+                }
+            ),
+            "replica_count": num_machines,
+            "disk_spec": {"boot_disk_type": config.boot_disk_type, "boot_disk_size_gb": config.boot_disk_size_gb},
+            "container_spec": _without_empty(
+                {
+                    "image_uri": image_uri,
+                    "args": list(trainer_flags),
+                    "env": [{"name": n, "value": v} for n, v in split_pairs(config.environment).items()],
+                }
+            ),
+        }
+
+    pools = [trainers(1)]
+    if config.num_machines > 1:
+        pools.append(trainers(config.num_machines - 1))
+    if config.reduction_server.num_machines:
+        pools.append(
+            {
+                "machine_spec": {"machine_type": config.reduction_server.machine_type},
+                "replica_count": config.reduction_server.num_machines,
+                "container_spec": {"image_uri": config.reduction_server.image_uri},
+            }
+        )
+    return pools
+
+
+def _scheduling(scheduling: ConfigDict) -> dict[str, Any]:
+    spec = {"strategy": _STRATEGIES[scheduling.strategy], "timeout": _seconds(scheduling.timeout_hours)}
+    if scheduling.strategy == "flex_start":
+        spec["max_wait_duration"] = _seconds(scheduling.max_wait_hours)
+    return {**spec, "restart_job_on_worker_restart": scheduling.restart_on_worker_restart}
+
+
+def _seconds(hours: float) -> str:
+    return f"{round(hours * 3600)}s"
+
+
+def _parameter_spec(parameter: Mapping[str, Any]) -> dict[str, Any]:
+    spec: dict[str, Any] = {"parameter_id": f"config.{parameter['field']}"}
+    if "range" in parameter:
+        lowest, highest = parameter["range"]
+        kind = "integer_value_spec" if isinstance(lowest, int) and isinstance(highest, int) else "double_value_spec"
+        spec[kind] = {"min_value": lowest, "max_value": highest}
+    elif all(isinstance(value, str) for value in parameter["values"]):
+        return {**spec, "categorical_value_spec": {"values": list(parameter["values"])}}
+    else:
+        spec["discrete_value_spec"] = {"values": list(parameter["values"])}
+    return {**spec, "scale_type": _SCALES[parameter.get("scale", "linear")]}
+
+
+def _without_empty(fields: dict[str, Any]) -> dict[str, Any]:
+    """What is not asked for is left out, and so is Vertex AI's to choose."""
+    return {name: value for name, value in fields.items() if value}

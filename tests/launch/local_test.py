@@ -1,0 +1,290 @@
+"""The workers are small scripts here, which need no TensorFlow; tests/multi_worker_test.py starts the real ones."""
+
+import contextlib
+import json
+import os
+import pathlib
+import pty
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from launch import local
+from launch.errors import ConfigError
+from launch.tf_config import parse_tf_config
+from tests.conftest import REPOSITORY
+
+# Each worker knows its own number, and can leave the number of its process where the test looks.
+PREAMBLE = """
+import json, os, pathlib, signal, socket, subprocess, sys, time
+task = json.loads(os.environ["TF_CONFIG"])
+index = task["task"]["index"]
+def say_started(): (pathlib.Path(sys.argv[1]) / f"{index}.pid.tmp").write_text(str(os.getpid())); os.rename(
+    f"{sys.argv[1]}/{index}.pid.tmp", f"{sys.argv[1]}/{index}.pid")
+"""
+SLEEPS = "say_started(); time.sleep(60)"
+IGNORES_SIGTERM = "signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEPS
+
+
+def command(body: str, folder: pathlib.Path) -> list[str]:
+    return [sys.executable, "-S", "-c", PREAMBLE + body, str(folder)]
+
+
+def numbers(folder: pathlib.Path, count: int) -> list[int]:
+    """The process numbers of that many workers, once all of them have started."""
+    deadline = time.monotonic() + 30
+    while len(paths := sorted(folder.glob("*.pid"))) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return [int(path.read_text()) for path in paths]
+
+
+def is_running(number: int) -> bool:
+    """False also for a zombie, which only waits for its parent to notice."""
+    try:
+        return pathlib.Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def all_end(processes: list[int]) -> bool:
+    deadline = time.monotonic() + 10
+    while any(map(is_running, processes)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    left = [number for number in processes if is_running(number)]
+    for number in left:
+        os.kill(number, signal.SIGKILL)
+    return not left
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """Starts a launcher of two workers as a process of its own, and in the end makes sure of all three."""
+    started = []
+
+    def start(body: str, **options) -> subprocess.Popen:
+        program = f"from launch import cli, local; cli.run(lambda _: local.train({command(body, tmp_path)!r}, 2))"
+        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | options
+        started.append(subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+        if process.stdout:
+            process.stdout.close()
+    for path in tmp_path.glob("*.pid"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(path.read_text()), signal.SIGKILL)
+
+
+def test_each_worker_has_a_place_of_its_own_in_one_cluster(tmp_path):
+    body = "(pathlib.Path(sys.argv[1]) / f'{index}.json').write_text(os.environ['TF_CONFIG'])"
+    assert local.train(command(body, tmp_path), 3) == 0
+    read = [parse_tf_config((tmp_path / f"{index}.json").read_text()) for index in range(3)]
+    assert len({json.dumps(cluster.addresses) for cluster, _ in read}) == 1
+    assert [str(task) for _, task in read] == ["worker 0", "worker 1", "worker 2"]
+    addresses = read[0][0].addresses["worker"]
+    assert len(set(addresses)) == 3 and all(address.startswith("127.0.0.1:") for address in addresses)
+
+
+def test_lines_are_whole_and_say_whose_they_are(tmp_path, capfd):
+    body = """
+for line in range(200):
+    sys.stdout.write(f"{index}:"); sys.stdout.flush(); sys.stdout.write(f"{line}\\n")
+print("to stderr", file=sys.stderr)
+sys.stdout.buffer.write(b"\\xff without an end")
+"""
+    assert local.train(command(body, tmp_path), 2) == 0
+    lines = capfd.readouterr().out.splitlines()
+    for index in range(2):
+        own = [line for line in lines if line.startswith(f"worker {index} | ")]
+        assert own == [
+            *(f"worker {index} | {index}:{line}" for line in range(200)),
+            f"worker {index} | to stderr",
+            f"worker {index} | � without an end",
+        ]
+    assert len(lines) == 2 * 202
+
+
+def test_a_line_is_shown_when_it_is_printed(launch, monkeypatch):
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    launcher = launch("print('now'); time.sleep(60)")
+    lines = sorted(launcher.stdout.readline() for _ in range(2))
+    assert lines == ["worker 0 | now\n", "worker 1 | now\n"]
+    assert launcher.poll() is None
+    launcher.terminate()
+    assert launcher.wait(timeout=10) == 143
+
+
+def test_names_have_colours_on_a_terminal_only(launch, tmp_path):
+    terminal, end = pty.openpty()
+    launcher = launch("print('hello')", stdout=end, text=False)
+    assert launcher.wait(timeout=20) == 0
+    os.close(end)
+    output = os.read(terminal, 10_000).decode()
+    os.close(terminal)
+    assert len(set(re.findall(r"\x1b\[(\d+)mworker \d \|\x1b\[0m hello", output))) == 2
+
+
+@pytest.mark.parametrize(("ending", "code"), [("sys.exit(65)", 65), ("os.kill(os.getpid(), signal.SIGSEGV)", 139)])
+def test_the_first_failure_ends_all_and_is_the_exit_code(tmp_path, capfd, ending, code):
+    # The other worker fails too, when it is told to end, but by then that is no news.
+    body = f"""
+if index == 1:
+    while not pathlib.Path(sys.argv[1], "0.pid").exists(): time.sleep(0.01)
+    {ending}
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+{SLEEPS}
+"""
+    assert local.train(command(body, tmp_path), 2) == code
+    assert not any(map(is_running, numbers(tmp_path, 1)))
+    assert f"launch   | worker 1 failed ({code}): ending 1 of 2 workers.\n" in capfd.readouterr().out
+
+
+def test_a_worker_that_ends_well_leaves_the_others_alone(tmp_path):
+    body = "index and time.sleep(1); (pathlib.Path(sys.argv[1]) / str(index)).touch()"
+    assert local.train(command(body, tmp_path), 2) == 0
+    assert (tmp_path / "1").exists()
+
+
+@pytest.mark.parametrize("hangs", [IGNORES_SIGTERM, "say_started(); os.kill(os.getpid(), signal.SIGSTOP)"])
+def test_a_worker_that_hangs_after_another_failed_is_killed(tmp_path, hangs):
+    body = f"""
+if index == 0:
+    while not pathlib.Path(sys.argv[1], "1.pid").exists(): time.sleep(0.01)
+    sys.exit(3)
+{hangs}
+"""
+    assert local.train(command(body, tmp_path), 2, grace_seconds=0.3) == 3
+    assert not any(map(is_running, numbers(tmp_path, 1)))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_passed_on_as_sigterm(launch, tmp_path, number):
+    launcher = launch("signal.signal(signal.SIGTERM, lambda *_: (print('saved', flush=True), sys.exit(143)));" + SLEEPS)
+    workers = numbers(tmp_path, 2)
+    launcher.send_signal(number)
+    output, _ = launcher.communicate(timeout=10)
+    assert launcher.returncode == 128 + number
+    assert sorted(line for line in output.splitlines() if "saved" in line) == ["worker 0 | saved", "worker 1 | saved"]
+    assert not any(map(is_running, workers))
+
+
+def test_a_second_signal_does_not_wait(launch, tmp_path):
+    launcher = launch(IGNORES_SIGTERM)
+    workers = numbers(tmp_path, 2)
+    launcher.send_signal(signal.SIGINT)
+    assert "SIGINT: ending 2 of 2 workers." in launcher.stdout.readline()
+    assert all(map(is_running, workers))
+    launcher.send_signal(signal.SIGINT)
+    assert launcher.wait(timeout=10) == 130
+    assert not any(map(is_running, workers))
+
+
+def test_nothing_survives_the_launcher(launch, tmp_path):
+    """Not even what a worker started."""
+    launcher = launch(f"subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);{IGNORES_SIGTERM}")
+    workers = numbers(tmp_path, 2)
+    children = [
+        int(number)
+        for worker in workers
+        for number in pathlib.Path(f"/proc/{worker}/task/{worker}/children").read_text().split()
+    ]
+    assert len(children) == 2
+    launcher.kill()
+    assert all_end([*workers, *children])
+
+
+def test_nothing_survives_a_worker(tmp_path):
+    body = """
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+(pathlib.Path(sys.argv[1]) / f"{index}.pid").write_text(str(child.pid))
+"""
+    assert local.train(command(body, tmp_path), 2) == 0
+    assert all_end(numbers(tmp_path, 2))
+
+
+def test_all_end_when_nobody_reads_the_log(launch, tmp_path):
+    launcher = launch("say_started()\nwhile True: print('more'); time.sleep(0.01)")
+    workers = numbers(tmp_path, 2)
+    launcher.stdout.close()
+    assert launcher.wait(timeout=10) == 141
+    assert all_end(workers)
+
+
+TAKES_ITS_PORT = """
+host, port = task["cluster"]["worker"][index].split(":")
+try:
+    listening = socket.create_server(("", int(port)))
+except OSError:
+    sys.exit(1)
+print("has its port")
+"""
+
+
+def test_a_port_that_was_taken_is_replaced_once(tmp_path, capfd, monkeypatch):
+    free = local._free_ports
+    with socket.create_server(("127.0.0.1", 0)) as thief:
+        taken = thief.getsockname()[1]
+        attempts = [[free(1)[0], taken], free(2)]
+        monkeypatch.setattr(local, "_free_ports", lambda number: attempts.pop(0))
+        assert local.train(command(TAKES_ITS_PORT, tmp_path), 2) == 0
+        assert f"Port {taken} was taken" in capfd.readouterr().out
+        attempts = [[free(1)[0], taken], [free(1)[0], taken], free(2)]
+        assert local.train(command(TAKES_ITS_PORT, tmp_path), 2) == 1
+        assert len(attempts) == 1
+
+
+def test_a_failure_for_another_reason_is_not_tried_again(tmp_path):
+    body = "open(f'{sys.argv[1]}/{index}', 'a').write('x')\nsys.exit(9)"
+    assert local.train(command(body, tmp_path), 2) == 9
+    assert (tmp_path / "0").read_text() == "x"
+
+
+@pytest.mark.parametrize("flag", [["--strategy=mirrored"], ["-strategy=tpu"], ["--strategy", "default"]])
+def test_a_strategy_of_one_process_is_refused(flag):
+    with pytest.raises(ConfigError, match="leave --strategy out"):
+        local.main(["--workdir=never_made", *flag])
+
+
+@pytest.mark.parametrize(
+    "strategy", [["--strategy=multi_worker_mirrored"], ["--strategy", "multi_worker_mirrored"], []]
+)
+def test_the_trainer_is_started_with_the_flags_behind_the_dashes(monkeypatch, strategy):
+    monkeypatch.setattr(local, "train", lambda command, num_workers: command)
+    monkeypatch.setattr(local, "_NUM_WORKERS", type("Flag", (), {"value": 2}))
+    flags = [*strategy, "--workdir=runs/mine"]
+    assert local.main(flags)[1:] == ["-m", "trainer.main", "--strategy=multi_worker_mirrored", *flags]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--num_workers=0"], "num_workers"),
+        (["--num_workers=two"], "num_workers"),
+        (["--workdir=never_made"], "behind a lone --"),
+        (["stray", "--"], "'stray' stands before --"),
+        (["stray"], "'stray' stands before --"),
+        (["--", "--strategy=mirrored"], "--strategy=mirrored trains in one process"),
+    ],
+)
+def test_a_mistake_on_the_command_line_is_one_paragraph(arguments, says):
+    answer = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "launch.local", *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    imports = [line for line in answer.stderr.splitlines() if line.startswith("import time:")]
+    (paragraph,) = [line for line in answer.stderr.splitlines() if line not in imports]
+    assert answer.returncode == 78
+    assert paragraph.startswith("error: ") and says in paragraph
+    assert imports and not any(line.endswith((" tensorflow", " numpy")) for line in imports)
