@@ -25,6 +25,7 @@ def start(workdir: pathlib.Path, ratings_csv: str, *flags: str, **environment: s
         "model.embedding_size": 8,
         "train.global_batch_size": 8,
         "train.num_epochs": NUM_EPOCHS,
+        "train.early_stopping_patience": 0,
         "train.steps_per_call": 7,
         "train.checkpoint_every_steps": 40,
         "train.log_every_steps": 30,

@@ -75,12 +75,17 @@ def test_the_best_checkpoint_is_kept_and_exported(tiny_config, tmp_path):
 
 def test_early_stopping_ends_the_run(tiny_config, tmp_path):
     tiny_config.train.num_epochs = 50
+    tiny_config.train.checkpoint_every_steps = 70
     tiny_config.train.early_stopping_patience = 2
     tiny_config.eval.best_metric = "loss"
     tiny_config.eval.best_direction = "max"
     result = run(tiny_config, tmp_path)
     evaluated = [line["step"] for line in lines(tmp_path, "validation")]
     assert evaluated == [10, 20, 30] and result["step"] == 30 and result["exported_step"] == 10
+    # Where it ended is saved, though no checkpoint was due there: started again, it has nothing to do.
+    assert (tmp_path / "checkpoints" / "step-00000030.json").exists()
+    before = (tmp_path / "metrics.jsonl").read_text()
+    assert run(tiny_config, tmp_path) == result and (tmp_path / "metrics.jsonl").read_text() == before
 
 
 def test_mirrored_over_two_devices_reports_what_default_does(tiny_config, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trainer.compat import tf
 from trainer.errors import DataError, StorageError
 from trainer.schema import ITEMS_SCHEMA, RATINGS_SCHEMA, UNKNOWN_INDEX
 from trainer.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
@@ -143,15 +144,17 @@ def test_a_saved_vocabulary_is_loaded_as_it_was(vocabulary, tmp_path):
     assert loaded.fingerprint() == vocabulary.fingerprint()
 
 
-def test_saving_replaces_what_was_there_and_only_as_a_whole(vocabulary, tmp_path):
+def test_saving_replaces_what_was_there_and_only_as_a_whole(vocabulary, tmp_path, monkeypatch):
     other = build_vocabulary(ratings_table([("u7", "77")]), ITEMS)
     other.save(str(tmp_path))
     vocabulary.save(str(tmp_path))
     assert load_vocabulary(str(tmp_path)) == vocabulary
 
-    in_the_way = tmp_path / "users.parquet.tmp"
-    in_the_way.mkdir()
-    with pytest.raises(StorageError, match=r"cannot be written to .*users\.parquet"):
+    def refuse(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "no space left")
+
+    monkeypatch.setattr(tf.io.gfile, "rename", refuse)
+    with pytest.raises(StorageError, match=r"users\.parquet cannot be written"):
         other.save(str(tmp_path))
     assert load_vocabulary(str(tmp_path)) == vocabulary
 
@@ -181,7 +184,7 @@ def write_users(path, indices, column="user_id"):
 def test_a_broken_file_is_named(vocabulary, tmp_path, damage, message):
     vocabulary.save(str(tmp_path))
     damage(tmp_path / "users.parquet")
-    with pytest.raises(StorageError, match=rf"cannot be read from .*users\.parquet\. .*{message}"):
+    with pytest.raises(StorageError, match=rf"users\.parquet (cannot be read|is not as it was written): .*{message}"):
         load_vocabulary(str(tmp_path))
 
 

@@ -142,7 +142,7 @@ class TrainingLoop:
           Stopped: SIGTERM arrived; the state is saved.
         """
         for begin, end in itertools.pairwise(self.calls.tolist()):
-            if self.state.is_finished(int(self.calls[-1]), self.patience):
+            if self._is_finished:
                 break
             self._train(begin, end)
             if self.log_due(end):
@@ -152,7 +152,7 @@ class TrainingLoop:
             self.writer.flush()
             # Read once: a signal that arrives from here on waits for the end of the next call.
             stopping = self.stop.requested
-            if improved or self.checkpoint_due(end) or stopping:
+            if improved or self.checkpoint_due(end) or stopping or self._is_finished:
                 self.save(self.state)
             if stopping:
                 raise Stopped(f"Stopped by SIGTERM after step {end}; it is saved. The same command goes on from there.")
@@ -214,6 +214,10 @@ class TrainingLoop:
         else:
             self.state.evaluations_since_best += 1
         return is_better
+
+    @property
+    def _is_finished(self) -> bool:
+        return self.state.is_finished(int(self.calls[-1]), self.patience)
 
     @property
     def _epoch(self) -> float:

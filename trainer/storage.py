@@ -56,6 +56,16 @@ def writing(path: str) -> Iterator[None]:
         ) from error
 
 
+def make_folder(path: str) -> None:
+    """Makes a folder, and those above it, where there is none.
+
+    Raises:
+      StorageError: it cannot be made.
+    """
+    with writing(path):
+        tf.io.gfile.makedirs(path)
+
+
 class _Output(io.RawIOBase):
     """What Arrow asks of a file, on top of TensorFlow's."""
 

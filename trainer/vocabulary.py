@@ -71,6 +71,7 @@ class Vocabulary:
         # Imported late: TensorFlow takes seconds, and all else here does without.
         from trainer import storage
 
+        storage.make_folder(folder)
         storage.write_table(self.users, f"{folder}/users.parquet")
         storage.write_table(self.items, f"{folder}/items.parquet")
 
