@@ -15,9 +15,8 @@ from configs import movielens_100k
 
 
 def get_config() -> ConfigDict:
-    """The job of MovieLens 100K with a larger batch, and an error bar of the catalogue from 1,000 users."""
+    """The job of MovieLens 100K with a larger batch."""
     config = movielens_100k.get_config()
     config.data.source = "movielens/1m"
     config.train.global_batch_size = 128
-    config.eval.num_catalogue_users = 1000
     return config

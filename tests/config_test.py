@@ -30,9 +30,9 @@ RANGES = {
     "seed": ([0, 2**31 - 1], [-1, 2**31]),
     "data.source": (["x"], [""]),
     "data.rating_range": (
-        [(0.0, 5.0), (0, 1e-9), (1, 10)],
+        [(0.0, 5.0), (0, 4.0), (0, 100)],
         [
-            *[(-1e-9, 5.0), (5.0, 5.0), (5.0, 0.0), (0.0, math.inf), (math.nan, 5.0), (0.0, math.nan)],
+            *[(-1e-9, 5.0), (5.0, 5.0), (5.0, 0.0), (0.0, 100.1), (0.0, math.inf), (math.nan, 5.0), (0.0, math.nan)],
             *[(), (0.0,), (0.0, 1.0, 2.0), ("0", "5"), (False, True), (None, 5.0)],
         ],
     ),
@@ -54,7 +54,8 @@ RANGES = {
     "train.keep_checkpoints": COUNT_FROM_1,
     "train.early_stopping_patience": COUNT_FROM_0,
     "eval.metrics": ([("ndcg@10",), ("mrr", "ndcg@10")], [(1, "ndcg@10"), (None, "ndcg@10")]),
-    "eval.relevance_threshold": ABOVE_0,
+    # Up to the highest rating.
+    "eval.relevance_threshold": ([5e-324, 1.0, 1, 5.0], [0.0, -1e-9, 0, math.inf, 5.1]),
     "eval.best_direction": (["max", "min"], ["", "Max", "most"]),
     "eval.num_catalogue_users": ([-1, 0, 1], [-2]),
     "eval.num_sample_users": COUNT_FROM_0,

@@ -9,6 +9,7 @@ from configs import default
 from tests.conftest import NUM_ITEMS, NUM_USERS, planted_ratings
 from trainer.config import dataset_arguments
 from trainer.dataset import load_dataset
+from trainer.errors import DataError
 from trainer.schema import ITEM_ID, SPLITS, UNKNOWN_INDEX, USER_ID
 
 # Of five ratings each, the latest is for the test and the one before it for validation. Index: of users a = 1,
@@ -94,13 +95,6 @@ def test_items_by_user_joins_the_splits_that_there_are(known, load):
     assert without_validation.items_by_user("train", "validation")[0].tolist() == [0, 0, 4, 8]
 
 
-def test_a_user_who_comes_after_training_is_unknown(load):
-    late = [("a", "x", 1.0, 1), ("b", "x", 2.0, 2), ("c", "x", 3.0, 3), ("a", "x2", 4.0, 4)]
-    dataset = load(late, split_method="time", validation_fraction=0.0, test_fraction=0.5)
-    assert triples(*dataset.ratings["test"]) == [(UNKNOWN_INDEX, 1, 3.0), (1, UNKNOWN_INDEX, 4.0)]
-    assert dataset.lists["test"].queries.tolist() == [UNKNOWN_INDEX, 1]
-
-
 @pytest.mark.parametrize("method", ["random", "last", "time"])
 def test_every_rating_is_in_one_split_and_its_lists(load, method):
     table = planted_ratings()
@@ -154,3 +148,23 @@ def test_final_figures_are_of_the_test_split_or_else_of_validation(load):
     assert load(table).held_out_split == "test"
     assert load(table, test_fraction=0.0).held_out_split == "validation"
     assert load(table, split_method="none").held_out_split is None
+
+
+def test_held_out_ratings_of_users_that_training_has_not_seen_are_left_out_and_counted(load):
+    """By time: c comes only after the cut, so nobody can be told apart from c whom the model does not know."""
+    rows = [("a", "x", 4.0, 1), ("b", "x", 4.0, 2), ("a", "y", 3.0, 3), ("b", "y", 2.0, 4)]
+    rows += [("a", "z", 1.0, 5), ("c", "x", 5.0, 6), ("b", "z", 1.0, 7), ("c", "y", 5.0, 8)]
+    dataset = load(rows, split_method="time", validation_fraction=0.25, test_fraction=0.25)
+    assert {split: len(columns[0]) for split, columns in dataset.ratings.items()} == {
+        "train": 4,
+        "validation": 1,
+        "test": 1,
+    }
+    assert all((users != UNKNOWN_INDEX).all() for users, _, _ in dataset.ratings.values())
+    assert dataset.description["num_ratings_of_unknown_users"] == {"train": 0, "validation": 1, "test": 1}
+
+
+def test_a_split_of_unknown_users_only_is_refused(load):
+    rows = [("a", "x", 4.0, 1), ("b", "x", 4.0, 2), ("c", "y", 3.0, 3), ("d", "y", 2.0, 4)]
+    with pytest.raises(DataError, match="users that training has not seen"):
+        load(rows, split_method="time", validation_fraction=0.25, test_fraction=0.25)

@@ -328,7 +328,7 @@ class StopAfterReads(StopSignal):
     @property
     def requested(self):
         self.reads_left -= 1
-        return self.reads_left < 0
+        return signal.SIGTERM if self.reads_left < 0 else None
 
 
 @pytest.mark.parametrize("num_reads", range(6))
@@ -344,7 +344,7 @@ def test_whenever_a_stop_is_requested_the_step_it_names_is_saved(num_reads):
 
 def test_a_stop_that_finds_the_step_saved_already_saves_once():
     stop = StopSignal()
-    stop.requested = True
+    stop.requested = signal.SIGTERM
     loop, diary = build_loop(stop=stop, every=(4, 4, 4), validation=lambda step: step)
     with pytest.raises(Stopped):
         loop.run()
@@ -369,16 +369,24 @@ def test_after_a_stop_the_run_goes_on_as_if_there_had_been_none():
     assert 0 < step < TOTAL_STEPS
 
 
-def test_sigterm_is_remembered():
-    before = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_is_remembered_and_the_next_one_ends_it_at_once(number, exit_code):
+    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
     stop = StopSignal()
+    loop, diary = build_loop(stop=stop)
     try:
         stop.listen()
-        assert not stop.requested
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.requested
+        assert stop.requested is None
+        os.kill(os.getpid(), number)
+        assert stop.requested == number
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    with pytest.raises(Stopped, match=number.name) as stopped:
+        loop.run()
+    assert stopped.value.exit_code == exit_code and len(diary.of("save")) == 1
 
 
 def test_time_is_that_of_steady_training():

@@ -9,6 +9,7 @@ import pytest
 from tests.conftest import REPOSITORY, mirrored_strategy
 from trainer import cli, train
 from trainer import strategy as strategy_lib
+from trainer.compat import tf
 from trainer.errors import ConfigError, DataError, DivergedError, StorageError, UserError
 
 WORKDIR = "--workdir=never_made"
@@ -23,6 +24,7 @@ MISTAKES = {
     ("--nope=3", WORKDIR): (78, "nope"),
     ("--strategy=fast", WORKDIR): (78, "<default|mirrored|multi_worker_mirrored|tpu>"),
     ("--num_cpu_devices=0", WORKDIR): (78, "num_cpu_devices"),
+    ("--config=/etc/passwd", WORKDIR): (78, "/etc/passwd is not a config"),
     ("stray", WORKDIR): (78, "'stray' is not a flag"),
     (): (78, "--workdir is missing"),
 }
@@ -90,6 +92,8 @@ def rejects(error_class, says, config, workdir, **options):
         ("split.test_fraction", 0.95, ConfigError, "config.split.test_fraction"),
         ("eval.metrics", ("nope",), ConfigError, "config.eval"),
         ("eval.best_metric", "map", ConfigError, "config.eval.best_metric"),
+        ("eval.relevance_threshold", 5.5, ConfigError, "config.eval.relevance_threshold"),
+        ("data.rating_range", (0.0, 1000.0), ConfigError, "2^rating"),
     ],
 )
 def test_a_config_that_cannot_work_is_refused(tiny_config, tmp_path, field, value, error_class, says):
@@ -156,6 +160,18 @@ def test_errors_become_a_paragraph_and_their_exit_code(capsys, monkeypatch):
     assert exited.value.code == 74
     assert capsys.readouterr().err == "error: The disk is full.\n"
     assert UserError.exit_code == 1 and DataError.exit_code == 65 and ConfigError.exit_code == 78
+
+
+def test_exhausted_memory_is_a_paragraph_too(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_TRACEBACK", type("Flag", (), {"value": False}))
+
+    def fails():
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    with pytest.raises(SystemExit) as exited:
+        cli._guarded(fails)
+    assert exited.value.code == 1
+    assert "Lower config.train.global_batch_size" in capsys.readouterr().err
 
 
 def test_under_vertex_the_workdir_is_the_base_of_the_model_folder(monkeypatch):

@@ -178,8 +178,11 @@ def test_a_second_run_is_refused_and_names_the_first_until_that_is_killed(tmp_pa
         refused = pytest.raises(ConfigError, match=f"{tmp_path} is in use by another run, process {holder.pid}\\.")
         with refused, workdir.locked():
             pass
+        with pytest.raises(ConfigError, match=f"process {holder.pid}\\."):
+            workdir.check_free()
         holder.send_signal(signal.SIGKILL)
         holder.wait()
+        workdir.check_free()
         with workdir.locked():
             assert (tmp_path / ".lock").read_text() == str(os.getpid())
 

@@ -22,8 +22,8 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "seed": (lambda value: 0 <= value < 2**31, "from 0 to 2147483647"),
     "data.source": (bool, "a source of ratings"),
     "data.rating_range": (
-        lambda value: len(value) == 2 and all(_is_number(n) for n in value) and 0 <= value[0] < value[1],
-        "two numbers, the lowest rating and the highest, from 0 up",
+        lambda value: len(value) == 2 and all(_is_number(n) for n in value) and 0 <= value[0] < value[1] <= 100,
+        "two numbers, the lowest rating and the highest, from 0 to 100: beyond, the gain of NDCG, 2^rating, overflows",
     ),
     "data.max_bad_fraction": (lambda value: 0 <= value < 1, "from 0 up to, but not, 1"),
     "data.item_identity": (lambda value: value in ("item_id", "title"), "item_id or title"),
@@ -98,6 +98,11 @@ def check_config(config: ConfigDict) -> None:
     for name, (is_valid, allowed) in _RANGES.items():
         if not is_valid(fields[name]):
             raise ConfigError(f"config.{name}={fields[name]!r} cannot be used: it has to be {allowed}.")
+    if fields["eval.relevance_threshold"] > fields["data.rating_range"][1]:
+        raise ConfigError(
+            f"config.eval.relevance_threshold={fields['eval.relevance_threshold']} is above the highest rating of "
+            f"config.data.rating_range={fields['data.rating_range']}, so that no item would ever be relevant: lower it."
+        )
     measured = ("loss", *fields["eval.metrics"])
     if fields["eval.best_metric"] not in measured:
         raise ConfigError(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from trainer import schema
+from trainer.errors import DataError
 from trainer.lists import QueryLists, build_lists, group_by_user
 from trainer.ratings import load_ratings
 from trainer.splits import split_ratings
@@ -88,7 +89,16 @@ def load_dataset(
     items = vocabulary.item_indices(loaded.ratings[schema.ITEM_ID])
     stars = loaded.ratings[schema.RATING].to_numpy()
     rows = dict(zip(schema.SPLITS, (split.train, split.validation, split.test), strict=True))
-    ratings = {name: (users[part], items[part], stars[part]) for name, part in rows.items() if len(part)}
+    # Held-out ratings of users that training has not seen: nothing is known of whom to rank for.
+    known = {name: part[users[part] != schema.UNKNOWN_INDEX] for name, part in rows.items()}
+    for name, part in rows.items():
+        if len(part) and not len(known[name]):
+            raise DataError(
+                f"All {len(part):,} ratings of the {name} split are of users that training has not seen, so that "
+                f"nothing can be measured on them: config.split.method is {split_method!r}. Split by random or "
+                "last, which hold out some ratings of each user."
+            )
+    ratings = {name: (users[part], items[part], stars[part]) for name, part in known.items() if len(part)}
     lists = {name: build_lists(*columns_, list_size=list_size) for name, columns_ in ratings.items()}
     return Dataset(
         vocabulary=vocabulary,
@@ -100,6 +110,7 @@ def load_dataset(
             "num_users": vocabulary.num_users - 1,
             "num_items": vocabulary.num_items - 1,
             "num_ratings": {name: len(columns_[0]) for name, columns_ in ratings.items()},
+            "num_ratings_of_unknown_users": {name: len(rows[name]) - len(known[name]) for name in ratings},
             "num_lists": {name: part.num_lists for name, part in lists.items()},
             "fingerprints": {"vocabulary": vocabulary.fingerprint()}
             | {f"{name} lists": _fingerprint(part) for name, part in lists.items()},

@@ -34,6 +34,9 @@ class DivergedError(UserError):
 
 
 class Stopped(UserError):
-    """SIGTERM asked the run to end, and it saved: 128 + 15, as a shell reports it."""
+    """A signal asked the run to end, and it saved."""
 
-    exit_code = 143
+    def __init__(self, message: str, *, exit_code: int):
+        """`exit_code` is 128 + the signal's number, as a shell reports it."""
+        super().__init__(message)
+        self.exit_code = exit_code

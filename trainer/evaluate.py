@@ -40,12 +40,16 @@ class Figure:
     """A mean over lists, and its standard error: the standard deviation over lists / √num_lists.
 
     Where a metric weighs lists (ordered_pair_accuracy, arp) both are weighted, and Kish's effective sample size
-    takes the place of num_lists.
+    takes the place of num_lists. Of fewer than two lists the error is NaN.
     """
 
     value: float
     standard_error: float
     num_lists: int
+
+    def __str__(self) -> str:
+        """`0.9053 ± 0.0032`; one list says nothing of the error."""
+        return f"{self.value:.4f}" + (f" ± {self.standard_error:.4f}" if self.num_lists > 1 else "")
 
 
 Figures = dict[str, Figure]
@@ -239,7 +243,7 @@ def print_protocols(console: Console, split: str, protocols: Protocols) -> None:
         for name in names:
             table.add_column(name, justify="right")
         for who, figures in by_scorer.items():
-            cells = [f"{figures[name].value:.4f} ± {figures[name].standard_error:.4f}" for name in names]
+            cells = [str(figures[name]) for name in names]
             table.add_row(who, *cells)
         console.print(table)
 
@@ -281,6 +285,8 @@ def _figure(num_lists: float, sum_w: float, sum_wx: float, sum_wxx: float, sum_w
     if not sum_w:
         return Figure(math.nan, math.nan, 0)
     mean = sum_wx / sum_w
+    if num_lists < 2:
+        return Figure(mean, math.nan, int(num_lists))
     variance = max(sum_wxx / sum_w - mean**2, 0.0)
     return Figure(mean, math.sqrt(variance * sum_ww) / sum_w, int(num_lists))
 

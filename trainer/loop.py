@@ -75,21 +75,28 @@ def plan_calls(first_step: int, total_steps: int, *, steps_per_call: int, cadenc
 
 
 class StopSignal:
-    """Remembers SIGTERM, so that the loop can save and leave between two calls."""
+    """Remembers SIGTERM or Ctrl-C, so that the loop can save and leave between two calls.
+
+    Attributes:
+      requested: the signal that came; None before.
+    """
 
     def __init__(self) -> None:
-        self.requested = False
+        self.requested: signal.Signals | None = None
 
     def listen(self) -> None:
-        """Takes the place of the signal's default, which would end the process at once."""
-        signal.signal(signal.SIGTERM, self._remember)
+        """Takes the place of the signals' defaults, which would end the process at once."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._remember)
 
     def ignore(self) -> None:
-        """Gives the signal its default back."""
+        """Gives the signals their defaults back."""
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def _remember(self, number: int, frame: Any) -> None:
-        self.requested = True
+        self.requested = signal.Signals(number)
+        self.ignore()  # A second one ends it at once.
 
 
 @dataclass
@@ -139,7 +146,7 @@ class TrainingLoop:
 
         Raises:
           DivergedError: the loss is no longer finite; nothing is saved from then on.
-          Stopped: SIGTERM arrived; the state is saved.
+          Stopped: SIGTERM or Ctrl-C arrived; the state is saved.
         """
         for begin, end in itertools.pairwise(self.calls.tolist()):
             if self._is_finished:
@@ -152,10 +159,13 @@ class TrainingLoop:
             self.writer.flush()
             # Read once: a signal that arrives from here on waits for the end of the next call.
             stopping = self.stop.requested
-            if improved or self.checkpoint_due(end) or stopping or self._is_finished:
+            if improved or self.checkpoint_due(end) or stopping is not None or self._is_finished:
                 self.save(self.state)
-            if stopping:
-                raise Stopped(f"Stopped by SIGTERM after step {end}; it is saved. The same command goes on from there.")
+            if stopping is not None:
+                raise Stopped(
+                    f"Stopped by {stopping.name} after step {end}; it is saved. The same command goes on from there.",
+                    exit_code=128 + stopping,
+                )
 
     @property
     def train_figures(self) -> dict[str, float]:

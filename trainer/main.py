@@ -27,7 +27,8 @@ _TPU = flags.DEFINE_string("tpu", "local", "With --strategy=tpu: the TPU's name,
 _NUM_CPU_DEVICES = flags.DEFINE_integer(
     "num_cpu_devices", 1, "Split the CPU into this many devices, to try --strategy=mirrored without GPUs.", 1
 )
-_CONFIG = config_flags.DEFINE_config_file(
+_ALLOW_CPU = flags.DEFINE_bool("allow_cpu", False, "Go on without a GPU in the image that is made for GPUs.")
+config_flags.DEFINE_config_file(
     "config", None, "What is trained; any field can be set with --config.SECTION.FIELD=VALUE. (default: default.py)"
 )
 
@@ -37,20 +38,18 @@ def main() -> int:
     # What can be wrong with the config is said before TensorFlow's import takes its seconds.
     from trainer import config as config_lib
 
-    try:
-        config_lib.check_config(_CONFIG.value)
-    except OSError as error:  # ml_collections raises it on the first look into a config that did not load.
-        path = config_flags.get_config_filename(flags.FLAGS["config"])
-        raise ConfigError(
-            f"--config={path} cannot be loaded: {str(error).strip().splitlines()[-1].strip()}."
-        ) from error
+    config = cli.load_config()
+    config_lib.check_config(config)
+    workdir = _workdir()
+    if _ALLOW_CPU.value:
+        os.environ.pop("LISTWISE_REQUIRE_GPU", None)  # Set by the image; trainer/strategy.py reads it.
 
     from trainer import train
 
     return train.train_and_evaluate(
-        _CONFIG.value,
+        config,
         strategy_name=_STRATEGY.value,
-        workdir=_workdir(),
+        workdir=workdir,
         tpu=_TPU.value,
         num_cpu_devices=_NUM_CPU_DEVICES.value,
     )

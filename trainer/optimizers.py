@@ -23,6 +23,16 @@ _OPTIMIZERS = {
 _WITH_MOMENTUM = ("rmsprop", "sgd")
 
 
+def check_names(optimizer: str, schedule: str) -> None:
+    """Checks what can be checked before the number of steps is known.
+
+    Raises:
+      ConfigError: For an unknown name.
+    """
+    _check_optimizer(optimizer)
+    _check_schedule(schedule)
+
+
 def build_schedule(
     name: str,
     *,
@@ -51,8 +61,7 @@ def build_schedule(
     [sgdr]: https://arxiv.org/abs/1608.03983
     [warmup]: https://arxiv.org/abs/1706.02677
     """
-    if name not in _SCHEDULES:
-        raise ConfigError(f"config.optimizer.schedule is {name!r}, but must be one of {', '.join(_SCHEDULES)}.")
+    _check_schedule(name)
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise ConfigError(f"config.optimizer.learning_rate is {learning_rate}, but must be a positive number.")
     if name == "constant":
@@ -107,8 +116,7 @@ def build_optimizer(
     Raises:
       ConfigError: For an unknown name, a value out of range, or an option that the optimizer does not have.
     """
-    if name not in _OPTIMIZERS:
-        raise ConfigError(f"config.optimizer.name is {name!r}, but must be one of {', '.join(_OPTIMIZERS)}.")
+    _check_optimizer(name)
     for field, value in (("clip_norm", clip_norm), ("weight_decay", weight_decay)):
         if not (math.isfinite(value) and value >= 0):
             raise ConfigError(f"config.optimizer.{field} is {value}, but must be 0 (none) or a positive number.")
@@ -142,3 +150,13 @@ def build_optimizer(
         jit_compile=False,
         **({"momentum": momentum} if momentum else {}),
     )
+
+
+def _check_optimizer(name: str) -> None:
+    if name not in _OPTIMIZERS:
+        raise ConfigError(f"config.optimizer.name is {name!r}, but must be one of {', '.join(_OPTIMIZERS)}.")
+
+
+def _check_schedule(name: str) -> None:
+    if name not in _SCHEDULES:
+        raise ConfigError(f"config.optimizer.schedule is {name!r}, but must be one of {', '.join(_SCHEDULES)}.")

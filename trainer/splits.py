@@ -64,7 +64,7 @@ def split_ratings(
       ConfigError: the method is unknown, or a fraction is out of range.
       DataError: there is nothing to train on, or a split that was asked for has no rating.
     """
-    _check_config(method, validation_fraction, test_fraction)
+    check_split(method, validation_fraction, test_fraction)
     if ratings.num_rows == 0:
         raise DataError("There are no ratings, so there is nothing to split or to train on.")
 
@@ -175,7 +175,8 @@ def _cut_time(timestamps: np.ndarray, num_held_out: _HeldOutRule) -> np.ndarray:
     return part
 
 
-def _check_config(method: str, validation_fraction: float, test_fraction: float) -> None:
+def check_split(method: str, validation_fraction: float, test_fraction: float) -> None:
+    """Raises ConfigError where the method is unknown or a fraction out of range."""
     if method not in METHODS:
         raise ConfigError(f"config.split.method is {method!r}; it must be one of {', '.join(METHODS)}.")
     fractions = {

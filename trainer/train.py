@@ -2,7 +2,7 @@
 
 import os
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from trainer import config as config_lib
-from trainer import evaluate, input_pipeline, losses, metrics, optimizers, steps
+from trainer import evaluate, input_pipeline, losses, metrics, optimizers, splits, steps
 from trainer import strategy as strategy_lib
 from trainer.checkpoint import Checkpointer
 from trainer.cli import build_console
@@ -24,6 +24,22 @@ from trainer.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, Te
 from trainer.model import TwoTowerModel
 from trainer.schema import TITLE, UNKNOWN_INDEX, USER_ID
 from trainer.workdir import Workdir
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns, what it learns by, and what it is measured by.
+
+    Attributes:
+      model_sizes: all arguments of the model but the seed, for whoever builds it again.
+    """
+
+    model: TwoTowerModel
+    model_sizes: dict[str, Any]
+    optimizer: keras.optimizers.Optimizer
+    schedule: keras.optimizers.schedules.LearningRateSchedule
+    loss_fn: losses.LossFn
+    metrics: list[metrics.RankingMetric]
 
 
 def train_and_evaluate(
@@ -40,49 +56,27 @@ def train_and_evaluate(
     # All that can be refused is refused before anything slow, and before anything is written.
     config_lib.check_config(config)
     metrics.check_metrics(config.eval.metrics)
+    optimizers.check_names(config.optimizer.name, config.optimizer.schedule)
+    splits.check_split(config.split.method, config.split.validation_fraction, config.split.test_fraction)
     loss_fn = losses.build_loss(**config.loss, seed=config.seed)
     paths = Workdir(workdir)
     paths.check(config)
     strategy = strategy_lib.build_strategy(strategy_name, tpu=tpu, num_cpu_devices=num_cpu_devices)
     is_chief = strategy_lib.is_chief(strategy)
-    _check_batch_size(config.train.global_batch_size, strategy.num_replicas_in_sync)
+    if is_chief:
+        paths.check_free()
+    check_batch_size(config.train.global_batch_size, strategy.num_replicas_in_sync)
 
     dataset = load_dataset(**config_lib.dataset_arguments(config))
-    ranking_metrics = metrics.build_metrics(
-        config.eval.metrics,
-        relevance_threshold=config.eval.relevance_threshold,
-        item_subtopics=dataset.vocabulary.item_genres(),
-    )
     epoch_steps = input_pipeline.steps_per_epoch(dataset.lists["train"].num_lists, config.train.global_batch_size)
     total_steps = epoch_steps * config.train.num_epochs
-    schedule = optimizers.build_schedule(
-        config.optimizer.schedule,
-        learning_rate=config.optimizer.learning_rate,
-        warmup_steps=config.optimizer.warmup_steps,
-        total_steps=total_steps,
-    )
-    model_sizes = {
-        "num_queries": dataset.vocabulary.num_users,
-        "num_items": dataset.vocabulary.num_items,
-        "embedding_size": config.model.embedding_size,
-        "hidden_sizes": config.model.hidden_sizes,
-    }
-    with strategy.scope():
-        model = TwoTowerModel(**model_sizes, seed=config.seed)
-        optimizer = optimizers.build_optimizer(
-            config.optimizer.name,
-            schedule,
-            clip_norm=config.optimizer.clip_norm,
-            weight_decay=config.optimizer.weight_decay,
-            momentum=config.optimizer.momentum,
-        )
-        optimizer.build(model.trainable_variables)
+    learner = build_learner(config, dataset, strategy, loss_fn=loss_fn, total_steps=total_steps)
 
     with paths.locked() if is_chief else nullcontext():
         paths.check_data(dataset.description)
         checkpointer = Checkpointer(
             paths.checkpoints,
-            tf.train.Checkpoint(model=model, optimizer=optimizer),
+            tf.train.Checkpoint(model=learner.model, optimizer=learner.optimizer),
             keep=config.train.keep_checkpoints,
             is_chief=is_chief,
             worker_name=strategy_lib.worker_name(strategy),
@@ -114,11 +108,7 @@ def train_and_evaluate(
             config,
             strategy=strategy,
             dataset=dataset,
-            model=model,
-            optimizer=optimizer,
-            loss_fn=loss_fn,
-            ranking_metrics=ranking_metrics,
-            schedule=schedule,
+            learner=learner,
             state=state,
             checkpointer=checkpointer,
             writer=writer,
@@ -136,17 +126,17 @@ def train_and_evaluate(
         if held_out:
             protocols = evaluate.evaluate_protocols(
                 strategy,
-                model,
+                learner.model,
                 dataset,
                 held_out,
-                ranking_metrics,
+                learner.metrics,
                 **config_lib.protocol_arguments(config),
             )
             final = evaluate.final_scalars(protocols)
             writer.write_scalars(state.step, state.step / epoch_steps, held_out, final)
         writer.close()
         if is_chief:
-            export_model(model, dataset.vocabulary, paths.model, sizes=model_sizes)
+            export_model(learner.model, dataset.vocabulary, paths.model, sizes=learner.model_sizes)
             result = {
                 "step": state.step,
                 "exported_step": state.best_step or state.step,
@@ -161,7 +151,8 @@ def train_and_evaluate(
     return 0
 
 
-def _check_batch_size(global_batch_size: int, num_replicas: int) -> None:
+def check_batch_size(global_batch_size: int, num_replicas: int) -> None:
+    """Raises ConfigError where the replicas cannot share a batch."""
     if global_batch_size % num_replicas:
         next_size = -(-global_batch_size // num_replicas) * num_replicas
         raise ConfigError(
@@ -170,9 +161,51 @@ def _check_batch_size(global_batch_size: int, num_replicas: int) -> None:
         )
 
 
+def build_learner(
+    config: ConfigDict,
+    dataset: Dataset,
+    strategy: tf.distribute.Strategy,
+    *,
+    loss_fn: losses.LossFn,
+    total_steps: int,
+) -> Learner:
+    """Builds all that learning takes, with the variables on the strategy's devices.
+
+    Raises:
+      ConfigError: there is no such optimizer or metric, or not with these options or these items.
+    """
+    schedule = optimizers.build_schedule(
+        config.optimizer.schedule,
+        learning_rate=config.optimizer.learning_rate,
+        warmup_steps=config.optimizer.warmup_steps,
+        total_steps=total_steps,
+    )
+    model_sizes = {
+        "num_queries": dataset.vocabulary.num_users,
+        "num_items": dataset.vocabulary.num_items,
+        "embedding_size": config.model.embedding_size,
+        "hidden_sizes": config.model.hidden_sizes,
+    }
+    ranking_metrics = metrics.build_metrics(
+        config.eval.metrics,
+        relevance_threshold=config.eval.relevance_threshold,
+        item_subtopics=dataset.vocabulary.item_genres(),
+    )
+    with strategy.scope():
+        model = TwoTowerModel(**model_sizes, seed=config.seed)
+        optimizer = optimizers.build_optimizer(
+            config.optimizer.name,
+            schedule,
+            clip_norm=config.optimizer.clip_norm,
+            weight_decay=config.optimizer.weight_decay,
+            momentum=config.optimizer.momentum,
+        )
+        optimizer.build(model.trainable_variables)
+    return Learner(model, model_sizes, optimizer, schedule, loss_fn, ranking_metrics)
+
+
 def _save_run(paths: Workdir, config: ConfigDict, dataset: Dataset) -> None:
     paths.save_run(config, dataset.description)
-    tf.io.gfile.makedirs(paths.vocabulary)
     dataset.vocabulary.save(paths.vocabulary)
     save_item_lists(paths.seen, *dataset.items_by_user("train"))
 
@@ -182,11 +215,7 @@ def _build_loop(
     *,
     strategy: tf.distribute.Strategy,
     dataset: Dataset,
-    model: TwoTowerModel,
-    optimizer: keras.optimizers.Optimizer,
-    loss_fn: losses.LossFn,
-    ranking_metrics: list[metrics.RankingMetric],
-    schedule: keras.optimizers.schedules.LearningRateSchedule,
+    learner: Learner,
     state: RunState,
     checkpointer: Checkpointer,
     writer: MetricWriter,
@@ -216,13 +245,14 @@ def _build_loop(
             context=context,
         )
     )
+    model, ranking_metrics = learner.model, learner.metrics
     train_call = steps.build_train_call(
-        strategy, model, optimizer, loss_fn, ranking_metrics, steps_per_call=steps_per_call
+        strategy, model, learner.optimizer, learner.loss_fn, ranking_metrics, steps_per_call=steps_per_call
     )
     validator = None
     if "validation" in dataset.lists:
         validator = evaluate.Evaluator(
-            strategy, model, dataset.lists["validation"], ranking_metrics, **batch_shape, loss_fn=loss_fn
+            strategy, model, dataset.lists["validation"], ranking_metrics, **batch_shape, loss_fn=learner.loss_fn
         )
 
     def after_validation(step: int) -> None:
@@ -231,7 +261,7 @@ def _build_loop(
             writer.write_text(step, "validation", "recommendations", text)
 
     def save(state: RunState) -> None:
-        _require_finite([*model.variables, *optimizer.variables], state.step)
+        _require_finite([*model.variables, *learner.optimizer.variables], state.step)
         checkpointer.save(state.step, asdict(state), best_step=state.best_step)
         strategy_lib.barrier(strategy)
 
@@ -246,7 +276,7 @@ def _build_loop(
         calls=calls,
         epoch_steps=epoch_steps,
         global_batch_size=config.train.global_batch_size,
-        schedule=schedule,
+        schedule=learner.schedule,
         names=["loss", *(metric.name for metric in ranking_metrics)],
         log_due=log_due,
         eval_due=eval_due,

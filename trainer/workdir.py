@@ -147,8 +147,24 @@ class Workdir:
         finally:
             os.close(lock)
 
+    def check_free(self) -> None:
+        """Sees, before anything slow, that no other run is writing here; `locked` will make sure of it.
+
+        Raises:
+          ConfigError: another run is; it is named.
+        """
+        path = storage.join(self.path, ".lock")
+        if "://" in self.path or not os.path.exists(path):
+            return
+        with storage.writing(path):
+            lock = os.open(path, os.O_RDWR)
+        try:
+            self._take(lock)
+        finally:
+            os.close(lock)
+
     def _take(self, lock: int) -> None:
-        """Locks an open file and notes in it whose it is."""
+        """Locks an open file, until it is closed, and notes in it whose it is."""
         with storage.writing(storage.join(self.path, ".lock")):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -41,7 +41,13 @@ def read(source: str, container: files.Container | None, *, columns: Mapping[str
     if container is None:
         yield _read_table(source, source, files.open_file, wanted)
         return
-    names = [name for name in container.names if "/" not in name and _is_table(name)]
+    names = [name for name in container.names if _is_table(name)]
+    nested = [name for name in names if "/" in name]
+    if nested:
+        raise DataError(
+            f"{source} has tables in subfolders ({nested[0]} is one), and only a flat folder is read: move them up, or "
+            "give one of the subfolders as config.data.source."
+        )
     if not names:
         found = ", ".join(container.names[:10]) or "nothing"
         raise DataError(
