@@ -100,8 +100,8 @@ def check_config(config: ConfigDict) -> None:
             raise ConfigError(f"config.{name}={fields[name]!r} cannot be used: it has to be {allowed}.")
     if fields["eval.relevance_threshold"] > fields["data.rating_range"][1]:
         raise ConfigError(
-            f"config.eval.relevance_threshold={fields['eval.relevance_threshold']} is above the highest rating of "
-            f"config.data.rating_range={fields['data.rating_range']}, so that no item would ever be relevant: lower it."
+            f"config.eval.relevance_threshold={fields['eval.relevance_threshold']!r} cannot be used: it has to be at "
+            f"most the highest rating of config.data.rating_range={fields['data.rating_range']}, or no item is relevant."
         )
     measured = ("loss", *fields["eval.metrics"])
     if fields["eval.best_metric"] not in measured:
