@@ -3,6 +3,12 @@
 PYTHON ?= python3
 SUPPORTED_PYTHONS := 3.10 3.11 3.12 3.13
 
+# The container engine, what it builds, and what that is called: name a repository here to push to it.
+DOCKER ?= docker
+DOCKERFILE ?= Dockerfile
+REVISION = $(shell git describe --always --abbrev=12 --dirty)
+IMAGE ?= listwise:$(REVISION)
+
 PYTHON_VERSION := $(shell $(PYTHON) -c 'import platform; print(platform.python_version())' 2>/dev/null)
 BIN := .venv/bin
 # Without --use-pep517 the pip that comes with Python 3.10 warns about `promise`, a source archive.
@@ -18,7 +24,7 @@ LAUNCH_INSTALLED := .venv/.launch-installed
 # Two installations at once would spoil .venv.
 .NOTPARALLEL:
 
-.PHONY: help setup train test test-launch lint constraints supported-python
+.PHONY: help setup train test test-launch lint image image-check constraints supported-python
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,20 +39,33 @@ test: $(TEST_INSTALLED)  ## Run the tests.
 	$(BIN)/python -m pytest
 
 test-launch: $(LAUNCH_INSTALLED)  ## Run the tests of the launchers, with the client of Vertex AI.
-	$(BIN)/python -m pytest tests/launch
+	$(BIN)/python -m pytest tests/launch -m ""
 
 lint: $(TEST_INSTALLED)  ## Check format, style and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-constraints: $(CREATED)  ## Resolve every dependency anew and write constraints.txt.
+# TPUs and the GPU machines of clouds are amd64, whatever this machine is.
+image:  ## Build the container image, for GPUs; with DOCKERFILE=Dockerfile.tpu, for TPUs.
+	$(DOCKER) build --platform linux/amd64 --file $(DOCKERFILE) --build-arg REVISION=$(REVISION) --tag $(IMAGE) .
+
+image-check:  ## Build the GPU image without Docker and train in it; needs root, buildah and debootstrap.
+	image/check.sh
+
+# There is no TPU build of TensorFlow 2.21, and with it a newer libtpu ends the process on import.
+constraints: $(CREATED)  ## Resolve every dependency anew and write both files of constraints.
 	$(PIP_INSTALL) uv
 	@echo "# The full set of versions the project is tested with, for CPython 3.10 to 3.13. \`make constraints\` writes it anew." > .venv/constraints.txt
 	$(BIN)/uv pip compile --quiet --python $(BIN)/python --universal --python-version 3.10 \
 	    --extra gpu --extra vertex --extra test --extra bench \
 	    --no-annotate --no-header setup.py >> .venv/constraints.txt
 	mv .venv/constraints.txt constraints.txt
+	@echo "# All that Dockerfile.tpu installs, for CPython 3.12 on Linux. \`make constraints\` writes it anew." > .venv/constraints.txt
+	printf '%s\n' tensorflow==2.20.0 tensorflow-tpu==2.20.0 libtpu==0.0.14 | $(BIN)/uv pip compile --quiet \
+	    --python-version 3.12 --python-platform x86_64-manylinux_2_31 \
+	    --no-emit-package tensorflow --no-annotate --no-header setup.py - >> .venv/constraints.txt
+	mv .venv/constraints.txt constraints-tpu.txt
 
 $(CREATED): | supported-python
 	$(PYTHON) -m venv --clear .venv

@@ -101,7 +101,7 @@ def check_config(config: ConfigDict) -> None:
     if fields["eval.relevance_threshold"] > fields["data.rating_range"][1]:
         raise ConfigError(
             f"config.eval.relevance_threshold={fields['eval.relevance_threshold']!r} cannot be used: it has to be at "
-            f"most the highest rating of config.data.rating_range={fields['data.rating_range']}, or no item is relevant."
+            f"most the highest rating of config.data.rating_range={fields['data.rating_range']}."
         )
     measured = ("loss", *fields["eval.metrics"])
     if fields["eval.best_metric"] not in measured:
