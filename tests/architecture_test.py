@@ -19,10 +19,10 @@ RANKS = [
     ["evaluate", "export", "recommend"],
     ["loop"],
     ["train"],
-    ["main"],
+    ["main", "doctor"],
 ]
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
-ENTRY_POINTS = {"main", "evaluate", "recommend"}
+ENTRY_POINTS = {"main", "doctor", "evaluate", "recommend"}
 
 
 def sources(folder: str) -> list[pathlib.Path]:

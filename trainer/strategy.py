@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 from trainer.compat import tf
 from trainer.errors import ConfigError
@@ -14,7 +15,8 @@ def build_strategy(name: str, *, tpu: str = "local", num_cpu_devices: int = 1) -
 
     Args:
       name: one of STRATEGIES. `mirrored` spans all GPUs of this machine, or its CPU where it has none.
-      tpu: the TPU's name, `local` on the TPU's own machine, or a grpc:// address.
+      tpu: the TPU's name, `local` on the TPU's own machine, a grpc:// address, or empty for the node that
+        TPU_CONFIG names, which Vertex AI sets.
       num_cpu_devices: how many logical devices to split the CPU into, to try several replicas without GPUs.
 
     Raises:
@@ -22,6 +24,8 @@ def build_strategy(name: str, *, tpu: str = "local", num_cpu_devices: int = 1) -
     """
     if num_cpu_devices > 1:
         _split_cpu(num_cpu_devices)
+    if name in ("mirrored", "multi_worker_mirrored"):
+        _check_gpu(name)
     if name == "default":
         return tf.distribute.get_strategy()
     if name == "mirrored":
@@ -65,6 +69,16 @@ def barrier(strategy: tf.distribute.Strategy) -> None:
         strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.ones([])), axis=None).numpy()
 
 
+def _check_gpu(name: str) -> None:
+    """Refuses to train on the CPU of a machine that is paid for its GPUs: the GPU image sets the variable."""
+    if os.environ.get("LISTWISE_REQUIRE_GPU") == "1" and not tf.config.list_physical_devices("GPU"):
+        raise ConfigError(
+            f"--strategy={name}: this is the image for GPUs (LISTWISE_REQUIRE_GPU=1), and TensorFlow sees no GPU. "
+            "Start the container with them (docker run --gpus=all; on Vertex AI, name an accelerator), or pass "
+            "--allow_cpu to train on the CPU."
+        )
+
+
 def _check_tf_config(text: str) -> None:
     """Refuses what TensorFlow would take for a reason to wait forever, or for a chief that evaluates."""
     if not text:
@@ -97,15 +111,72 @@ def _split_cpu(num_devices: int) -> None:
 
 
 def _build_tpu_strategy(tpu: str) -> tf.distribute.Strategy:
+    node = {"tpu": tpu} if tpu else _node_of_tpu_config(os.environ.get("TPU_CONFIG", ""))
+    if tpu not in ("", "local") and not tpu.startswith("grpc://"):
+        _check_tpu_node(tpu)
     try:
-        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu=tpu)
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(**node)
         if tpu != "local":
             tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0].split(". ")[0]
         raise ConfigError(
-            f"--strategy=tpu: no TPU answers at --tpu={tpu} ({reason}). On the TPU's own machine install the "
-            "TPU build of TensorFlow and use --tpu=local; from elsewhere pass its name or grpc://HOST:8470."
+            f"--strategy=tpu: no TPU answers at --tpu={node['tpu']} ({_first_sentence(error)}). On the TPU's own "
+            "machine install the TPU build of TensorFlow and use --tpu=local; from elsewhere pass its name or "
+            "grpc://HOST:8470."
         ) from error
+
+
+def _node_of_tpu_config(text: str) -> dict[str, str]:
+    """The arguments of the resolver for the node in TPU_CONFIG.
+
+    TensorFlow would read TPU_CONFIG itself, but not where cloud-tpu-client is installed: its resolver then uses
+    that client instead of its own, and that one does not know the variable. Named in full, both find the node.
+    """
+    try:
+        described = json.loads(text)
+        node = {"tpu": "tpu_node_name", "zone": "zone", "project": "project"}
+        return {argument: str(described[key]) for argument, key in node.items()}
+    except (ValueError, LookupError, TypeError) as error:
+        raise ConfigError(
+            "--tpu is empty, which stands for the node that TPU_CONFIG in the environment names with "
+            f"tpu_node_name, zone and project, but TPU_CONFIG is {text!r}: pass --tpu=local, the TPU's name, or "
+            "grpc://HOST:8470."
+        ) from error
+
+
+def _check_tpu_node(name: str) -> None:
+    """Refuses a node that is not healthy or runs another TensorFlow; needs the `tpu` extra, and is skipped without.
+
+    Connecting to such a node would wait for many minutes, or fail in the middle of a step.
+    """
+    try:
+        import cloud_tpu_client
+    except ImportError:
+        return
+    try:
+        client = cloud_tpu_client.Client(tpu=name)
+        state, health, version = client.state(), client.health(), client.runtime_version()
+    except Exception as error:  # Those of its HTTP and credentials libraries have no base class in common.
+        raise ConfigError(
+            f"--tpu={name}: Google Cloud says nothing about a TPU node of this name ({_first_sentence(error)}). "
+            "Check the name and zone with `gcloud compute tpus list`, and log in with "
+            "`gcloud auth application-default login`; grpc://HOST:8470 needs neither."
+        ) from error
+    if (state, health) != ("READY", "HEALTHY"):
+        raise ConfigError(
+            f"--tpu={name}: the node is not ready for work: its state is {state}, its health {health}. Wait until "
+            f"`gcloud compute tpus describe {name}` says READY and HEALTHY, start it if it was stopped, or create "
+            "it anew if it was preempted."
+        )
+    wanted, found = ".".join(tf.__version__.split(".")[:2]), re.search(r"\d+\.\d+", version or "")
+    if found is None or found[0] != wanted:
+        raise ConfigError(
+            f"--tpu={name}: the node runs {version}, and here is TensorFlow {tf.__version__}: the two have to agree. "
+            f"Create the node with a runtime of TensorFlow {wanted}, or install the node's version here."
+        )
+
+
+def _first_sentence(error: Exception) -> str:
+    return (str(error) or type(error).__name__).strip().splitlines()[0].split(". ")[0]

@@ -1,0 +1,257 @@
+"""The doctor passes a run that works, and each of its checks fails on what was made to fail it."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from trainer import doctor, losses, metrics, optimizers, schema, steps, storage
+from trainer.compat import tf
+from trainer.doctor import memory
+from trainer.errors import ConfigError, StorageError
+from trainer.model import TwoTowerModel
+
+BATCH_SIZE, LIST_SIZE, STEPS_PER_CALL = 2, 4, 2
+BATCH = {
+    schema.QUERY: tf.ones([BATCH_SIZE], tf.int32),
+    schema.ITEMS: tf.ones([BATCH_SIZE, LIST_SIZE], tf.int32),
+    schema.LABELS: tf.ones([BATCH_SIZE, LIST_SIZE]),
+    schema.WEIGHTS: tf.ones([BATCH_SIZE]),
+    schema.NUM_LISTS: tf.constant(2.0),
+}
+
+
+def outcome(findings):
+    """By check: passed, failed or not checked."""
+    return {finding.check: finding.passed for finding in findings}
+
+
+def refusal(check, *arguments):
+    """The paragraph with which a check fails."""
+    with pytest.raises(ConfigError) as caught:
+        check(*arguments)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def batches(**features):
+    """One batch for training, with some of its features replaced."""
+    return {"training": tf.data.Dataset.from_tensors(BATCH | features)}
+
+
+def train_call(model_class):
+    """The arguments of `trace_step` for the training step of a model."""
+    model = model_class(num_queries=3, num_items=5, embedding_size=2)
+    schedule = optimizers.build_schedule("constant", learning_rate=0.1, total_steps=9, warmup_steps=0)
+    optimizer = optimizers.build_optimizer("sgd", schedule)
+    optimizer.build(model.trainable_variables)
+    strategy, loss_fn = tf.distribute.get_strategy(), losses.build_loss("softmax_loss")
+    call = steps.build_train_call(strategy, model, optimizer, loss_fn, [], steps_per_call=STEPS_PER_CALL)
+    superbatch = {name: tf.stack([feature] * STEPS_PER_CALL) for name, feature in BATCH.items()}
+    return "training", call, (superbatch, tf.constant(0, tf.int64), tf.constant(1))
+
+
+class MaskingModel(TwoTowerModel):
+    """Its scores have the right shape, but what they are made of has one that depends on the scores."""
+
+    def call(self, features):
+        scores = super().call(features)
+        return scores - tf.reduce_max(tf.boolean_mask(scores, scores > 0))
+
+
+class RaggedModel(TwoTowerModel):
+    """Its scores are of a shape that the loss cannot take."""
+
+    def call(self, features):
+        return tf.ragged.boolean_mask(super().call(features), features[schema.ITEMS] > 0)
+
+
+class SpellingModel(TwoTowerModel):
+    """It takes a detour through text."""
+
+    def call(self, features):
+        scores = super().call(features)
+        return scores * tf.strings.to_number(tf.strings.as_string(features[schema.ITEMS]))
+
+
+def test_a_run_that_works_passes(tiny_config, tmp_path):
+    workdir = tmp_path / "workdir"
+    tiny_config.eval.metrics = ("ndcg@5",)
+    findings = doctor.examine(
+        tiny_config, strategy_name="tpu", num_replicas=4, workdir=str(workdir), accelerator="TPU-v3"
+    )
+    assert outcome(findings) == dict.fromkeys(
+        [
+            *("config", "batch size", "workdir", "data", "model", "batches", "shapes of batches", "types of batches"),
+            *("steps", "shapes in steps", "compilation", "memory"),
+        ],
+        True,
+    )
+    says = {finding.check: finding.says for finding in findings}
+    assert says["batch size"] == "2 lists a step for each of 4 replicas." and "40 users, 30 items" in says["data"]
+    assert not workdir.exists()
+
+
+def test_what_needs_a_failed_check_is_not_checked(tiny_config, tmp_path):
+    tiny_config.data.source = str(tmp_path / "missing.csv")
+    tiny_config.train.global_batch_size = 6
+    (tmp_path / "file").write_text("precious")
+    findings = doctor.examine(tiny_config, strategy_name="mirrored", num_replicas=4, workdir=str(tmp_path / "file"))
+    by_outcome = {passed: [f.check for f in findings if f.passed is passed] for passed in (True, False, None)}
+    assert by_outcome[True] == ["config"] and by_outcome[False] == ["batch size", "workdir", "data"]
+    assert by_outcome[None][0] == "model" and by_outcome[None][-2:] == ["compilation", "memory"]
+    says = {finding.check: finding.says for finding in findings}
+    assert "use a multiple of 4, such as 8" in says["batch size"] and "missing.csv" in says["data"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("seed", -1), ("eval.metrics", ("nope", "ndcg@10")), ("loss.key", "nope_loss")]
+)
+def test_a_field_that_cannot_be_used_is_named(tiny_config, field, value):
+    with tiny_config.unlocked():
+        tiny_config.update_from_flattened_dict({field: value, "eval.best_metric": "loss"})
+    first, *others = doctor.examine(tiny_config, strategy_name="default")
+    assert first.check == "config" and first.passed is False and f"config.{field}" in first.says
+    assert others and all(finding.passed is None for finding in others)
+
+
+def test_one_device_has_no_replicas():
+    assert "--num_replicas=2" in refusal(doctor.check_replicas, 8, "default", 2)
+    assert doctor.check_replicas(8, "mirrored", 2) == 4
+
+
+def test_a_remote_workdir_is_written_to_and_left_as_it_was(tiny_config, monkeypatch):
+    doctor.check_workdir("ram://bucket/run", tiny_config)
+    assert not tf.io.gfile.exists("ram://bucket/run/.doctor")
+
+    def forbidden(path, content):
+        raise tf.errors.PermissionDeniedError(None, None, "one may look, but not write")
+
+    monkeypatch.setattr(storage, "write_bytes", forbidden)
+    with pytest.raises(StorageError, match="ram://bucket/run cannot be written: one may look"):
+        doctor.check_workdir("ram://bucket/run", tiny_config)
+
+
+def test_a_batch_of_a_changing_shape_is_refused():
+    changing = {"training": tf.data.Dataset.from_tensor_slices(tf.ones([5])).batch(2).map(lambda x: {"labels": x})}
+    assert "'labels' of the batches for training has the shape (None,)" in refusal(doctor.check_batch_shapes, changing)
+    assert "'items'" in refusal(doctor.check_batch_shapes, batches(items=tf.ragged.constant([[1], [2, 3]])))
+    doctor.check_batch_shapes(batches())
+
+
+def test_a_batch_of_anything_but_dense_numbers_is_refused():
+    assert "a RaggedTensor" in refusal(doctor.check_batch_types, batches(items=tf.ragged.constant([[1], [2, 3]])))
+    assert "a SparseTensor" in refusal(doctor.check_batch_types, batches(items=tf.sparse.eye(2)))
+    assert "holds strings" in refusal(doctor.check_batch_types, batches(title=tf.constant(["Heat", "Alien"])))
+    doctor.check_batch_types(batches())
+
+
+def test_a_step_whose_shapes_depend_on_values_is_refused():
+    """Compiling it here would not tell: on a CPU, XLA takes it."""
+    step = doctor.trace_step(*train_call(MaskingModel))
+    said = refusal(doctor.check_step_shapes, [step])
+    assert "boolean_mask/Where (Where) has the shape (None, 1)" in said and "training" in said
+
+
+def test_a_step_that_cannot_be_traced_is_refused():
+    said = refusal(doctor.trace_step, *train_call(RaggedModel))
+    assert "The step for training cannot be traced: TypeError" in said and "RaggedTensor" in said
+
+
+def test_a_step_with_strings_does_not_compile():
+    step = doctor.trace_step(*train_call(SpellingModel))
+    doctor.check_step_shapes([step])
+    said = refusal(doctor.check_compilation, [step])
+    assert (
+        "XLA cannot compile the step for training" in said and "it has no AsString (while/two_tower/AsString)" in said
+    )
+
+
+def test_only_a_tpu_has_to_compile_the_metrics(tiny_config, monkeypatch):
+    """Elsewhere they, and evaluation, run outside of what is compiled."""
+
+    def spelling(labels, scores, weights, *, items):
+        return tf.strings.to_number(tf.strings.as_string(scores[:, 0])), weights
+
+    dataset = doctor.load_dataset(**doctor.config_lib.dataset_arguments(tiny_config))
+    monkeypatch.setattr(metrics, "build_metrics", lambda *_, **__: [spelling])
+    learner = doctor._build_learner(tiny_config, dataset)
+    parts = (tiny_config, learner, doctor._build_batches(tiny_config, dataset, 1))
+    doctor.check_compilation([doctor.trace_step(*call) for call in doctor._build_calls(*parts, whole=False)])
+    training, evaluation = (doctor.trace_step(*call) for call in doctor._build_calls(*parts, whole=True))
+    assert "training" in refusal(doctor.check_compilation, [training])
+    assert "evaluation" in refusal(doctor.check_compilation, [evaluation])
+
+
+def estimate(**changes):
+    sizes = {
+        "weight_bytes": 1000,
+        "slot_bytes": 2000,
+        "layer_sizes": (8,),
+        "batch_size": 10,
+        "list_size": 100,
+        "steps_per_call": 1,
+        "loss_key": "softmax_loss",
+        "catalogue_size": 0,
+    }
+    return memory.estimate_memory(**(sizes | changes))
+
+
+def test_the_estimate_counts_what_a_step_keeps():
+    needed = estimate()
+    assert needed["weights"] == needed["gradients"] == 1000 and needed["optimizer slots"] == 2000
+    assert needed["towers"] == 2 * 4 * (10 + 10 * 100) * 8  # A query and 100 items for each of 10 lists, twice.
+    assert estimate(layer_sizes=(8, 16))["towers"] == 2 * 4 * 1010 * (
+        8 + 16 + 8
+    )  # The last layer is as wide as the first.
+    assert needed["loss"] == 2 * 4 * 10 * 100
+    for key in ("pairwise_logistic_loss", "approx_ndcg_loss"):
+        assert estimate(loss_key=key)["loss"] == 2 * 4 * 10 * 100**2, key
+    for key in ("gumbel_approx_ndcg_loss", "yeti_logistic_loss"):
+        assert estimate(loss_key=key)["loss"] == 2 * 4 * 10 * 100**2 * 8, key
+    assert estimate(steps_per_call=50)["features"] == 50 * needed["features"]
+
+
+def test_ranking_the_catalogue_may_need_more_than_training():
+    needed = estimate(catalogue_size=60_000)
+    assert needed == {"weights": 1000, "optimizer slots": 2000, "catalogue": 2 * 4 * 10 * 60_000 * 8}
+    assert "catalogue" not in estimate(catalogue_size=10)
+
+
+@pytest.mark.parametrize(
+    ("needed", "way_out"),
+    [
+        ({"weights": 9e9, "loss": 8e9}, "config.model.embedding_size"),
+        ({"weights": 1e9, "loss": 15e9}, "config.list_size"),
+        ({"optimizer slots": 15e9}, "config.optimizer.name"),
+        ({"catalogue": 15e9}, "config.eval.num_catalogue_users"),
+    ],
+)
+def test_too_much_for_the_accelerator_is_refused_with_what_helps_most(needed, way_out):
+    needed = {part: int(size) for part, size in needed.items()}
+    assert way_out in refusal(memory.check_memory, needed, "T4", "mirrored")
+    assert "the A100-40 has 36.0 GB to use" in memory.check_memory(needed, "A100-40", "mirrored")
+    assert "--accelerator=NAME" in memory.check_memory(needed, "", "mirrored")
+
+
+def test_an_accelerator_of_the_other_kind_is_refused():
+    assert "TPU-v5e" in refusal(memory.check_memory, {"weights": 1}, "H100", "tpu")
+    assert "H100" in refusal(memory.check_memory, {"weights": 1}, "TPU-v2", "mirrored")
+
+
+def test_the_command_prints_the_table_and_exits_with_78(tmp_path):
+    answer = subprocess.run(
+        [sys.executable, "-m", "trainer.doctor", "--strategy=tpu", "--num_replicas=5", "--accelerator=tpu-v3"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert answer.returncode == 78
+    rows = [line.split() for line in answer.stdout.splitlines()]
+    assert rows[0][:2] == ["pass", "config"] and rows[1][:3] == ["FAIL", "batch", "size"]
+    assert "such as 35" in answer.stdout and rows[-1][:3] == ["not", "checked", "memory"]
+    assert not list(tmp_path.iterdir())
