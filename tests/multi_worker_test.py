@@ -103,7 +103,8 @@ def test_a_chief_and_a_worker_of_vertex_ai_do_too(tmp_path, config_flags, alone,
     workers = []
     for task in cluster.tasks:
         tf_config = {
-            "cluster": {"chief": [chief], "worker": [worker]},
+            # As which it may list a reduction server, which does not train.
+            "cluster": {"chief": [chief], "worker": [worker], "ps": ["127.0.0.1:9"]},
             "environment": "cloud",
             "job": "{}",
             "task": {"cloud": "w1234567890abcdef-tp", "index": task.index, "trial": "", "type": task.type},

@@ -32,8 +32,7 @@ def build_strategy(name: str, *, tpu: str = "local", num_cpu_devices: int = 1) -
         gpus = tf.config.list_logical_devices("GPU")
         return tf.distribute.MirroredStrategy([d.name for d in gpus or tf.config.list_logical_devices("CPU")])
     if name == "multi_worker_mirrored":
-        _check_tf_config(os.environ.get("TF_CONFIG", ""))
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return tf.distribute.MultiWorkerMirroredStrategy(_build_resolver(os.environ.get("TF_CONFIG", "")))
     if name == "tpu":
         return _build_tpu_strategy(tpu)
     raise ConfigError(f"--strategy={name} is unknown; use one of {', '.join(STRATEGIES)}.")
@@ -79,8 +78,12 @@ def _check_gpu(name: str) -> None:
         )
 
 
-def _check_tf_config(text: str) -> None:
-    """Refuses what TensorFlow would take for a reason to wait forever, or for a chief that evaluates."""
+def _build_resolver(text: str) -> tf.distribute.cluster_resolver.ClusterResolver:
+    """TF_CONFIG → the cluster of the processes that train, and this one's place in it.
+
+    Others are left out: TensorFlow would wait for ever for a `ps`, as which a reduction server may be listed. A
+    process that is one of them, or of no cluster, is refused.
+    """
     if not text:
         raise ConfigError(
             "--strategy=multi_worker_mirrored needs TF_CONFIG in the environment, which names the workers "
@@ -103,6 +106,10 @@ def _check_tf_config(text: str) -> None:
         )
     if not 0 <= index < len(cluster.get(task_type, [])):
         raise ConfigError(f"TF_CONFIG says that this process is {task_type} {index}, which its cluster lacks: {text}.")
+    training = {each: addresses for each, addresses in cluster.items() if each in ("chief", "worker")}
+    return tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec(training), task_type=task_type, task_id=index, rpc_layer="grpc"
+    )
 
 
 def _split_cpu(num_devices: int) -> None:
