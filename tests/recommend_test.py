@@ -17,7 +17,7 @@ from trainer import export, recommend, train
 from trainer.config import dataset_arguments
 from trainer.dataset import load_dataset
 from trainer.errors import ConfigError, UserError
-from trainer.recommend import RECOMMENDATIONS_SCHEMA
+from trainer.recommend import RECOMMENDATIONS_SCHEMA, Recommender
 from trainer.schema import ITEM_ID, TITLE, USER_ID
 
 # In place of u0, u1, ...: ids that quoting, markup, JSON or a terminal could spoil.
@@ -257,3 +257,10 @@ def test_flags_that_do_not_go_together_are_refused(tmp_path, arguments, named):
 def test_a_workdir_without_a_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=f"{tmp_path} holds no finished run"):
         run(f"--workdir={tmp_path}", "--user_id=u1")
+
+
+def test_a_user_who_has_seen_everything_is_told(workdir, monkeypatch):
+    monkeypatch.setattr(Recommender, "recommend", lambda *_, **__: RECOMMENDATIONS_SCHEMA.empty_table())
+    with pytest.raises(UserError, match="'u17', who has seen every item") as refused:
+        run(f"--workdir={workdir}", "--user_id=u17", "--exclude_seen")
+    assert refused.value.exit_code == 1

@@ -3,13 +3,18 @@
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from tests.conftest import mirrored_strategy, planted_ratings
 from trainer import export, train
 from trainer import strategy as strategy_lib
 from trainer.compat import tf
+from trainer.dataset import Dataset
 from trainer.errors import ConfigError
+from trainer.model import TwoTowerModel
+from trainer.schema import ITEMS_SCHEMA
+from trainer.vocabulary import build_vocabulary
 from trainer.workdir import Workdir
 
 
@@ -121,3 +126,19 @@ def test_metrics_of_subtopics_need_genres(tiny_config, tmp_path):
     with pytest.raises(ConfigError, match="genres"):
         run(tiny_config, tmp_path / "workdir")
     assert not Workdir(str(tmp_path / "workdir")).load_result()
+
+
+def test_sample_recommendations_are_a_table_whatever_the_titles():
+    """Of three items the first user has seen all but one, and the second all."""
+    titles = {"x": "One", "y": "Two | three\n[four]", "z": "Five"}
+    ratings = pa.table({"user_id": ["a", "a", "b", "b", "b"], "item_id": ["x", "z", "x", "y", "z"]})
+    items = pa.table({"item_id": list(titles), "title": list(titles.values()), "genres": [[], [], []]}, ITEMS_SCHEMA)
+    vocabulary = build_vocabulary(ratings, items)
+    users, indices = vocabulary.user_indices(ratings["user_id"]), vocabulary.item_indices(ratings["item_id"])
+    dataset = Dataset(vocabulary, {}, {"train": (users, indices, np.ones(5, np.float32))}, {})
+    model = TwoTowerModel(num_queries=3, num_items=4, embedding_size=2)
+    assert train._sample_recommendations(model, dataset, 2).splitlines() == [
+        "| rank | user a | user b |",
+        "| --- | --- | --- |",
+        r"| 1 | Two \| three [four] |  |",
+    ]

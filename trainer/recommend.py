@@ -146,6 +146,8 @@ def _print_one(recommender: Recommender, user_id: str) -> None:
             "--unknown=popular for the most popular items."
         )
     rows = found.drop_columns([schema.USER_ID]).to_pylist()
+    if not rows:
+        raise UserError(f"Nothing is left to recommend to user {user_id!r}, who has seen every item.")
     if _FORMAT.value == "json":
         source = "model" if is_known else "popular"
         print(json.dumps({"user_id": user_id, "source": source, "recommendations": rows}, ensure_ascii=False))

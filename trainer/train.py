@@ -1,11 +1,13 @@
 """A training run, in the order in which things happen."""
 
+import itertools
 import os
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -331,11 +333,14 @@ def _sample_recommendations(model: TwoTowerModel, dataset: Dataset, num_users: i
     for row, user in zip(scores, users, strict=True):
         row[seen[offsets[user] : offsets[user + 1]]] = -np.inf
         row[UNKNOWN_INDEX] = -np.inf
-        best = np.argsort(-row, kind="stable")[:5]
-        columns.append(vocabulary.items[TITLE].take(best).to_pylist())
+        best = [item for item in np.argsort(-row, kind="stable")[:5] if np.isfinite(row[item])]
+        titles = vocabulary.items[TITLE].take(pa.array(best, pa.int32())).to_pylist()
+        columns.append([" ".join(title.replace("|", "\\|").split()) for title in titles])
     ids = vocabulary.users[USER_ID].take(users).to_pylist()
     lines = [["rank", *(f"user {user_id}" for user_id in ids)], ["---"] * (len(ids) + 1)]
-    lines += [[str(rank), *titles] for rank, titles in enumerate(zip(*columns, strict=True), start=1)]
+    lines += [
+        [str(rank), *titles] for rank, titles in enumerate(itertools.zip_longest(*columns, fillvalue=""), start=1)
+    ]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
