@@ -1,8 +1,10 @@
 """A strategy's name → a `tf.distribute` strategy, and this process's place in it."""
 
+import functools
 import json
 import os
 import re
+from collections.abc import Callable
 
 from trainer.compat import tf
 from trainer.errors import ConfigError
@@ -65,7 +67,15 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
 def barrier(strategy: tf.distribute.Strategy) -> None:
     """Waits until every worker is here: one may read now what another has written before."""
     if num_workers(strategy) > 1:
-        strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.ones([])), axis=None).numpy()
+        _build_meeting(strategy)().numpy()
+
+
+@functools.cache
+def _build_meeting(strategy: tf.distribute.Strategy) -> Callable[[], tf.Tensor]:
+    """A sum over all replicas, which no worker has before all have given their part."""
+    return tf.function(
+        lambda: strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.ones([])), axis=None)
+    )
 
 
 def _check_gpu(name: str) -> None:
