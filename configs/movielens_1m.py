@@ -5,7 +5,7 @@ Run:      python -m trainer.main --config=configs/movielens_1m.py --config.data.
           or, through TensorFlow Datasets, --config.data.source=movielens/1m --config.data.data_dir=DIR
 Data:     1,000,209 ratings of 6,040 users and 3,706 movies, per user 80% / 10% / 10%
 Hardware: any
-Expect:   not measured by the authors of this file, who had no copy of the data
+Expect:   not measured yet
 Paper:    Harper and Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015
 """
 

@@ -5,7 +5,7 @@ Run:      python -m trainer.main --config=configs/movielens_25m.py --strategy=mi
           or, through TensorFlow Datasets, --config.data.source=movielens/25m --config.data.data_dir=DIR
 Data:     25,000,095 ratings of 162,541 users and 59,047 movies, per user 80% / 10% / 10%
 Hardware: 8 GiB of memory for the ratings; GPUs are worth it, since each step updates every embedding
-Expect:   not measured by the authors of this file, who had no copy of the data
+Expect:   not measured yet
 Paper:    Harper and Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015
 """
 
