@@ -34,6 +34,7 @@ WORKDIR /home/listwise
 COPY LICENSE ./
 COPY trainer trainer
 COPY launch launch
+COPY settings settings
 COPY configs configs
 USER 1000:1000
 

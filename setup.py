@@ -40,7 +40,7 @@ setup(
     description="A training job for learning to rank with TensorFlow Ranking.",
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
-    packages=find_packages(include=["trainer*", "launch*", "configs*"]),
+    packages=find_packages(include=["trainer*", "launch*", "configs*", "settings*"]),
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
 )

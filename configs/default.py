@@ -82,7 +82,7 @@ def get_config() -> ConfigDict:
     config.train.global_batch_size = 32
     config.train.num_epochs = 20
     # Steps run by one call of the compiled loop; changes the speed only.
-    config.train.steps_per_call = 50
+    config.train.steps_per_execution = 50
     # Cadences in steps; 0 means once an epoch. The last step always counts.
     config.train.log_every_steps = 0
     config.train.eval_every_steps = 0

@@ -67,7 +67,7 @@ trainer() { inside "${entrypoint[@]}" "$@"; }
 
 [[ $(inside id --user) == 1000 ]] || fail "it runs as user $(inside id --user), not 1000."
 files=$(inside ls | tr '\n' ' ')
-[[ $files == "LICENSE configs launch trainer " ]] || fail "beside the trainer there is more, or less: $files"
+[[ $files == "LICENSE configs launch settings trainer " ]] || fail "beside the trainer there is more, or less: $files"
 inside touch trainer/written 2> /dev/null && fail "its user can change the trainer."
 inside test -e /opt/venv/bin/pip 2> /dev/null && fail "pip is in the environment."
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from absl import app, flags
 
-from launch.errors import ConfigError, UserError
+from settings.errors import ConfigError, UserError
 
 _Result = TypeVar("_Result")
 

@@ -20,8 +20,8 @@ from typing import IO
 from absl import flags
 
 from launch import cli
-from launch.errors import ConfigError
-from launch.tf_config import Cluster, format_tf_config
+from settings.cluster import Cluster, format_tf_config
+from settings.errors import ConfigError
 
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", 2, "How many processes train together.", 1)
 

@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 import configs
 from configs import default
+from settings.errors import ConfigError
 from trainer import config as config_lib
-from trainer.errors import ConfigError
 
 DEFAULT = config_lib.flatten(default.get_config().to_dict())
 CONFIGS = sorted(path.stem for path in pathlib.Path(configs.__path__[0]).glob("*.py") if path.stem != "__init__")
@@ -47,7 +47,7 @@ RANGES = {
     "optimizer.warmup_steps": COUNT_FROM_0,
     "train.global_batch_size": COUNT_FROM_1,
     "train.num_epochs": COUNT_FROM_1,
-    "train.steps_per_call": COUNT_FROM_1,
+    "train.steps_per_execution": COUNT_FROM_1,
     "train.log_every_steps": COUNT_FROM_0,
     "train.eval_every_steps": COUNT_FROM_0,
     "train.checkpoint_every_steps": COUNT_FROM_0,
@@ -176,7 +176,7 @@ def test_the_best_metric_has_to_be_measured():
 FREE = {
     "data.data_dir": "elsewhere",
     "train.num_epochs": 99,
-    "train.steps_per_call": 7,
+    "train.steps_per_execution": 7,
     "train.checkpoint_every_steps": 7,
     "train.keep_checkpoints": 7,
     "train.early_stopping_patience": 7,
@@ -202,7 +202,7 @@ def test_with_a_schedule_that_knows_its_end_more_epochs_are_another_run():
     old, new = default.get_config(), default.get_config()
     old.optimizer.schedule = new.optimizer.schedule = "warmup_cosine"
     old.train.num_epochs, new.train.num_epochs = 10, 20
-    new.train.steps_per_call = 7
+    new.train.steps_per_execution = 7
     assert config_lib.changed_fields(old, new) == {"train.num_epochs": (10, 20)}
 
 

@@ -67,7 +67,7 @@ def tiny_config(ratings_csv):
     config.model.embedding_size = 8
     config.train.global_batch_size = 8
     config.train.num_epochs = 4
-    config.train.steps_per_call = 5
+    config.train.steps_per_execution = 5
     config.optimizer.learning_rate = 0.5
     config.eval.metrics = ("ndcg@5", "mrr")
     config.eval.best_metric = "ndcg@5"

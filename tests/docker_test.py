@@ -13,12 +13,13 @@ import pytest
 from packaging.requirements import Requirement
 
 from configs import default
+from settings import cli
+from settings.errors import ConfigError
 from tests.conftest import REPOSITORY
-from trainer import cli, train
 from trainer import main as main_module
 from trainer import strategy as strategy_lib
 from trainer.compat import tf
-from trainer.errors import ConfigError
+from trainer.training import run as training_run
 
 DOCKERFILES = ["Dockerfile", "Dockerfile.tpu"]
 HADOLINT = pathlib.Path(sys.executable).parent / "hadolint"
@@ -148,7 +149,9 @@ def start(monkeypatch):
         for name in ("MirroredStrategy", "MultiWorkerMirroredStrategy"):
             monkeypatch.setattr(tf.distribute, name, lambda *_: "built")
         monkeypatch.setattr(
-            train, "train_and_evaluate", lambda *_, strategy_name, **__: strategy_lib.build_strategy(strategy_name)
+            training_run,
+            "train_and_evaluate",
+            lambda *_, strategy_name, **__: strategy_lib.build_strategy(strategy_name),
         )
         monkeypatch.setattr(cli, "load_config", default.get_config)
         flags = {"_STRATEGY": strategy_name, "_WORKDIR": "never_made", "_TPU": "local"}

@@ -6,12 +6,14 @@ import sys
 
 import pytest
 
+from settings.errors import ConfigError, StorageError
 from tests.conftest import REPOSITORY
-from trainer import doctor, losses, metrics, optimizers, schema, steps, storage
+from trainer import doctor, schema, storage
 from trainer.compat import tf
 from trainer.doctor import memory
-from trainer.errors import ConfigError, StorageError
-from trainer.model import TwoTowerModel
+from trainer.evaluation import metrics
+from trainer.modeling.two_tower import TwoTowerModel
+from trainer.training import losses, optimizers, steps
 
 BATCH_SIZE, LIST_SIZE, STEPS_PER_CALL = 2, 4, 2
 BATCH = {
@@ -48,7 +50,7 @@ def train_call(model_class):
     optimizer = optimizers.build_optimizer("sgd", schedule)
     optimizer.build(model.trainable_variables)
     strategy, loss_fn = tf.distribute.get_strategy(), losses.build_loss("softmax_loss")
-    call = steps.build_train_call(strategy, model, optimizer, loss_fn, [], steps_per_call=STEPS_PER_CALL)
+    call = steps.build_train_call(strategy, model, optimizer, loss_fn, [], steps_per_execution=STEPS_PER_CALL)
     superbatch = {name: tf.stack([feature] * STEPS_PER_CALL) for name, feature in BATCH.items()}
     return "training", call, (superbatch, tf.constant(0, tf.int64), tf.constant(1))
 
@@ -192,7 +194,7 @@ def estimate(**changes):
         "layer_sizes": (8,),
         "batch_size": 10,
         "list_size": 100,
-        "steps_per_call": 1,
+        "steps_per_execution": 1,
         "loss_key": "softmax_loss",
         "catalogue_size": 0,
     }
@@ -211,7 +213,7 @@ def test_the_estimate_counts_what_a_step_keeps():
         assert estimate(loss_key=key)["loss"] == 2 * 4 * 10 * 100**2, key
     for key in ("gumbel_approx_ndcg_loss", "yeti_logistic_loss"):
         assert estimate(loss_key=key)["loss"] == 2 * 4 * 10 * 100**2 * 8, key
-    assert estimate(steps_per_call=50)["features"] == 50 * needed["features"]
+    assert estimate(steps_per_execution=50)["features"] == 50 * needed["features"]
 
 
 def test_ranking_the_catalogue_may_need_more_than_training():

@@ -6,11 +6,12 @@ import sys
 
 import pytest
 
+from settings import cli
+from settings.errors import ConfigError, DataError, DivergedError, StorageError, UserError
 from tests.conftest import REPOSITORY, mirrored_strategy
-from trainer import cli, train
 from trainer import strategy as strategy_lib
 from trainer.compat import tf
-from trainer.errors import ConfigError, DataError, DivergedError, StorageError, UserError
+from trainer.training import run as training_run
 
 WORKDIR = "--workdir=never_made"
 
@@ -67,7 +68,7 @@ def test_a_mistake_on_the_command_line_is_one_paragraph(answers, flags):
 
 
 def run(config, workdir, strategy_name="default"):
-    return train.train_and_evaluate(config, strategy_name=strategy_name, workdir=str(workdir))
+    return training_run.train_and_evaluate(config, strategy_name=strategy_name, workdir=str(workdir))
 
 
 def rejects(error_class, says, config, workdir, **options):

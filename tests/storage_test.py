@@ -5,9 +5,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from settings.errors import StorageError
 from trainer import storage
 from trainer.compat import tf
-from trainer.errors import StorageError
 
 TABLE = pa.table({"index": pa.array([3, 1, 2], pa.int32()), "title": ["a", "ü", None]})
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from trainer.errors import ConfigError
+from settings.errors import ConfigError
 from trainer.strategy import build_strategy
 
 CLUSTER = {"chief": ["127.0.0.1:1"], "worker": ["127.0.0.1:2"]}

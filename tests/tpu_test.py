@@ -12,11 +12,12 @@ import urllib.error
 import pytest
 from tensorflow.python.distribute.cluster_resolver.tpu import tpu_cluster_resolver
 
+from settings.errors import ConfigError
 from tests.conftest import mirrored_strategy
-from trainer import export, train
 from trainer import strategy as strategy_lib
 from trainer.compat import tf
-from trainer.errors import ConfigError
+from trainer.serving import export
+from trainer.training import run as training_run
 
 TF_VERSION = ".".join(tf.__version__.split(".")[:2])
 NODE_OF_VERTEX = {"tpu_node_name": "pod", "zone": "europe-west4-a", "project": "mine"}
@@ -117,7 +118,7 @@ def test_a_whole_run_on_a_tpu_is_that_of_one_device(tiny_config, tmp_path, monke
 
     def run(strategy_name):
         workdir = tmp_path / strategy_name
-        assert train.train_and_evaluate(tiny_config, strategy_name=strategy_name, workdir=str(workdir)) == 0
+        assert training_run.train_and_evaluate(tiny_config, strategy_name=strategy_name, workdir=str(workdir)) == 0
         assert (workdir / "model" / "saved_model.pb").exists()
         return json.loads((workdir / "result.json").read_text())
 

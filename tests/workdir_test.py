@@ -9,8 +9,8 @@ import sys
 import pytest
 
 from configs import default
+from settings.errors import ConfigError, StorageError
 from trainer import storage
-from trainer.errors import ConfigError, StorageError
 from trainer.workdir import Workdir
 
 DESCRIPTION = {"num_users": 3, "fingerprints": {"vocabulary": "a" * 64, "train lists": "b" * 64}}
@@ -78,7 +78,7 @@ def test_a_refusal_touches_nothing(tmp_path):
 
 
 def test_what_changes_no_step_may_change(workdir):
-    workdir.check(changed(data__data_dir="elsewhere", train__steps_per_call=7, train__keep_checkpoints=1))
+    workdir.check(changed(data__data_dir="elsewhere", train__steps_per_execution=7, train__keep_checkpoints=1))
 
 
 def test_other_data_is_refused(workdir):

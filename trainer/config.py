@@ -12,7 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import default
-from trainer.errors import ConfigError
+from settings.errors import ConfigError
 
 _POSITIVE = (lambda value: value >= 1, "at least 1")
 _NOT_NEGATIVE = (lambda value: value >= 0, "at least 0")
@@ -39,7 +39,7 @@ _RANGES: dict[str, tuple[Callable[[Any], bool], str]] = {
     "optimizer.warmup_steps": _NOT_NEGATIVE,
     "train.global_batch_size": _POSITIVE,
     "train.num_epochs": _POSITIVE,
-    "train.steps_per_call": _POSITIVE,
+    "train.steps_per_execution": _POSITIVE,
     "train.log_every_steps": _NOT_NEGATIVE,
     "train.eval_every_steps": _NOT_NEGATIVE,
     "train.checkpoint_every_steps": _NOT_NEGATIVE,
@@ -62,7 +62,7 @@ _HYPERPARAMETERS = (
 _CHANGEABLE = {
     "data.data_dir",
     "train.num_epochs",
-    "train.steps_per_call",
+    "train.steps_per_execution",
     "train.checkpoint_every_steps",
     "train.keep_checkpoints",
     "train.early_stopping_patience",

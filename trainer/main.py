@@ -9,8 +9,8 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
-from trainer import cli
-from trainer.errors import ConfigError
+from settings import cli
+from settings.errors import ConfigError
 
 _DEFAULT_CONFIG = pathlib.Path(__file__).resolve().parent.parent / "configs" / "default.py"
 
@@ -44,9 +44,9 @@ def main() -> int:
     if _ALLOW_CPU.value:
         os.environ.pop("LISTWISE_REQUIRE_GPU", None)  # Set by the image; trainer/strategy.py reads it.
 
-    from trainer import train
+    from trainer.training import run as training_run
 
-    return train.train_and_evaluate(
+    return training_run.train_and_evaluate(
         config,
         strategy_name=_STRATEGY.value,
         workdir=workdir,

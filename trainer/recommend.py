@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from absl import flags
 from rich.table import Table
 
-from trainer import cli, schema
-from trainer.errors import ConfigError, UserError
+from settings import cli
+from settings.errors import ConfigError, UserError
+from trainer import schema
 
 _USER_ID = flags.DEFINE_string("user_id", None, "Recommend for this user.")
 _ALL_USERS = flags.DEFINE_bool("all_users", False, "Recommend for every user of the training ratings.")
@@ -47,8 +48,8 @@ class Recommender:
           ConfigError: there is no finished run in `workdir`.
         """
         from trainer.compat import tf
-        from trainer.lists import load_item_lists
-        from trainer.vocabulary import load_vocabulary
+        from trainer.data.lists import load_item_lists
+        from trainer.data.vocabulary import load_vocabulary
         from trainer.workdir import Workdir
 
         paths = Workdir(workdir)

@@ -10,8 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from settings.errors import StorageError
 from trainer.compat import tf
-from trainer.errors import StorageError
 
 # Which operation failed on which device, before and after what TensorFlow says of a file.
 _TRIMMINGS = re.compile(r"^\{\{.*?\}\} | \[Op:\w+\].*", re.DOTALL)

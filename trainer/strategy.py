@@ -6,8 +6,8 @@ import os
 import re
 from collections.abc import Callable
 
+from settings.errors import ConfigError
 from trainer.compat import tf
-from trainer.errors import ConfigError
 
 STRATEGIES = ("default", "mirrored", "multi_worker_mirrored", "tpu")
 

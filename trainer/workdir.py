@@ -10,10 +10,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from settings.errors import ConfigError, StorageError
 from trainer import config as config_lib
 from trainer import storage
 from trainer.compat import tf
-from trainer.errors import ConfigError, StorageError
 
 
 class Workdir:

@@ -16,11 +16,11 @@ from urllib.parse import quote
 import yaml
 from absl import flags
 
-from launch.errors import ConfigError, UserError
 from launch.vertex import service
 from launch.vertex.checks import check_job
 from launch.vertex.command_line import parse
 from launch.vertex.job import Destination, build_custom_job_request, build_tuning_job_request
+from settings.errors import ConfigError, UserError
 
 _DESTINATION = {
     "project": "The Google Cloud project that runs and pays.",

@@ -8,11 +8,11 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs.launch import default
-from launch.errors import ConfigError
 from launch.vertex import machines
 from launch.vertex.command_line import TrainerFlags, read_trainer_flags
 from launch.vertex.job import Destination, split_pairs
 from launch.vertex.secrets import check_no_secrets
+from settings.errors import ConfigError
 
 _PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]|\d+")
 _IMAGE = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)+(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?")

@@ -11,7 +11,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from configs import default
-from launch.errors import ConfigError
+from settings.errors import ConfigError
 
 _CONFIGS = pathlib.Path(__file__).resolve().parents[2] / "configs"
 

@@ -7,7 +7,7 @@ Source: "Configure compute resources" and "Training with TPU accelerators" of th
 import math
 from collections.abc import Iterable, Sequence
 
-from launch.errors import ConfigError
+from settings.errors import ConfigError
 
 REGIONS = """
     africa-south1 asia-east1 asia-east2 asia-northeast1 asia-northeast2 asia-northeast3 asia-south1 asia-south2

@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Sequence
 
-from launch.errors import ConfigError
+from settings.errors import ConfigError
 
 # A name is told by its words, so that --config.tokenizer or --num_tokens is none.
 _SECRET_WORDS = {"apikey", "credential", "credentials", "passphrase", "passwd", "password", "pwd", "secret", "token"}

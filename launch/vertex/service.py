@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from launch.errors import ConfigError, UserError
+from settings.errors import ConfigError, NoRoomError, NotPermittedError, UnavailableError
 
 _TIMEOUT_SECONDS = 60.0
 
@@ -18,24 +18,6 @@ _JOB_NAME = re.compile(
     r"projects/(?P<project>[^/]+)/locations/(?P<region>[a-z0-9-]+)"
     r"/(?P<kind>customJobs|hyperparameterTuningJobs)/(?P<number>\d+)"
 )
-
-
-class UnavailableError(UserError):
-    """The service cannot be reached, or failed (EX_UNAVAILABLE)."""
-
-    exit_code = 69
-
-
-class NoRoomError(UserError):
-    """A quota or the region's capacity is used up; later there may be room (EX_TEMPFAIL)."""
-
-    exit_code = 75
-
-
-class NotPermittedError(UserError):
-    """The credentials are missing, refused, or not enough (EX_NOPERM)."""
-
-    exit_code = 77
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ import pytest
 
 from tests.conftest import NUM_USERS, REPOSITORY
 from tests.launch.fake_gcs import BUCKET, FakeStorage
-from tests.resume_test import finish, last_checkpoint, logged, start
-from trainer.checkpoint import Checkpointer
+from tests.training.resume_test import finish, last_checkpoint, logged, start
 from trainer.compat import tf
-from trainer.metric_writer import JsonlSink
+from trainer.training.checkpoint import Checkpointer
+from trainer.training.metric_writer import JsonlSink
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="the certificate takes the openssl command")
 

@@ -15,8 +15,8 @@ import time
 import pytest
 
 from launch import local
-from launch.errors import ConfigError
-from launch.tf_config import parse_tf_config
+from settings.cluster import parse_tf_config
+from settings.errors import ConfigError
 from tests.conftest import REPOSITORY
 
 # Each worker knows its own number, and can leave the number of its process where the test looks.

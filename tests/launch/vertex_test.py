@@ -14,9 +14,9 @@ import sys
 import pytest
 import yaml
 
-from launch.errors import ConfigError, UserError
 from launch.vertex import __main__ as vertex
 from launch.vertex import machines, secrets, service
+from settings.errors import ConfigError, UserError
 from tests.conftest import REPOSITORY
 
 GOLDEN = REPOSITORY / "tests" / "launch" / "golden"

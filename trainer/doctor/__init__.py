@@ -13,13 +13,18 @@ import numpy as np
 from ml_collections import ConfigDict
 from rich.table import Table
 
-from trainer import cli, input_pipeline, losses, metrics, steps, storage
+from settings import cli
+from settings.errors import ConfigError, UserError
 from trainer import config as config_lib
+from trainer import storage
 from trainer.compat import tf
-from trainer.dataset import Dataset, load_dataset
+from trainer.data.dataset import Dataset, load_dataset
 from trainer.doctor.memory import check_memory, estimate_memory
-from trainer.errors import ConfigError, UserError
-from trainer.train import Learner, build_learner, check_batch_size
+from trainer.evaluation import metrics
+from trainer.evaluation.evaluator import build_eval_call
+from trainer.modeling import input_pipeline
+from trainer.training import losses, steps
+from trainer.training.run import Learner, build_learner, check_batch_size
 from trainer.workdir import Workdir
 
 # What XLA says of an operation it has no code for.
@@ -99,7 +104,7 @@ def examine(
             layer_sizes=(config.model.embedding_size, *config.model.hidden_sizes),
             batch_size=replica_batch_size,
             list_size=config.list_size,
-            steps_per_call=config.train.steps_per_call,
+            steps_per_execution=config.train.steps_per_execution,
             loss_key=config.loss.key,
             catalogue_size=learner.model.num_items if config.eval.num_catalogue_users else 0,
         )
@@ -271,7 +276,11 @@ def _build_batches(config: ConfigDict, dataset: Dataset, num_replicas: int) -> d
     train_lists = dataset.lists["train"]
     return {
         "training": input_pipeline.build_train_dataset(
-            train_lists, np.zeros(1), steps_per_call=config.train.steps_per_call, seed=config.seed, **arguments
+            train_lists,
+            np.zeros(1),
+            steps_per_execution=config.train.steps_per_execution,
+            seed=config.seed,
+            **arguments,
         ),
         "evaluation": input_pipeline.build_eval_dataset(dataset.lists.get("validation", train_lists), **arguments),
     }
@@ -288,9 +297,9 @@ def _build_calls(
         learner.optimizer,
         learner.loss_fn,
         learner.metrics,
-        steps_per_call=config.train.steps_per_call,
+        steps_per_execution=config.train.steps_per_execution,
     )
-    eval_call = steps.build_eval_call(strategy, learner.model, learner.metrics, loss_fn=learner.loss_fn)
+    eval_call = build_eval_call(strategy, learner.model, learner.metrics, loss_fn=learner.loss_fn)
     arguments = {
         "training": (train_call, (tf.constant(0, tf.int64), tf.constant(1))),
         "evaluation": (eval_call, ()),

@@ -7,10 +7,10 @@ from absl import flags
 from ml_collections import config_flags
 
 from configs import default
-from trainer import cli
+from settings import cli
+from settings.errors import ConfigError
 from trainer.doctor import examine, print_findings
 from trainer.doctor.memory import ACCELERATORS
-from trainer.errors import ConfigError
 from trainer.strategy import STRATEGIES
 
 

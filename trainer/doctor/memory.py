@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from rich.filesize import decimal
 
-from trainer.errors import ConfigError
+from settings.errors import ConfigError
 
 ACCELERATORS = {
     "T4": 16,
@@ -40,7 +40,7 @@ _SAVINGS = {
     "optimizer slots": "choose a config.optimizer.name with fewer slots (sgd has none, adagrad one, adam two)",
     "towers": "lower config.train.global_batch_size or raise --num_replicas",
     "loss": "lower config.list_size or config.train.global_batch_size, or choose a config.loss.key like softmax_loss",
-    "features": "lower config.train.steps_per_call",
+    "features": "lower config.train.steps_per_execution",
     "catalogue": "lower config.train.global_batch_size, or set config.eval.num_catalogue_users to 0",
 }
 """What makes each part of the estimate smaller."""
@@ -53,7 +53,7 @@ def estimate_memory(
     layer_sizes: Sequence[int],
     batch_size: int,
     list_size: int,
-    steps_per_call: int,
+    steps_per_execution: int,
     loss_key: str,
     catalogue_size: int,
 ) -> dict[str, int]:
@@ -80,7 +80,7 @@ def estimate_memory(
         "gradients": weight_bytes,
         "towers": 2 * _NUMBER_BYTES * (batch_size + entries) * vectors,
         "loss": 2 * _NUMBER_BYTES * entries * per_entry * num_samples,
-        "features": 2 * _NUMBER_BYTES * steps_per_call * 2 * (batch_size + entries),
+        "features": 2 * _NUMBER_BYTES * steps_per_execution * 2 * (batch_size + entries),
     }
     evaluation = {"catalogue": 2 * _NUMBER_BYTES * batch_size * catalogue_size * vectors}
     return kept | max(training, evaluation, key=lambda parts: sum(parts.values()))

@@ -1,0 +1,65 @@
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.data.lists import build_lists, group_by_user
+
+USERS = st.lists(st.integers(0, 5), max_size=60)
+
+
+def arrays(users):
+    """Ratings of `users`, told apart by their items: the item of row r is r + 100, its rating r / 2."""
+    rows = np.arange(len(users))
+    return np.array(users, np.int32), (rows + 100).astype(np.int32), (rows / 2).astype(np.float32)
+
+
+def test_lists_of_a_known_table():
+    users = np.array([3, 1, 3, 3, 1, 3, 3], np.int32)
+    items = np.array([10, 20, 11, 12, 21, 13, 14], np.int32)
+    ratings = np.array([5, 4, 3, 2, 1, 4, 3], np.float32)
+    lists = build_lists(users, items, ratings, list_size=2)
+    assert lists.queries.tolist() == [1, 3, 3, 3]
+    assert lists.offsets.tolist() == [0, 2, 4, 6, 7]
+    assert lists.items.tolist() == [20, 21, 10, 11, 12, 13, 14]
+    assert lists.labels.tolist() == [4, 1, 5, 3, 2, 4, 3]
+    assert (lists.num_lists, lists.num_entries) == (4, 7)
+    query, list_items, labels = lists[2]
+    assert (query, list_items.tolist(), labels.tolist()) == (3, [12, 13], [2, 4])
+
+
+@settings(deadline=None)
+@given(USERS, st.integers(1, 8))
+def test_every_rating_is_once_in_a_list_of_its_user_in_order(users, list_size):
+    lists = build_lists(*arrays(users), list_size=list_size)
+
+    expected = []
+    for user in range(6):
+        rows = [row for row, of_row in enumerate(users) if of_row == user]
+        windows = [rows[begin : begin + list_size] for begin in range(0, len(rows), list_size)]
+        expected += [(user, [row + 100 for row in window], [row / 2 for row in window]) for window in windows]
+
+    actual = [lists[i] for i in range(lists.num_lists)]
+    assert [(query, items.tolist(), labels.tolist()) for query, items, labels in actual] == expected
+    assert lists.num_lists == sum(-(-n // list_size) for n in np.bincount(users, minlength=1).tolist())
+    assert lists.num_entries == len(users) == lists.offsets[-1]
+    assert len(lists.offsets) == lists.num_lists + 1
+
+
+def test_types_are_those_of_the_features_whatever_comes_in():
+    users, items, ratings = (array.astype(np.int64) for array in arrays([2, 0, 2]))
+    lists = build_lists(users, items, ratings, list_size=2)
+    types = [lists.queries.dtype, lists.offsets.dtype, lists.items.dtype, lists.labels.dtype]
+    assert types == [np.int32, np.int64, np.int32, np.float32]
+    offsets, grouped_items = group_by_user(users, items, num_users=3)
+    assert [offsets.dtype, grouped_items.dtype] == [np.int64, np.int32]
+
+
+@settings(deadline=None)
+@given(USERS, st.integers(6, 9))
+def test_group_by_user_gives_the_items_of_each_in_order(users, num_users):
+    user_indices, item_indices, _ = arrays(users)
+    offsets, items = group_by_user(user_indices, item_indices, num_users=num_users)
+    assert [items[offsets[user] : offsets[user + 1]].tolist() for user in range(num_users)] == [
+        [row + 100 for row, of_row in enumerate(users) if of_row == user] for user in range(num_users)
+    ]
+    assert len(offsets) == num_users + 1

@@ -1,0 +1,239 @@
+import itertools
+from collections import Counter, defaultdict
+from decimal import ROUND_HALF_UP, Decimal
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from settings.errors import ConfigError, DataError
+from trainer.data.splits import METHODS, rows_by_user, split_ratings
+from trainer.schema import RATINGS_SCHEMA
+
+FRACTIONS = st.sampled_from([0.0, 0.1, 0.145, 0.2, 0.25, 0.35, 0.45])
+
+ROWS = st.lists(st.tuples(st.sampled_from("abc"), st.integers(-3, 12)), min_size=1, max_size=60)
+"""Users and times of ratings, with many ties in time."""
+
+
+def ratings_table(rows):
+    """A table of RATINGS_SCHEMA, in two chunks, from (user_id, timestamp) pairs."""
+    table = pa.table(
+        {
+            "user_id": [user for user, _ in rows],
+            "item_id": [str(row) for row in range(len(rows))],
+            "rating": [1.0] * len(rows),
+            "timestamp": [time for _, time in rows],
+        },
+        schema=RATINGS_SCHEMA,
+    )
+    half = len(rows) // 2
+    return pa.concat_tables([table.slice(0, half), table.slice(half)])
+
+
+def split_rows(rows, method, validation_fraction=0.1, test_fraction=0.2, seed=0):
+    return split_ratings(
+        ratings_table(rows),
+        method=method,
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+        seed=seed,
+    )
+
+
+def expected_held_out(n, validation_fraction, test_fraction):
+    """The documented rule, in decimal arithmetic."""
+
+    def rounded(fraction):
+        return int((n * Decimal(str(fraction))).quantize(Decimal(1), ROUND_HALF_UP))
+
+    num_test = min(rounded(test_fraction), n - 1)
+    return min(rounded(validation_fraction), n - 1 - num_test), num_test
+
+
+def same(left, right):
+    return all(np.array_equal(getattr(left, part), getattr(right, part)) for part in ("train", "validation", "test"))
+
+
+@settings(deadline=None)
+@given(ROWS, st.sampled_from(METHODS), FRACTIONS, FRACTIONS, st.integers(0, 2**32))
+def test_a_split_holds_every_row_once_in_ascending_order(rows, method, validation, test, seed):
+    try:
+        split = split_rows(rows, method, validation, test, seed)
+    except DataError:
+        return
+    parts = [split.train, split.validation, split.test]
+    assert all(part.dtype == np.int64 and (np.diff(part) > 0).all() for part in parts)
+    assert sorted(np.concatenate(parts)) == list(range(len(rows)))
+
+
+@settings(deadline=None)
+@given(ROWS, st.sampled_from(["random", "last"]), FRACTIONS, FRACTIONS, st.integers(0, 2**32))
+def test_each_user_gives_up_exactly_as_many_ratings_as_the_rule_says(rows, method, validation, test, seed):
+    expected = {user: expected_held_out(n, validation, test) for user, n in Counter(user for user, _ in rows).items()}
+    for which, fraction in enumerate((validation, test)):
+        if fraction and not any(counts[which] for counts in expected.values()):
+            with pytest.raises(DataError, match=f"The {('validation', 'test')[which]} split .* is empty"):
+                split_rows(rows, method, validation, test, seed)
+            return
+
+    split = split_rows(rows, method, validation, test, seed)
+    num_validation = Counter(rows[row][0] for row in split.validation)
+    num_test = Counter(rows[row][0] for row in split.test)
+    assert {user: (num_validation[user], num_test[user]) for user in expected} == expected
+    assert {rows[row][0] for row in split.train} == set(expected), "a user has nothing left in training"
+
+
+@pytest.mark.parametrize(
+    ("n", "fraction", "num_test"),
+    # In binary, 100 · 0.145, 45 · 0.7 and 50 · 0.29 fall just short of a half.
+    [(100, 0.145, 15), (45, 0.7, 32), (50, 0.29, 15), (5, 0.1, 1), (10, 0.1, 1), (2, 0.9, 1)],
+)
+@pytest.mark.parametrize("method", ["random", "last", "time"])
+def test_the_number_held_out_is_exact_in_decimals(method, n, fraction, num_test):
+    split = split_rows([("a", time) for time in range(n)], method, 0.0, fraction)
+    assert (len(split.train), len(split.validation), len(split.test)) == (n - num_test, 0, num_test)
+
+
+def test_none_trains_on_every_rating_whatever_the_fractions():
+    split = split_rows([("a", 1), ("b", 1), ("a", 2)], "none")
+    assert (split.train.tolist(), split.validation.tolist(), split.test.tolist()) == ([0, 1, 2], [], [])
+
+
+def test_last_holds_out_the_latest_with_ties_by_row_order():
+    times = {"a": [50, 10, 40, 40, 30, 40, 20, 60, 5, 1], "b": [3, 3, 3, 3, 3]}
+    rows = [("a", time) for time in times["a"]] + [("b", time) for time in times["b"]]
+    split = split_rows(rows, "last", validation_fraction=0.2, test_fraction=0.2)
+    assert split.test.tolist() == [0, 7, 14]
+    assert split.validation.tolist() == [3, 5, 13]
+
+
+@settings(deadline=None)
+@given(ROWS)
+def test_last_is_later_than_what_comes_before(rows):
+    try:
+        split = split_rows(rows, "last", 0.2, 0.3)
+    except DataError:
+        return
+    moments = [defaultdict(list), defaultdict(list), defaultdict(list)]
+    for part, part_rows in zip(moments, (split.train, split.validation, split.test), strict=True):
+        for row in part_rows:
+            part[rows[row][0]].append((rows[row][1], row))
+    for user in moments[0]:
+        in_order = [moment for part in moments for moment in sorted(part[user])]
+        assert in_order == sorted(in_order)
+
+
+@settings(deadline=None)
+@given(ROWS, st.integers(0, 2**32))
+def test_random_is_a_function_of_the_seed(rows, seed):
+    try:
+        assert same(split_rows(rows, "random", seed=seed), split_rows(rows, "random", seed=seed))
+    except DataError:
+        return
+
+
+def test_random_with_another_seed_is_another_split():
+    rows = [("ab"[row % 2], row) for row in range(100)]
+    splits = [split_rows(rows, "random", seed=seed) for seed in range(20)]
+    assert len({tuple(split.test) for split in splits}) == 20
+    assert len({tuple(split.validation) for split in splits}) == 20
+
+
+def test_random_stays_what_it_was():
+    """A run that is resumed after an upgrade must find its own split again."""
+    rows = [("abcd"[row % 4], row) for row in range(40)]
+    split = split_rows(rows, "random", seed=17)
+    assert split.validation.tolist() == [7, 8, 25, 38]
+    assert split.test.tolist() == [0, 13, 14, 24, 29, 31, 34, 35]
+
+
+def test_random_favours_no_rating():
+    num_users, num_each = 4000, 5
+    rows = [(str(row // num_each), row) for row in range(num_users * num_each)]
+    split = split_rows(rows, "random", validation_fraction=0.2, test_fraction=0.2, seed=1)
+    for part in (split.validation, split.test):
+        # Binomial(4000, 1/5): a standard deviation of 25 about 800.
+        assert np.abs(np.bincount(part % num_each, minlength=num_each) - 800).max() < 4 * 25
+
+
+@settings(deadline=None)
+@given(ROWS, FRACTIONS, FRACTIONS)
+def test_time_cuts_at_quantiles_and_never_through_a_moment(rows, validation, test):
+    try:
+        split = split_rows(rows, "time", validation, test)
+    except DataError:
+        return
+    times = np.array([time for _, time in rows])
+    parts = [times[part] for part in (split.train, split.validation, split.test)]
+    bounds = [(part.min(), part.max()) for part in parts if len(part)]
+    for (_, latest_before), (earliest_after, _) in itertools.pairwise(bounds):
+        assert latest_before < earliest_after
+
+    # No later cut would hold out as many ratings as asked for.
+    num_validation, num_test = expected_held_out(len(rows), validation, test)
+    for held_out, asked in ((parts[2], num_test), (np.concatenate(parts[1:]), num_validation + num_test)):
+        if asked:
+            assert len(held_out) >= asked > (held_out > held_out.min()).sum()
+
+
+def test_time_keeps_ratings_of_one_second_in_the_later_split():
+    rows = [("abcdefghij"[row], time) for row, time in enumerate([9, 1, 7, 2, 3, 4, 7, 4, 6, 7])]
+    split = split_rows(rows, "time", validation_fraction=0.5, test_fraction=0.2)
+    # Of the latest 2, the second lies at 7, and so do two others; of the latest 7, the last lies at 4.
+    assert split.test.tolist() == [0, 2, 6, 9]
+    assert split.validation.tolist() == [5, 7, 8]
+    assert split.train.tolist() == [1, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"method": "lats"}, "config.split.method is 'lats'; it must be one of none, random, last, time"),
+        ({"validation_fraction": -0.1}, "config.split.validation_fraction is -0.1; it must be at least 0"),
+        ({"validation_fraction": float("nan")}, "config.split.validation_fraction is nan"),
+        ({"test_fraction": 1.0}, "config.split.test_fraction is 1.0; it must be at least 0 and less than 1"),
+        (
+            {"validation_fraction": 0.9, "test_fraction": 0.1},
+            "config.split.validation_fraction is 0.9 and config.split.test_fraction is 0.1; together",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_for_is_named(changed, message):
+    with pytest.raises(ConfigError, match=message):
+        split_rows([("a", time) for time in range(20)], **{"method": "last", **changed})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_ratings_are_an_error(method):
+    with pytest.raises(DataError, match="no ratings"):
+        split_rows([], method)
+
+
+@pytest.mark.parametrize("method", ["random", "last"])
+def test_a_split_that_no_user_can_fill_is_an_error(method):
+    rows = [(str(user), 1) for user in range(50)]
+    with pytest.raises(DataError, match=r"validation split of 50 ratings is empty.*no user has enough"):
+        split_rows(rows, method)
+    assert len(split_rows(rows, method, 0.0, 0.0).train) == 50
+
+
+def test_a_time_split_needs_points_in_time_to_cut_at():
+    with pytest.raises(DataError, match=r"Nothing is left to train on.*'time'"):
+        split_rows([("a", 5)] * 10, "time")
+    with pytest.raises(DataError, match=r"validation split of 10 ratings is empty.*one point in time"):
+        split_rows([("a", 1)] * 3 + [("a", 5)] * 7, "time")
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 6), max_size=60), st.integers(0, 3))
+def test_rows_by_user_are_all_rows_of_each_user_in_order(user_indices, num_absent):
+    num_users = 7 + num_absent
+    offsets, rows = rows_by_user(np.array(user_indices, np.int32), num_users)
+    assert offsets.dtype == rows.dtype == np.int64
+    assert [rows[offsets[user] : offsets[user + 1]].tolist() for user in range(num_users)] == [
+        [row for row, of_row in enumerate(user_indices) if of_row == user] for user in range(num_users)
+    ]
+    assert len(offsets) == num_users + 1

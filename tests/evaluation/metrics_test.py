@@ -1,0 +1,198 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from settings.errors import ConfigError
+from trainer.compat import tf, tfr
+from trainer.evaluation.metrics import build_metrics, check_metrics
+
+PAD = -1.0
+THRESHOLD = 3.0
+LIST_SIZE = 6
+# Items 0 to 9 with three genres; item 9 has none.
+SUBTOPICS = np.random.default_rng(5).integers(0, 2, [10, 3]).astype(bool)
+SUBTOPICS[9] = False
+
+PLAIN = ["ndcg", "dcg", "mrr", "map", "precision", "recall", "hits"]
+WITH_SUBTOPICS = ["alpha_dcg", "precision_ia"]
+WHOLE_LIST = ["arp", "ordered_pair_accuracy"]
+NAMES = [f"{key}{at}" for key in PLAIN + WITH_SUBTOPICS for at in ("", "@1", "@3", "@50")] + WHOLE_LIST
+
+
+def compute(names, labels, scores, weights=None, items=None, threshold=THRESHOLD):
+    labels = np.asarray(labels, np.float32)
+    weights = np.ones(len(labels)) if weights is None else weights
+    items = np.zeros(labels.shape, np.int32) if items is None else items
+    metrics = build_metrics(names, relevance_threshold=threshold, item_subtopics=SUBTOPICS)
+    assert [metric.name for metric in metrics] == list(names)
+    arguments = labels, tf.constant(scores, tf.float32), tf.constant(weights, tf.float32)
+    return {m.name: tuple(x.numpy() for x in m(*arguments, items=tf.constant(items))) for m in metrics}
+
+
+def reference(name, labels, scores, items):
+    """The metric of one list by its definition, over the real entries only."""
+    key, _, cutoff = name.partition("@")
+    real = labels >= 0
+    order = np.argsort(-scores[real])
+    labels, items = labels[real][order].astype(np.float64), items[real][order]
+    n = min(int(cutoff), len(labels)) if cutoff else len(labels)
+    rank = np.arange(1, len(labels) + 1)
+    discount = 1 / np.log2(rank + 1)
+    relevant = 1.0 * (labels >= THRESHOLD)
+    covers = relevant[:, np.newaxis] * SUBTOPICS[items]
+    gain = 2**labels - 1
+
+    def ratio(numerator, denominator):
+        return numerator / denominator if denominator else 0.0
+
+    match key:
+        case "dcg":
+            return np.sum((gain * discount)[:n])
+        case "ndcg":
+            return ratio(np.sum((gain * discount)[:n]), np.sum((np.sort(gain)[::-1] * discount)[:n]))
+        case "mrr":
+            return max((relevant / rank)[:n])
+        case "hits":
+            return max(relevant[:n])
+        case "precision":
+            return np.mean(relevant[:n])
+        case "recall":
+            return ratio(np.sum(relevant[:n]), np.sum(relevant))
+        case "map":
+            precision_at = np.cumsum(relevant) / rank
+            return ratio(np.sum((precision_at * relevant)[:n]), np.sum(relevant))
+        case "arp":
+            return ratio(np.sum(rank * labels), np.sum(labels))
+        case "ordered_pair_accuracy":
+            pairs = [(i, j) for i in range(len(rank)) for j in range(len(rank)) if labels[i] > labels[j]]
+            return ratio(sum(i < j for i, j in pairs), len(pairs))
+        case "alpha_dcg":
+            before = np.cumsum(covers, axis=0) - covers
+            return np.sum((np.sum(covers * 0.5**before, axis=1) * discount)[:n])
+        case "precision_ia":
+            return ratio(np.sum(covers[:n]), n * np.sum(np.any(covers > 0, axis=0)))
+    raise AssertionError(name)
+
+
+@st.composite
+def batches(draw):
+    num_lists = draw(st.integers(1, 4))
+    label = st.sampled_from([PAD, 0.0, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0])
+    labels = [draw(st.lists(label, min_size=LIST_SIZE, max_size=LIST_SIZE)) for _ in range(num_lists)]
+    scores = [np.array(draw(st.permutations(range(LIST_SIZE)))) / 4 - 0.7 for _ in range(num_lists)]
+    item = st.integers(0, len(SUBTOPICS) - 1)
+    items = [draw(st.lists(item, min_size=LIST_SIZE, max_size=LIST_SIZE)) for _ in range(num_lists)]
+    return np.array(labels, np.float32), np.array(scores, np.float32), np.array(items, np.int32)
+
+
+@settings(deadline=None, max_examples=12)
+@given(batches())
+def test_each_list_has_the_value_that_the_definition_gives(batch):
+    labels, scores, items = batch
+    weights = np.any(labels >= 0, axis=1).astype(np.float32)
+    for name, (values, list_weights) in compute(NAMES, labels, scores, weights, items).items():
+        for row in np.flatnonzero(weights):
+            expected = reference(name, labels[row], scores[row], items[row])
+            assert values[row] == pytest.approx(expected, rel=1e-5, abs=1e-6), name
+        if name not in WHOLE_LIST:
+            # Even where nothing is relevant, whose weight TF-Ranking takes from the rest of the batch.
+            np.testing.assert_array_equal(list_weights, weights, name)
+        assert np.all(list_weights[weights == 0] == 0) and np.all(np.isfinite(values)), name
+
+
+LABELS = np.array([[4, 0, 5, 2, PAD, 1], [1, 0, 2, PAD, PAD, 0], 6 * [PAD], [3, PAD, 2, 4, 0, 5]], np.float32)
+SCORES = np.random.default_rng(1).normal(size=LABELS.shape).astype(np.float32)
+WEIGHTS = np.array([1, 1, 0, 1], np.float32)
+KERAS = {
+    "ndcg@3": tfr.keras.metrics.NDCGMetric(topn=3),
+    "dcg": tfr.keras.metrics.DCGMetric(),
+    "arp": tfr.keras.metrics.ARPMetric(),
+    "ordered_pair_accuracy": tfr.keras.metrics.OPAMetric(),
+    "mrr": tfr.keras.metrics.MRRMetric(),
+    "map@2": tfr.keras.metrics.MeanAveragePrecisionMetric(topn=2),
+    "precision@3": tfr.keras.metrics.PrecisionMetric(topn=3),
+    "recall@3": tfr.keras.metrics.RecallMetric(topn=3),
+    "hits@1": tfr.keras.metrics.HitsMetric(topn=1),
+}
+
+
+@pytest.mark.parametrize("name", KERAS)
+def test_over_a_batch_the_mean_is_that_of_the_keras_metric(name):
+    # With threshold 1 relevance is TF-Ranking's own. The filler row is what Keras has to be kept from.
+    values, weights = compute([name], LABELS, SCORES, WEIGHTS, threshold=1.0)[name]
+    expected = KERAS[name](LABELS, SCORES, sample_weight=WEIGHTS[:, np.newaxis])
+    assert np.sum(values * weights) / np.sum(weights) == pytest.approx(float(expected), rel=1e-6)
+    KERAS[name].reset_state()
+    assert float(KERAS[name](LABELS[[0, 1, 3]], SCORES[[0, 1, 3]])) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_a_label_at_the_threshold_is_relevant_and_one_below_is_not():
+    # The best score is on 2, then come 3 and 5.
+    labels, scores = [[5.0, 2.0, 3.0, PAD]], [[0.1, 0.9, 0.5, 2.0]]
+    names = ["mrr", "precision@2", "recall@2", "hits@1", "ndcg@1"]
+    at_3 = {name: values[0] for name, (values, _) in compute(names, labels, scores, threshold=3.0).items()}
+    ndcg_at_1 = pytest.approx(3 / 31)
+    assert at_3 == {"mrr": 0.5, "precision@2": 0.5, "recall@2": 0.5, "hits@1": 0.0, "ndcg@1": ndcg_at_1}
+    at_2 = {name: values[0] for name, (values, _) in compute(names, labels, scores, threshold=2.0).items()}
+    assert at_2["mrr"] == at_2["hits@1"] == at_2["precision@2"] == 1.0 and at_2["ndcg@1"] == ndcg_at_1
+    above_3 = compute(["mrr"], labels, scores, threshold=3.5)["mrr"][0]
+    assert above_3 == pytest.approx(1 / 3)
+
+
+def test_ties_are_broken_at_random_but_always_the_same_way():
+    labels = 5 * np.eye(LIST_SIZE, dtype=np.float32)  # One good item, at each place in turn.
+    first = compute(["mrr"], labels, np.zeros_like(labels))["mrr"][0]
+    again = compute(["mrr"], labels, np.zeros_like(labels))["mrr"][0]
+    np.testing.assert_array_equal(first, again)
+    ranks = np.round(1 / first).tolist()
+    assert sorted(ranks) == list(range(1, LIST_SIZE + 1)) and ranks != sorted(ranks)
+
+
+def test_inside_a_compiled_function_the_values_are_the_same():
+    metrics = build_metrics(NAMES, relevance_threshold=THRESHOLD, item_subtopics=SUBTOPICS)
+    items = np.arange(LABELS.size, dtype=np.int32).reshape(LABELS.shape) % len(SUBTOPICS)
+
+    @tf.function
+    def evaluate(labels, scores, weights, items):
+        return {metric.name: metric(labels, scores, weights, items=items) for metric in metrics}
+
+    eager = compute(NAMES, LABELS, SCORES, WEIGHTS, items)
+    for name, (values, weights) in evaluate(LABELS, SCORES, WEIGHTS, items).items():
+        np.testing.assert_allclose(values, eager[name][0], rtol=1e-6)
+        np.testing.assert_array_equal(weights, eager[name][1])
+
+
+def test_every_key_of_tf_ranking_is_there():
+    keys = [value for name, value in vars(tfr.keras.metrics.RankingMetricKey).items() if name.isupper()]
+    built = build_metrics([*keys, "recall"], relevance_threshold=1.0, item_subtopics=SUBTOPICS)
+    assert [metric.name for metric in built] == [*keys, "recall"]
+
+
+@pytest.mark.parametrize("name", ["NDCG", "auc", "ndcg@", "ndcg@0", "ndcg@-1", "mrr@5@5", "mrr@٣", "arp@5", ""])
+def test_a_malformed_name_is_refused(name):
+    for function in (
+        lambda: build_metrics(["mrr", name], relevance_threshold=1.0),
+        lambda: check_metrics(["mrr", name]),
+    ):
+        with pytest.raises(ConfigError, match=r"config\.eval\.metrics") as error:
+            function()
+        assert repr(name) in str(error.value)
+
+
+def test_an_unknown_key_is_answered_with_the_known_ones():
+    with pytest.raises(ConfigError) as error:
+        build_metrics(["auc"], relevance_threshold=1.0)
+    assert all(name in str(error.value) for name in PLAIN + WITH_SUBTOPICS + WHOLE_LIST)
+
+
+@pytest.mark.parametrize("name", ["alpha_dcg@10", "precision_ia"])
+def test_metrics_of_subtopics_need_subtopics(name):
+    with pytest.raises(ConfigError, match="genres"):
+        build_metrics([name], relevance_threshold=1.0)
+
+
+def test_names_are_checked_without_the_items():
+    check_metrics(NAMES)
+    with pytest.raises(ConfigError, match="twice"):
+        check_metrics(["mrr", "ndcg@10", "mrr"])

@@ -1,0 +1,124 @@
+"""Two real processes on loopback train what one does."""
+
+import collections
+import json
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from configs import default
+from launch import local
+from settings.cluster import Cluster, format_cluster_spec
+from tests.conftest import REPOSITORY
+from trainer.training import run as training_run
+
+FIELDS = {
+    "list_size": 12,
+    "model.embedding_size": 8,
+    "train.global_batch_size": 8,
+    "train.num_epochs": 3,
+    "train.steps_per_execution": 4,
+    "eval.metrics": ("ndcg@5",),
+    "eval.best_metric": "ndcg@5",
+}
+
+
+@pytest.fixture
+def config_flags(ratings_csv) -> list[str]:
+    return [f"--config.{name}={value}" for name, value in {"data.source": ratings_csv, **FIELDS}.items()]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory, ratings_csv) -> pathlib.Path:
+    """What one process leaves."""
+    config = default.get_config()
+    config.update_from_flattened_dict({"data.source": ratings_csv, **FIELDS})
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    assert training_run.train_and_evaluate(config, strategy_name="default", workdir=str(workdir)) == 0
+    return workdir
+
+
+def curve(workdir: pathlib.Path) -> list[tuple[int, str, float, float]]:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [
+        (line["step"], line["split"], line["metrics"]["loss"], line["metrics"]["ndcg@5"])
+        for line in lines
+        if line["split"] != "test"
+    ]
+
+
+def files(workdir: pathlib.Path) -> collections.Counter[str]:
+    """How many of each it left; who wrote TensorBoard's, and when, is no matter."""
+    paths = [str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file()]
+    return collections.Counter(path.partition("tfevents")[0] for path in paths)
+
+
+def assert_same_run(together: pathlib.Path, alone: pathlib.Path) -> None:
+    actual, expected = curve(together), curve(alone)
+    assert [line[:2] for line in actual] == [line[:2] for line in expected] and len(expected) == 6
+    np.testing.assert_allclose([line[2:] for line in actual], [line[2:] for line in expected], rtol=1e-4)
+    assert files(together) == files(alone)
+    assert (together / "model" / "saved_model.pb").exists()
+
+
+def assert_only_the_chief_speaks(output: str, chief: str, other: str) -> None:
+    """The chief prints the figures; the other worker prints none."""
+    lines = {name: [line for line in output.splitlines() if line.startswith(f"{name} ")] for name in (chief, other)}
+    assert any("2 replicas" in line for line in lines[chief]), output
+    assert any("epoch" in line for line in lines[chief])
+    assert not any("epoch" in line for line in lines[other])
+
+
+@pytest.mark.slow
+def test_two_workers_give_the_loss_curve_of_one_process(tmp_path, config_flags, alone):
+    together = tmp_path / "together"
+    launched = subprocess.run(
+        [
+            sys.executable,
+            *("-m", "launch.local", "--num_workers=2", "--", f"--workdir={together}"),
+            *config_flags,
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert launched.returncode == 0, launched.stdout + launched.stderr
+    assert_same_run(together, alone)
+    assert_only_the_chief_speaks(launched.stdout, "worker 0", "worker 1")
+
+
+@pytest.mark.slow
+def test_a_chief_and_a_worker_of_vertex_ai_do_too(tmp_path, config_flags, alone, capfd, monkeypatch):
+    """Environment as Vertex AI makes it; the workdir is the job's base output directory."""
+    base = tmp_path / "base"
+    with socket.create_server(("", 0)) as first, socket.create_server(("", 0)) as second:
+        chief, worker = (f"127.0.0.1:{each.getsockname()[1]}" for each in (first, second))
+    cluster = Cluster({"chief": [chief], "worker": [worker]})
+    workers = []
+    for task in cluster.tasks:
+        tf_config = {
+            # As which it may list a reduction server, which does not train.
+            "cluster": {"chief": [chief], "worker": [worker], "ps": ["127.0.0.1:9"]},
+            "environment": "cloud",
+            "job": "{}",
+            "task": {"cloud": "w1234567890abcdef-tp", "index": task.index, "trial": "", "type": task.type},
+        }
+        environment = {
+            "TF_CONFIG": json.dumps(tf_config),
+            "CLUSTER_SPEC": format_cluster_spec(cluster, task),
+            "AIP_MODEL_DIR": f"{base}/model/",
+            "AIP_CHECKPOINT_DIR": f"{base}/checkpoints/",
+            "AIP_TENSORBOARD_LOG_DIR": f"{base}/logs/",
+        }
+        command = [sys.executable, "-m", "trainer.main", "--strategy=multi_worker_mirrored", *config_flags]
+        workers.append(local.Worker(str(task), command, environment))
+    monkeypatch.chdir(REPOSITORY)
+    assert local.run(workers).exit_code == 0, capfd.readouterr().out
+    assert_same_run(base, alone)
+    assert_only_the_chief_speaks(capfd.readouterr().out, "chief 0", "worker 0")

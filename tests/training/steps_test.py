@@ -1,0 +1,157 @@
+"""A step does the arithmetic it says, and the strategy changes nothing about it."""
+
+import numpy as np
+import pytest
+
+from tests.conftest import mirrored_strategy
+from tests.modeling.input_pipeline_test import lists_of_sizes
+from trainer import schema
+from trainer.compat import tf
+from trainer.evaluation import metrics
+from trainer.evaluation.evaluator import build_eval_call
+from trainer.modeling import input_pipeline
+from trainer.modeling.two_tower import TwoTowerModel
+from trainer.training import losses, optimizers, steps
+
+LIST_SIZE = 6
+NUM_LISTS = 19
+BATCH_SIZE = 4  # 5 steps an epoch, of which the last has one filler row
+STEPS_PER_CALL = 3
+
+
+@pytest.fixture(scope="module")
+def lists():
+    """Lists of 2 to 6 entries with labels 0, 1, 2, ... of items below 20."""
+    planted = lists_of_sizes([2 + i % 5 for i in range(NUM_LISTS)])
+    planted.items[:] = 1 + planted.items * 7 % 19
+    return planted
+
+
+def strategies():
+    """By name: the default, and mirrored over 1, 2 and 4 CPU devices."""
+    mirrored = {f"mirrored over {number}": mirrored_strategy(number) for number in (1, 2, 4)}
+    return {"default": tf.distribute.get_strategy(), **mirrored}
+
+
+def train(strategy, lists, num_calls, *, loss_key="softmax_loss", optimizer_name="adagrad", num_steps=STEPS_PER_CALL):
+    """Trains from step 0; returns the sums of each call, and the final weights."""
+    with strategy.scope():
+        model = TwoTowerModel(num_queries=NUM_LISTS + 1, num_items=20, embedding_size=4, seed=5)
+        schedule = optimizers.build_schedule("constant", learning_rate=0.3, total_steps=100, warmup_steps=0)
+        optimizer = optimizers.build_optimizer(optimizer_name, schedule)
+        optimizer.build(model.trainable_variables)
+    starts = np.arange(num_calls) * num_steps
+    batches = iter(
+        strategy.distribute_datasets_from_function(
+            lambda context: input_pipeline.build_train_dataset(
+                lists,
+                starts,
+                list_size=LIST_SIZE,
+                global_batch_size=BATCH_SIZE,
+                steps_per_execution=STEPS_PER_CALL,
+                seed=1,
+                context=context,
+            )
+        )
+    )
+    train_call = steps.build_train_call(
+        strategy,
+        model,
+        optimizer,
+        losses.build_loss(loss_key),
+        metrics.build_metrics(["ndcg", "mrr"], relevance_threshold=2.0),
+        steps_per_execution=STEPS_PER_CALL,
+    )
+    sums = [
+        train_call(next(batches), tf.constant(start, tf.int64), tf.constant(num_steps, tf.int32)).numpy()
+        for start in starts
+    ]
+    return np.stack(sums), model.get_weights()
+
+
+def test_one_step_is_gradient_descent_on_the_mean_softmax_loss(lists):
+    """Against the gradient written out by hand: of the cross-entropy times the sum of labels, over the batch."""
+    model = TwoTowerModel(num_queries=NUM_LISTS + 1, num_items=20, embedding_size=4, seed=5)
+    users, items = (weights.astype(np.float64) for weights in model.get_weights())
+    dataset = input_pipeline.build_train_dataset(
+        lists,
+        np.array([4]),
+        list_size=LIST_SIZE,
+        global_batch_size=BATCH_SIZE,
+        steps_per_execution=STEPS_PER_CALL,
+        seed=1,
+        context=tf.distribute.InputContext(),
+    )
+    batch = {name: feature[0] for name, feature in next(dataset.as_numpy_iterator()).items()}
+    assert batch[schema.NUM_LISTS] == 3  # Step 4 is the last of the epoch: one of its four rows is a filler.
+    user_gradient, item_gradient = np.zeros_like(users), np.zeros_like(items)
+    for query, row_items, labels in zip(batch[schema.QUERY], batch[schema.ITEMS], batch[schema.LABELS], strict=True):
+        real = labels >= 0
+        row_items, labels = row_items[real], labels[real]
+        if not len(labels):
+            continue
+        scores = items[row_items] @ users[query]
+        chances = np.exp(scores) / np.exp(scores).sum()
+        by_score = (labels.sum() * chances - labels) / 3
+        user_gradient[query] += by_score @ items[row_items]
+        np.add.at(item_gradient, row_items, by_score[:, None] * users[query])
+
+    optimizer = optimizers.build_optimizer(
+        "sgd", optimizers.build_schedule("constant", learning_rate=0.3, total_steps=100, warmup_steps=0)
+    )
+    optimizer.build(model.trainable_variables)
+    train_call = steps.build_train_call(
+        tf.distribute.get_strategy(), model, optimizer, losses.build_loss("softmax_loss"), [], steps_per_execution=3
+    )
+    train_call(next(iter(dataset)), tf.constant(4, tf.int64), tf.constant(1))
+    trained_users, trained_items = model.get_weights()
+    np.testing.assert_allclose(trained_users, users - 0.3 * user_gradient, atol=1e-6)
+    np.testing.assert_allclose(trained_items, items - 0.3 * item_gradient, atol=1e-6)
+
+
+def test_the_strategy_does_not_change_the_loss_curve(lists):
+    runs = {name: train(strategy, lists, 4) for name, strategy in strategies().items()}
+    expected_sums, expected_weights = runs.pop("default")
+    assert expected_sums[-1, 0, 0] < expected_sums[0, 0, 0]
+    for name, (sums, weights) in runs.items():
+        np.testing.assert_allclose(sums, expected_sums, rtol=1e-4, err_msg=name)
+        for part, expected in zip(weights, expected_weights, strict=True):
+            np.testing.assert_allclose(part, expected, atol=1e-5, err_msg=name)
+
+
+def test_a_short_call_takes_only_its_steps(lists):
+    """Two calls of 1 step and one call of 2 end with the same weights, bit for bit, and the same sums."""
+    strategy = tf.distribute.get_strategy()
+    one_by_one, weights_one = train(strategy, lists, 2, num_steps=1)
+    together, weights_two = train(strategy, lists, 1, num_steps=2)
+    for part, other in zip(weights_one, weights_two, strict=True):
+        np.testing.assert_array_equal(part, other)
+    np.testing.assert_allclose(one_by_one.sum(axis=0), together[0], rtol=1e-5)
+    np.testing.assert_array_equal(together[0, :, 1], [8, 8, 8])
+
+
+def test_losses_that_draw_random_numbers_draw_them_by_step(lists):
+    """The same from any start, so that a resumed run goes on as the uninterrupted one."""
+    strategy = tf.distribute.get_strategy()
+    once, _ = train(strategy, lists, 2, loss_key="gumbel_approx_ndcg_loss")
+    again, _ = train(strategy, lists, 2, loss_key="gumbel_approx_ndcg_loss")
+    np.testing.assert_array_equal(once, again)
+
+
+def test_eval_sums_count_real_lists_only(lists):
+    """The scorer is the label itself, so NDCG is 1 for each list, whatever the number of replicas."""
+    for name, strategy in strategies().items():
+        eval_call = build_eval_call(
+            strategy,
+            lambda features: features[schema.LABELS],
+            metrics.build_metrics(["ndcg"], relevance_threshold=2.0),
+        )
+        batches = iter(
+            strategy.distribute_datasets_from_function(
+                lambda context: input_pipeline.build_eval_dataset(
+                    lists, list_size=LIST_SIZE, global_batch_size=BATCH_SIZE, context=context
+                )
+            )
+        )
+        sums = sum(eval_call(next(batches)).numpy() for _ in range(5))
+        np.testing.assert_allclose(sums, [[NUM_LISTS] * steps.NUM_SUMS], rtol=1e-5, err_msg=name)

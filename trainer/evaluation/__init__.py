@@ -1,0 +1,1 @@
+"""A trained model → metrics with baselines and standard errors."""

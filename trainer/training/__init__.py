@@ -1,0 +1,1 @@
+"""Lists and a model → a trained model."""
