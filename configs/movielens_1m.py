@@ -2,7 +2,7 @@
 
 Run:      python -m trainer.main --config=configs/movielens_1m.py --config.data.source=PATH/ml-1m \
               --workdir=runs/movielens_1m
-          or, through TensorFlow Datasets, --config.data.source=movielens/1m --config.data.data_dir=DIR
+          or, with TensorFlow Datasets, --config.data.source=movielens/1m --config.data.data_dir=DIR
 Data:     1,000,209 ratings of 6,040 users and 3,706 movies, per user 80% / 10% / 10%
 Hardware: any
 Expect:   not measured yet
@@ -15,7 +15,7 @@ from configs import movielens_100k
 
 
 def get_config() -> ConfigDict:
-    """The job of MovieLens 100K with a larger batch."""
+    """Returns the config of MovieLens 100K with a larger batch."""
     config = movielens_100k.get_config()
     config.data.source = "movielens/1m"
     config.train.global_batch_size = 128

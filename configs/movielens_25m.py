@@ -2,9 +2,9 @@
 
 Run:      python -m trainer.main --config=configs/movielens_25m.py --strategy=mirrored \
               --config.data.source=PATH/ml-25m --workdir=runs/movielens_25m
-          or, through TensorFlow Datasets, --config.data.source=movielens/25m --config.data.data_dir=DIR
+          or, with TensorFlow Datasets, --config.data.source=movielens/25m --config.data.data_dir=DIR
 Data:     25,000,095 ratings of 162,541 users and 59,047 movies, per user 80% / 10% / 10%
-Hardware: 8 GiB of memory for the ratings; GPUs are worth it, since each step updates every embedding
+Hardware: 8 GiB of memory for the ratings; use GPUs, because each step updates all embeddings
 Expect:   not measured yet
 Paper:    Harper and Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015
 """
@@ -15,7 +15,7 @@ from configs import movielens_1m
 
 
 def get_config() -> ConfigDict:
-    """The job of MovieLens 1M in large batches, for a few epochs, evaluated and saved several times in each."""
+    """Returns the config of MovieLens 1M with large batches and few epochs, and several validations per epoch."""
     config = movielens_1m.get_config()
     config.data.source = "movielens/25m"
     config.train.global_batch_size = 1024

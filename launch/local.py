@@ -1,4 +1,4 @@
-"""Several workers on this machine, each a process of its own, as if each had a machine to itself.
+"""Train with several workers on this machine, each in its own process.
 
 python -m launch.local --num_workers=2 -- --workdir=runs/mine --config=configs/default.py
 """
@@ -19,20 +19,20 @@ from typing import IO
 
 from absl import flags
 
-from launch import cli
+from settings import cli
 from settings.cluster import Cluster, format_tf_config
 from settings.errors import ConfigError
 
-_NUM_WORKERS = flags.DEFINE_integer("num_workers", 2, "How many processes train together.", 1)
+_NUM_WORKERS = flags.DEFINE_integer("num_workers", 2, "The number of workers.", 1)
 
 _STRATEGY = "multi_worker_mirrored"
-# Long enough to save a checkpoint. What hangs in a collective op takes no notice of SIGTERM at all.
+# Long enough to save a checkpoint. A worker that hangs in a collective operation does not react to SIGTERM.
 _GRACE_SECONDS = 20.0
-# How long it takes at most to see that a worker has ended.
+# The longest time until the end of a worker is noticed.
 _POLL_SECONDS = 0.1
 _COLOURS = (36, 33, 35, 32, 34, 31)
 
-# Reads "+GROUP" and "-GROUP" lines, and when they end, as they do if the launcher is killed, kills what is left.
+# Reads lines "+GROUP" and "-GROUP". At the end of its input, also when the launcher is killed, it kills the groups.
 _GUARD = """
 import os, signal, sys
 groups = set()
@@ -51,9 +51,9 @@ class Worker:
     """A process to start.
 
     Attributes:
-      name: stands before each line of its output.
-      command: the program and its arguments.
-      environment: is added to the launcher's own.
+      name: The prefix of each line of its output.
+      command: The program and its arguments.
+      environment: Variables in addition to the launcher's environment.
     """
 
     name: str
@@ -63,11 +63,11 @@ class Worker:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How it ended.
+    """How the workers ended.
 
     Attributes:
-      exit_code: of the worker that failed first, or 128 + the signal that ended the launcher, or 0.
-      failed: which worker failed first, by its place; None where none did.
+      exit_code: The exit code of the worker that failed first, or 128 + the signal that ended the launcher, or 0.
+      failed: The index of the worker that failed first, or None.
     """
 
     exit_code: int
@@ -75,9 +75,9 @@ class Outcome:
 
 
 def main(trainer_flags: list[str]) -> int:
-    """Trains with --num_workers processes, and returns the exit code."""
+    """Trains with --num_workers processes and returns the exit code."""
     _check_strategy(trainer_flags)
-    # Absl takes a flag's last value, so a --strategy that says the same does no harm.
+    # absl uses the last value of a flag, so the same --strategy can be given twice.
     command = [sys.executable, "-m", "trainer.main", f"--strategy={_STRATEGY}", *trainer_flags]
     return train(command, _NUM_WORKERS.value)
 
@@ -85,33 +85,35 @@ def main(trainer_flags: list[str]) -> int:
 def train(command: Sequence[str], num_workers: int, *, grace_seconds: float = _GRACE_SECONDS) -> int:
     """Starts the command once for each worker of a cluster on loopback, and waits until all have ended.
 
-    A port is free when it is chosen, but TensorFlow takes it only seconds later. Where somebody else has it by
-    then, all are started once more, on other ports.
+    A port is free when it is chosen, but TensorFlow opens it seconds later. If another program has it by then, all
+    workers are started once more, with other ports.
 
     Args:
-      command: how each worker is started; TF_CONFIG in its environment says which it is.
-      grace_seconds: as of `run`.
+      command: The command of each worker. TF_CONFIG in its environment tells the worker its index.
+      num_workers: The number of workers.
+      grace_seconds: The same as in `run`.
 
     Returns:
-      The exit code, as of `Outcome`.
+      The exit code, as in `Outcome`.
     """
     ports, outcome = _train_once(command, num_workers, grace_seconds)
     if outcome.failed is not None and _is_taken(ports[outcome.failed]):
-        print(f"launch | Port {ports[outcome.failed]} was taken by another program. Starting again on others.")
+        print(f"launch | Another program took port {ports[outcome.failed]}. Starting again with other ports.")
         _, outcome = _train_once(command, num_workers, grace_seconds)
     return outcome.exit_code
 
 
 def run(workers: Sequence[Worker], *, grace_seconds: float = _GRACE_SECONDS) -> Outcome:
-    """Starts the workers, prints their lines as they come, and returns once all of them have ended.
+    """Starts the workers, prints their output, and returns when all of them have ended.
 
-    When one fails, or a signal asks the launcher to end, the others get SIGTERM, and `grace_seconds` later, or at
-    a second signal, SIGKILL. No process that a worker started outlives it, nor any worker the launcher.
+    When a worker fails, or the launcher gets a signal, the other workers get SIGTERM. After `grace_seconds`, or at a
+    second signal, they get SIGKILL. The processes that a worker started end with it, and the workers end with the
+    launcher.
     """
     log = _MergedLog([worker.name for worker in workers])
     processes: list[subprocess.Popen[str]] = []
-    # Should something be raised here, as it is when nobody reads the log any more, the guard ends them all.
-    with _noted_signals() as signals, _guard() as guard:
+    # After an exception, such as a closed output, the guard ends all workers.
+    with _collected_signals() as signals, _guard() as guard:
         for worker in workers:
             processes.append(_start(worker, guard))
             log.follow(worker.name, processes[-1])
@@ -136,7 +138,7 @@ def _wait(
             if processes[index].poll() is not None:
                 running.remove(index)
                 _forget(processes[index], guard)
-                # Once the others were asked to end, that they fail is no news.
+                # Later failures are caused by SIGTERM.
                 if processes[index].returncode and failed is None and deadline is None:
                     failed = index
         if deadline is None and (signals or failed is not None):
@@ -154,7 +156,7 @@ def _wait(
 
 
 class _MergedLog:
-    """Prints the lines of several processes, each with its process's name before it."""
+    """Prints the lines of several processes, each with the name of its process."""
 
     def __init__(self, names: Sequence[str]) -> None:
         width = max(map(len, [*names, "launch"]))
@@ -163,12 +165,12 @@ class _MergedLog:
             name: f"\x1b[{colours[name]}m{name:<{width}} |\x1b[0m " if name in colours else f"{name:<{width}} | "
             for name in [*names, "launch"]
         }
-        # Bounded: a worker waits when its lines cannot be printed as fast.
+        # Limited, so that a worker waits when its lines cannot be printed fast enough.
         self._lines: queue.Queue[tuple[str, str]] = queue.Queue(maxsize=1000)
         self._readers: list[threading.Thread] = []
 
     def follow(self, name: str, process: subprocess.Popen[str]) -> None:
-        """From now on, takes what the process prints."""
+        """Starts to collect the output of a process."""
         self._readers.append(threading.Thread(target=self._read, args=[name, process], daemon=True))
         self._readers[-1].start()
 
@@ -176,7 +178,7 @@ class _MergedLog:
         print(self._prefixes[name] + line.rstrip("\r\n"), flush=True)
 
     def print_next(self) -> bool:
-        """Prints one line, if one comes within a moment."""
+        """Prints one line, and returns whether there was one."""
         try:
             self.print_line(*self._lines.get(timeout=_POLL_SECONDS))
         except queue.Empty:
@@ -184,7 +186,7 @@ class _MergedLog:
         return True
 
     def print_rest(self) -> None:
-        """Prints what is left of processes that have ended."""
+        """Prints the rest of the output after all processes have ended."""
         while self.print_next() or any(reader.is_alive() for reader in self._readers):
             pass
 
@@ -198,14 +200,14 @@ class _MergedLog:
 def _start(worker: Worker, guard: IO[str]) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         worker.command,
-        # Python holds back what it prints into a pipe, and a log is to be read as it comes.
+        # Python buffers its output to a pipe, but the log has to be printed at once.
         env={**os.environ, "PYTHONUNBUFFERED": "1", **worker.environment},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         encoding="utf-8",
         errors="replace",
-        # A process group of its own: Ctrl-C reaches the launcher alone, which passes it on as SIGTERM.
+        # Its own process group, so that Ctrl-C reaches only the launcher, which sends SIGTERM.
         start_new_session=True,
     )
     guard.write(f"+{process.pid}\n")
@@ -214,7 +216,7 @@ def _start(worker: Worker, guard: IO[str]) -> subprocess.Popen[str]:
 
 
 def _forget(process: subprocess.Popen[str], guard: IO[str]) -> None:
-    """Ends what a worker that has ended left behind; after that its number may become another's."""
+    """Ends the processes that an ended worker started. Afterwards its process id can be reused."""
     _signal_group(process, signal.SIGKILL)
     guard.write(f"-{process.pid}\n")
     guard.flush()
@@ -226,13 +228,13 @@ def _signal_group(process: subprocess.Popen[str], number: signal.Signals) -> Non
 
 
 def _code(process: subprocess.Popen[str]) -> int:
-    """A process's exit code as a shell reports it: 128 + the signal, if one ended it."""
+    """Returns the exit code as a shell does: 128 + the signal that ended the process, if there was one."""
     return process.returncode if process.returncode >= 0 else 128 - process.returncode
 
 
 @contextlib.contextmanager
 def _guard() -> Iterator[IO[str]]:
-    """Starts the process that ends the workers if the launcher cannot; yields where to tell it of them."""
+    """Starts the process that ends the workers if the launcher is killed. Yields its input."""
     with subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", _GUARD], stdin=subprocess.PIPE, text=True, start_new_session=True
     ) as process:
@@ -241,12 +243,12 @@ def _guard() -> Iterator[IO[str]]:
 
 
 @contextlib.contextmanager
-def _noted_signals() -> Iterator[list[signal.Signals]]:
-    """Yields a list that takes the signals which ask to end, in place of what they would do."""
+def _collected_signals() -> Iterator[list[signal.Signals]]:
+    """Yields a list that collects the signals that would end the launcher."""
     signals: list[signal.Signals] = []
     kept = {}
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        # `nohup` and a shell's background jobs ignore some, and so do we.
+        # Signals stay ignored under `nohup` and in background jobs of a shell.
         if signal.getsignal(number) != signal.SIG_IGN:
             kept[number] = signal.signal(number, lambda number, _: signals.append(signal.Signals(number)))
     try:
@@ -265,7 +267,7 @@ def _train_once(command: Sequence[str], num_workers: int, grace_seconds: float) 
 
 def _free_ports(number: int) -> list[int]:
     with contextlib.ExitStack() as held:
-        # Held until all are known, or the same one might come twice. On every interface, as TensorFlow takes them.
+        # Held until all are chosen, so that no port comes twice. TensorFlow listens on all interfaces.
         sockets = [held.enter_context(socket.socket()) for _ in range(number)]
         for each in sockets:
             each.bind(("", 0))
@@ -274,7 +276,7 @@ def _free_ports(number: int) -> list[int]:
 
 def _is_taken(port: int) -> bool:
     with socket.socket() as probe:
-        # Or connections of the workers themselves, ended a moment ago, would count.
+        # Without this option, closed connections of the workers would count as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))
@@ -289,10 +291,10 @@ def _check_strategy(trainer_flags: Sequence[str]) -> None:
         value = value or following
         if name.lstrip("-") == "strategy" and value != _STRATEGY:
             raise ConfigError(
-                f"--strategy={value} trains in one process, and only --strategy={_STRATEGY} joins the workers that "
-                "launch.local starts: leave --strategy out, or start `python -m trainer.main` itself."
+                f"--strategy={value} trains in one process, but launch.local starts several workers with "
+                f"--strategy={_STRATEGY}. Leave --strategy out, or run `python -m trainer.main` without launch.local."
             )
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run_launcher(main)

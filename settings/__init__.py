@@ -1,1 +1,1 @@
-"""What trainer and launch share: errors, flags, the typed config and TF_CONFIG. It imports neither of them."""
+"""Shared by trainer and launch, and imports neither: errors, flags, the typed config and TF_CONFIG."""

@@ -1,9 +1,10 @@
-"""How every entry point starts and ends: flags, logging, one paragraph and an exit code for an error."""
+"""The start and the end of every command: parse flags, load the config, report an error in one paragraph."""
 
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -13,87 +14,153 @@ from settings.errors import ConfigError, UserError
 
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of an error, for a bug report.")
 
+# What absl and ml_collections raise for a flag, a field or a config file that cannot be used.
+_FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError)
+
 
 def run(main: Callable[[], int | None], *, default_config: str = "") -> None:
-    """Parses the command line, then exits with what `main` returns.
+    """Parses the command line, calls `main`, and exits with its exit code.
 
-    A `UserError` becomes one paragraph on stderr and its exit code; with --traceback it is raised.
+    A `UserError` is printed as one paragraph on stderr. With --traceback it is raised.
 
     Args:
-      main: the entry point.
-      default_config: the config file where the command line has no --config. As that flag's own default it
-        would be loaded, with every override, before anything could catch what is wrong with them.
+      main: The command.
+      default_config: The config file to load when the command line has no --config.
     """
-    if default_config and not any(argument.split("=")[0] in ("--config", "-config") for argument in sys.argv):
-        sys.argv.insert(1, f"--config={default_config}")
-    # TensorFlow logs through absl too, and what it reports as INFO is of no use to who trains.
+    sys.argv[1:] = with_default_config(sys.argv[1:], default_config)
+    # TensorFlow logs through absl too. Its INFO messages do not help the user.
     logging.set_verbosity(logging.WARNING)
-    app.run(lambda _: _guarded(main), flags_parser=_parse)
+    app.run(lambda _: report_errors(main), flags_parser=_or_exit(_parse_command))
 
 
-def load_config() -> ConfigDict:
-    """The value of the flag --config, its fields not checked yet.
+def run_launcher(main: Callable[[list[str]], int]) -> None:
+    """Like `run`, for a command that passes the flags behind `--` to the trainer: `main` gets these flags."""
+    app.run(lambda arguments: report_errors(lambda: main(arguments[1:])), flags_parser=_or_exit(_parse_launcher))
+
+
+def report_errors(main: Callable[[], int | None]) -> int | None:
+    """Calls `main` and returns its exit code. An error that the user can fix is printed as one paragraph on stderr."""
+    try:
+        return main()
+    except UserError as error:
+        if _shows_traceback():
+            raise
+        return _print_error(error)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of the output has gone. Python would flush the output once more at exit, and fail.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except Exception as error:
+        # Compared by name, because not every command imports TensorFlow.
+        if type(error).__name__ != "ResourceExhaustedError" or _shows_traceback():
+            raise
+        return _print_error(
+            UserError(
+                "The device is out of memory. Lower config.train.global_batch_size, config.list_size or "
+                "config.train.steps_per_execution. If it happened in the final evaluation, lower "
+                "config.eval.num_catalogue_users."
+            )
+        )
+
+
+def with_default_config(arguments: Sequence[str], default_config: str) -> list[str]:
+    """Adds --config=`default_config` to arguments without --config.
+
+    As the default of the flag itself, the file would be loaded before any of its errors could be caught.
+    """
+    if not default_config or any(argument.split("=")[0] in ("--config", "-config") for argument in arguments):
+        return list(arguments)
+    return [f"--config={default_config}", *arguments]
+
+
+def parse_flags(
+    values: flags.FlagValues, arguments: Sequence[str], *, defaults_file: str, known_only: bool = False
+) -> list[str]:
+    """Parses `arguments` into `values` and returns the arguments that are not flags.
+
+    Args:
+      values: The flags. One of them can be a config flag.
+      arguments: The command line without the name of the program.
+      defaults_file: The file that documents the config fields. Error messages name it.
+      known_only: Whether to skip unknown flags.
 
     Raises:
-      ConfigError: the file cannot be loaded.
+      ConfigError: A flag is unknown or has an invalid value, or a config field is unknown.
     """
-    config = flags.FLAGS.config
     try:
-        config.to_dict()
-    except OSError as error:  # ml_collections raises it on the first look into a config that did not load.
-        path = config_flags.get_config_filename(flags.FLAGS["config"])
-        raise ConfigError(
-            f"--config={path} cannot be loaded: {str(error).strip().splitlines()[-1].strip()}."
-        ) from error
-    return config
+        return list(values(["", *arguments], known_only=known_only)[1:])
+    except _FLAG_ERRORS as error:
+        raise ConfigError(_flag_error(error, arguments, defaults_file)) from error
+
+
+def load_config(values: flags.FlagValues = flags.FLAGS) -> ConfigDict:
+    """Returns the value of the flag --config. Its fields are not checked.
+
+    Raises:
+      ConfigError: The file cannot be loaded.
+    """
+    try:
+        values.config.to_dict()
+    except OSError as error:  # ml_collections raises it when a config that did not load is first used.
+        path = config_flags.get_config_filename(values["config"])
+        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
+        raise ConfigError(f"--config={path} cannot be loaded: {reason}.") from error
+    return values.config
 
 
 def build_console(*, quiet: bool = False) -> Console:
-    """Where output for people goes: ids and titles as they are, and lines never cut where there is no terminal."""
+    """Builds the console for messages. It prints markup as it is, and breaks no lines outside of a terminal."""
     options: dict[str, Any] = {"quiet": quiet, "highlight": False, "markup": False, "emoji": False}
     console = Console(**options)
     return console if console.is_terminal else Console(**options, width=1000)
 
 
-def _parse(arguments: Sequence[str]) -> list[str]:
+def _parse_command(arguments: Sequence[str]) -> list[str]:
+    rest = parse_flags(flags.FLAGS, arguments[1:], defaults_file="configs/default.py")
+    if rest:
+        raise ConfigError(f"{rest[0]!r} is not a flag. Write each argument as --name=value; --help lists the flags.")
+    return [arguments[0]]
+
+
+def _parse_launcher(arguments: Sequence[str]) -> list[str]:
     try:
-        rest = flags.FLAGS(list(arguments))
-    except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError) as error:
-        _fail(ConfigError(_command_line_error(error, arguments)))
-    if len(rest) > 1:
-        _fail(ConfigError(f"{rest[1]!r} is not a flag: every argument is --name=value. --help lists them."))
-    return rest
+        rest = parse_flags(flags.FLAGS, arguments[1:], defaults_file="configs/default.py")
+    except ConfigError as error:
+        raise ConfigError(
+            f"{error} Write the trainer's flags after --, as in "
+            "`python -m launch.local --num_workers=2 -- --workdir=runs/mine`."
+        ) from error
+    trainer_flags = list(arguments[arguments.index("--") + 1 :]) if "--" in arguments else []
+    if rest != trainer_flags:
+        raise ConfigError(f"{rest[0]!r} is not a flag of the launcher. Write the trainer's flags after --.")
+    return [arguments[0], *trainer_flags]
 
 
-def _guarded(main: Callable[[], int | None]) -> int | None:
-    try:
-        return main()
-    except UserError as error:
-        if _TRACEBACK.value:
-            raise
-        _fail(error)
-    except KeyboardInterrupt:
-        print("Interrupted. What was saved before is whole; the same command goes on from there.", file=sys.stderr)
-        return 130
-    except Exception as error:
-        # By name, since not every entry point has to wait for TensorFlow's import.
-        if type(error).__name__ != "ResourceExhaustedError" or _TRACEBACK.value:
-            raise
-        _fail(
-            UserError(
-                "The memory of the device is exhausted. Lower config.train.global_batch_size, config.list_size or "
-                "config.train.steps_per_execution, or config.eval.num_catalogue_users if it was the final evaluation."
-            )
-        )
+def _or_exit(parse: Callable[[Sequence[str]], list[str]]) -> Callable[[Sequence[str]], list[str]]:
+    def parse_or_exit(arguments: Sequence[str]) -> list[str]:
+        try:
+            return parse(arguments)
+        except ConfigError as error:
+            sys.exit(_print_error(error))
+
+    return parse_or_exit
 
 
-def _fail(error: UserError) -> NoReturn:
+def _shows_traceback() -> bool:
+    # launch.vertex parses flags of its own instead of these.
+    return bool(flags.FLAGS.is_parsed() and _TRACEBACK.value)
+
+
+def _print_error(error: UserError) -> int:
     print(f"error: {error}", file=sys.stderr)
-    sys.exit(error.exit_code)
+    return error.exit_code
 
 
-def _command_line_error(error: Exception, arguments: Sequence[str]) -> str:
-    """What absl or ml_collections says, as one sentence, with the way out."""
+def _flag_error(error: Exception, arguments: Sequence[str], defaults_file: str) -> str:
+    """Turns an error of absl or ml_collections into a sentence with the way out."""
     message = str(error.args[0] if error.args else error).strip()
     if isinstance(error, SyntaxError) and error.filename:
         return f"{error.filename} is not a config: line {error.lineno}, {error.msg}."
@@ -101,6 +168,6 @@ def _command_line_error(error: Exception, arguments: Sequence[str]) -> str:
         fields = [argument.lstrip("-").split("=")[0] for argument in arguments if "-config." in argument]
         unknown = next((field for field in fields if any(part in message for part in field.split(".")[1:])), message)
         meant = re.search(r'Did you mean "(\w+)"', message)
-        message = f"{unknown} is not a field" + (f"; did you mean {meant[1]}?" if meant else ".")
-        return f"{message} configs/default.py lists and explains all there are."
+        hint = f"; did you mean {meant[1]}?" if meant else "."
+        return f"{unknown} is not a field{hint} {defaults_file} lists and explains all fields."
     return f"{message.splitlines()[0].rstrip('.')}. --help lists the flags."

@@ -1,7 +1,7 @@
-"""A cluster as data → TF_CONFIG, by which each of its tasks learns who the others are; and back.
+"""Writes and reads TF_CONFIG, which tells each process of a cluster the addresses of all processes.
 
-TF_CONFIG is what TensorFlow reads: tf.distribute.cluster_resolver.TFConfigClusterResolver. On Vertex AI it comes
-with more keys, and CLUSTER_SPEC beside it says the same by worker pool:
+TensorFlow reads it in tf.distribute.cluster_resolver.TFConfigClusterResolver. On Vertex AI it has more keys, and
+CLUSTER_SPEC has the same information by worker pool:
 https://cloud.google.com/vertex-ai/docs/training/distributed-training
 """
 
@@ -12,11 +12,11 @@ from typing import Any
 
 from settings.errors import ConfigError
 
-# The types that train, in the order of the tasks' ranks. The first task of a cluster is its chief.
+# The task types that train, in the order of their ranks. The first task of a cluster is its chief.
 TRAINING_TYPES = ("chief", "worker")
 
-# Vertex AI's worker pools by their place. The third serves parameters or, with an image of Google's, sums
-# gradients on their way between the workers (Reduction Server); neither runs the trainer.
+# The worker pools of Vertex AI. The third one has parameter servers or, with an image of Google, reduction servers,
+# which add up gradients. They do not run the trainer.
 _POOL_TYPES = {"workerpool0": "chief", "workerpool1": "worker", "workerpool2": "ps", "workerpool3": "evaluator"}
 _POOLS = {task_type: pool for pool, task_type in _POOL_TYPES.items()}
 
@@ -37,10 +37,10 @@ class Cluster:
     """The processes that train together.
 
     Attributes:
-      addresses: task type → host:port of each of its tasks, by index.
+      addresses: Task type → the host:port of each of its tasks.
 
     Raises:
-      ConfigError: no process, or more than one chief, or a type that does not train.
+      ConfigError: There is no process, more than one chief, or a type that does not train.
     """
 
     addresses: Mapping[str, Sequence[str]]
@@ -51,30 +51,30 @@ class Cluster:
             if task_type not in TRAINING_TYPES:
                 raise ConfigError(_refusal(task_type))
         if not any(types.values()):
-            raise ConfigError("A cluster needs a chief or a worker, and this one has no process at all.")
+            raise ConfigError("A cluster needs a chief or a worker, but this one has no process.")
         if len(types.get("chief", ())) > 1:
-            raise ConfigError(f"A cluster has one chief, and this one has {len(types['chief'])}.")
-        # Types in one order, without the empty: two descriptions of one cluster are then equal.
+            raise ConfigError(f"A cluster has one chief, but this one has {len(types['chief'])}.")
+        # In a fixed order and without empty types, so that equal clusters compare equal.
         object.__setattr__(self, "addresses", {name: types[name] for name in TRAINING_TYPES if types.get(name)})
 
     @property
     def tasks(self) -> list[Task]:
-        """All processes by rank: the chief, then the workers."""
+        """All processes in the order of their ranks: the chief, then the workers."""
         return [Task(name, index) for name, addresses in self.addresses.items() for index in range(len(addresses))]
 
     @property
     def chief(self) -> Task:
-        """Who writes what a run leaves: the chief, or worker 0 where there is none."""
+        """The process that writes the output of a run: the chief, or worker 0 in a cluster without a chief."""
         return self.tasks[0]
 
 
 def format_tf_config(cluster: Cluster, task: Task) -> str:
-    """The value of TF_CONFIG for one task of the cluster, as JSON."""
+    """Returns TF_CONFIG for a task of the cluster, as JSON."""
     return json.dumps({"cluster": cluster.addresses, "task": {"type": task.type, "index": task.index}})
 
 
 def format_cluster_spec(cluster: Cluster, task: Task) -> str:
-    """The value of CLUSTER_SPEC for one task of the cluster, as JSON, the way Vertex AI writes it."""
+    """Returns CLUSTER_SPEC for a task of the cluster, as JSON, in the format of Vertex AI."""
     return json.dumps(
         {
             "cluster": {_POOLS[name]: addresses for name, addresses in cluster.addresses.items()},
@@ -85,19 +85,22 @@ def format_cluster_spec(cluster: Cluster, task: Task) -> str:
 
 
 def parse_tf_config(text: str) -> tuple[Cluster, Task]:
-    """TF_CONFIG, TensorFlow's own or Vertex AI's → the cluster that trains, and this process's task in it.
+    """Reads TF_CONFIG, with or without the additional keys of Vertex AI.
+
+    Returns:
+      The cluster of the processes that train, and the task of this process.
 
     Raises:
-      ConfigError: it is not what TF_CONFIG is to be, or this process is a parameter server or an evaluator.
+      ConfigError: It has another format, or this process is a parameter server or an evaluator.
     """
     return _parse("TF_CONFIG", text, {})
 
 
 def parse_cluster_spec(text: str) -> tuple[Cluster, Task]:
-    """Vertex AI's CLUSTER_SPEC → the cluster that trains, and this process's task in it.
+    """Reads Vertex AI's CLUSTER_SPEC, and returns the same as `parse_tf_config`.
 
     Raises:
-      ConfigError: as of `parse_tf_config`.
+      ConfigError: The same as `parse_tf_config`.
     """
     return _parse("CLUSTER_SPEC", text, _POOL_TYPES)
 
@@ -115,10 +118,10 @@ def _parse(variable: str, text: str, type_names: Mapping[str, str]) -> tuple[Clu
         ) from error
     if task.type not in TRAINING_TYPES:
         raise ConfigError(f"{variable}: {_refusal(task.type)}")
-    # A Reduction Server stands in the description, but is no process of the trainer's.
+    # The description can have reduction servers, which do not run the trainer.
     cluster = Cluster({name: tasks for name, tasks in addresses.items() if name in TRAINING_TYPES})
     if task not in cluster.tasks:
-        raise ConfigError(f"{variable} says that this process is {task}, and its cluster has no such task: {text}.")
+        raise ConfigError(f"{variable} describes this process as {task}, but its cluster has no such task: {text}.")
     return cluster, task
 
 
@@ -130,6 +133,6 @@ def _strings(values: Any) -> tuple[str, ...]:
 
 def _refusal(task_type: str) -> str:
     return (
-        f"task type {task_type!r} does not train: every process of this trainer is a chief or a worker. Leave out "
-        "parameter servers and evaluators; the chief and the workers evaluate as they train."
+        f"task type {task_type!r} does not train. Each process has to be a chief or a worker. Leave out parameter servers "
+        "and evaluators: the chief and the workers evaluate the model."
     )

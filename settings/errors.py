@@ -1,12 +1,12 @@
-"""What can go wrong that a user can mend: one exception a kind, each with its exit code.
+"""The errors that a user can fix: one exception per kind, each with an exit code.
 
-The codes are those of sysexits.h where it has a fitting one. A message is one paragraph: what is wrong,
-where, with which value, and the way out.
+The exit codes are those of sysexits.h where one fits. A message is one paragraph. It tells what is wrong, where, with
+which value, and how to fix it.
 """
 
 
 class UserError(Exception):
-    """Something the user can mend. Entry points print the message, without a traceback, and exit."""
+    """An error that the user can fix. Commands print the message without a traceback, and exit."""
 
     exit_code = 1
 
@@ -18,7 +18,7 @@ class DataError(UserError):
 
 
 class UnavailableError(UserError):
-    """A service cannot be reached, or failed (EX_UNAVAILABLE)."""
+    """A service cannot be reached, or it failed (EX_UNAVAILABLE)."""
 
     exit_code = 69
 
@@ -30,13 +30,13 @@ class StorageError(UserError):
 
 
 class NoRoomError(UserError):
-    """A quota or the region's capacity is used up; later there may be room (EX_TEMPFAIL)."""
+    """A quota or the capacity of the region is used up. It may work later (EX_TEMPFAIL)."""
 
     exit_code = 75
 
 
 class NotPermittedError(UserError):
-    """The credentials are missing, refused, or not enough (EX_NOPERM)."""
+    """The credentials are missing, refused or insufficient (EX_NOPERM)."""
 
     exit_code = 77
 
@@ -48,13 +48,13 @@ class ConfigError(UserError):
 
 
 class DivergedError(UserError):
-    """Training produced numbers that are not finite."""
+    """Training produced values that are not finite."""
 
 
 class Stopped(UserError):
-    """A signal asked the run to end, and it saved."""
+    """The run saved a checkpoint and ended because of a signal."""
 
     def __init__(self, message: str, *, exit_code: int):
-        """`exit_code` is 128 + the signal's number, as a shell reports it."""
+        """`exit_code` is 128 + the number of the signal, as in a shell."""
         super().__init__(message)
         self.exit_code = exit_code

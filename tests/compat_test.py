@@ -1,6 +1,13 @@
+"""Random numbers that depend on the seed, the step and the row; and an import that shows why it failed."""
+
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
+from tests.conftest import REPOSITORY
 from trainer.compat import stateless_random, tf, tfr
 
 LABELS = tf.constant([[1.0, 1.0, 1.0, 1.0, 0.0, 1.0, 2.0, 1.0, 1.0, 1.0]])
@@ -22,7 +29,7 @@ def test_random_losses_are_a_function_of_seed_and_step(key, jit_compile):
     def build():
         @tf.function(jit_compile=jit_compile)
         def evaluate(seed, step):
-            with stateless_random(seed, step):
+            with stateless_random(seed, step, tf.range(1), 1):
                 return loss(LABELS, SCORES)
 
         return lambda seed, step: float(evaluate(tf.constant(seed), tf.constant(step, tf.int64)))
@@ -34,8 +41,22 @@ def test_random_losses_are_a_function_of_seed_and_step(key, jit_compile):
     assert {at: resumed(*at) for at in reversed(values)} == values
 
 
+def test_each_row_of_the_global_batch_has_its_own_numbers():
+    """A replica draws for its rows what one device draws for them, with several samples per row too."""
+
+    def draw(rows, samples):
+        with stateless_random(5, 9, rows, 6):
+            return tf.random.uniform([len(rows) * samples, 3]).numpy()
+
+    for samples in (1, 4):
+        whole = draw(tf.range(6), samples)
+        assert len(np.unique(whole)) == whole.size
+        parts = [draw(tf.constant(rows), samples) for rows in ([0, 1], [2, 3], [4, 5])]
+        np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
 def test_two_draws_of_a_step_differ_and_are_uniform():
-    with stateless_random(0, 0):
+    with stateless_random(0, 0, tf.range(10_000), 10_000):
         first, second = tf.random.uniform([10_000]), tf.random.uniform([10_000], minval=2, maxval=4)
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.05
     np.testing.assert_allclose(np.quantile(first, [0.0, 0.25, 0.5, 1.0]), [0, 0.25, 0.5, 1], atol=0.03)
@@ -47,17 +68,33 @@ def test_ties_in_metrics_are_broken_the_same_way():
     metrics = []
     for _ in range(5):
         metric = tfr.keras.metrics.NDCGMetric()
-        with stateless_random(0, 0):
+        with stateless_random(0, 0, tf.range(1), 1):
             metrics.append(float(metric(LABELS, scores)))
     assert len(set(metrics)) == 1
 
 
 def test_the_stateful_function_is_restored_even_after_an_error():
     stateful = tf.random.uniform
-    with pytest.raises(RuntimeError), stateless_random(0, 0):
+    with pytest.raises(RuntimeError), stateless_random(0, 0, tf.range(1), 1):
         assert tf.random.uniform is not stateful
         raise RuntimeError
     assert tf.random.uniform is stateful
-    with stateless_random(0, 0), stateless_random(0, 1):
+    with stateless_random(0, 0, tf.range(1), 1), stateless_random(0, 1, tf.range(1), 1):
         pass
     assert tf.random.uniform is stateful
+
+
+@pytest.mark.parametrize("ending", ["os.abort()", "raise RuntimeError('no driver')"])
+def test_what_native_code_prints_is_shown_if_the_import_fails(tmp_path, ending):
+    """An abort leaves Python no chance to print what was held back."""
+    package = tmp_path / "tensorflow"
+    package.mkdir()
+    (package / "__init__.py").write_text(f"import os\nos.write(2, b'the driver is too old\\n')\n{ending}\n")
+    failed = subprocess.run(
+        [sys.executable, "-c", "import trainer.compat"],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        check=False,
+    )
+    assert failed.returncode != 0 and b"the driver is too old" in failed.stderr

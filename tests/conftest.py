@@ -1,4 +1,4 @@
-"""What tests share: four CPU devices, tiny ratings with a planted order, and a config for them."""
+"""What tests share: four CPU devices, tiny ratings with a planted order, a config for them, and a training run."""
 
 import functools
 import pathlib
@@ -7,9 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pytest
+from ml_collections import ConfigDict
 
 from configs import default
+from settings.trainer_config import load_trainer_config
 from trainer.compat import tf
+from trainer.serving.export import verify_in_this_process
+from trainer.training.run import train_and_evaluate
 
 # Before TensorFlow is first used, so that one process can try strategies of 1, 2 and 4 replicas.
 tf.config.set_logical_device_configuration(
@@ -72,3 +76,17 @@ def tiny_config(ratings_csv):
     config.eval.metrics = ("ndcg@5", "mrr")
     config.eval.best_metric = "ndcg@5"
     return config
+
+
+def train(config: ConfigDict, workdir: pathlib.Path | str, strategy_name: str = "default") -> int:
+    """Runs the trainer in this process, which also checks the exported model.
+
+    Returns:
+      The exit code.
+    """
+    return train_and_evaluate(
+        load_trainer_config(config),
+        strategy_name=strategy_name,
+        workdir=str(workdir),
+        verify_export=verify_in_this_process,
+    )

@@ -151,7 +151,9 @@ def start(monkeypatch):
         monkeypatch.setattr(
             training_run,
             "train_and_evaluate",
-            lambda *_, strategy_name, **__: strategy_lib.build_strategy(strategy_name),
+            lambda *_, strategy_name, require_gpu, **__: strategy_lib.build_strategy(
+                strategy_name, require_gpu=require_gpu
+            ),
         )
         monkeypatch.setattr(cli, "load_config", default.get_config)
         flags = {"_STRATEGY": strategy_name, "_WORKDIR": "never_made", "_TPU": "local"}

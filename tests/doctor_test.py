@@ -7,11 +7,13 @@ import sys
 import pytest
 
 from settings.errors import ConfigError, StorageError
+from settings.trainer_config import load_trainer_config
 from tests.conftest import REPOSITORY
 from trainer import doctor, schema, storage
 from trainer.compat import tf
 from trainer.doctor import memory
 from trainer.evaluation import metrics
+from trainer.evaluation.catalogue import CHUNK_BYTES
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.training import losses, optimizers, steps
 
@@ -21,6 +23,7 @@ BATCH = {
     schema.ITEMS: tf.ones([BATCH_SIZE, LIST_SIZE], tf.int32),
     schema.LABELS: tf.ones([BATCH_SIZE, LIST_SIZE]),
     schema.WEIGHTS: tf.ones([BATCH_SIZE]),
+    schema.ROWS: tf.range(BATCH_SIZE),
     schema.NUM_LISTS: tf.constant(2.0),
 }
 
@@ -49,8 +52,8 @@ def train_call(model_class):
     schedule = optimizers.build_schedule("constant", learning_rate=0.1, total_steps=9, warmup_steps=0)
     optimizer = optimizers.build_optimizer("sgd", schedule)
     optimizer.build(model.trainable_variables)
-    strategy, loss_fn = tf.distribute.get_strategy(), losses.build_loss("softmax_loss")
-    call = steps.build_train_call(strategy, model, optimizer, loss_fn, [], steps_per_execution=STEPS_PER_CALL)
+    strategy, loss_fn = tf.distribute.get_strategy(), losses.build_loss("softmax_loss", global_batch_size=BATCH_SIZE)
+    call = steps.build_train_call(strategy, model, optimizer, loss_fn, [])
     superbatch = {name: tf.stack([feature] * STEPS_PER_CALL) for name, feature in BATCH.items()}
     return "training", call, (superbatch, tf.constant(0, tf.int64), tf.constant(1))
 
@@ -92,7 +95,7 @@ def test_a_run_that_works_passes(tiny_config, tmp_path):
         True,
     )
     says = {finding.check: finding.says for finding in findings}
-    assert says["batch size"] == "2 lists a step for each of 4 replicas." and "40 users, 30 items" in says["data"]
+    assert says["batch size"] == "2 lists per step for each of 4 replicas." and "40 users, 30 items" in says["data"]
     assert not workdir.exists()
 
 
@@ -109,7 +112,18 @@ def test_what_needs_a_failed_check_is_not_checked(tiny_config, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("seed", -1), ("eval.metrics", ("nope", "ndcg@10")), ("loss.key", "nope_loss")]
+    ("field", "value"),
+    [
+        ("seed", -1),
+        ("eval.metrics", ("nope", "ndcg@10")),
+        ("loss.key", "nope_loss"),
+        ("optimizer.name", "nope"),
+        ("optimizer.momentum", 0.5),
+        ("optimizer.schedule", "nope"),
+        ("optimizer.warmup_steps", 1),
+        ("split.method", "nope"),
+        ("split.test_fraction", 1.5),
+    ],
 )
 def test_a_field_that_cannot_be_used_is_named(tiny_config, field, value):
     with tiny_config.unlocked():
@@ -177,10 +191,11 @@ def test_only_a_tpu_has_to_compile_the_metrics(tiny_config, monkeypatch):
     def spelling(labels, scores, weights, *, items):
         return tf.strings.to_number(tf.strings.as_string(scores[:, 0])), weights
 
-    dataset = doctor.load_dataset(**doctor.config_lib.dataset_arguments(tiny_config))
+    config = load_trainer_config(tiny_config)
+    dataset = doctor.load_dataset(**doctor.config_lib.dataset_arguments(config))
     monkeypatch.setattr(metrics, "build_metrics", lambda *_, **__: [spelling])
-    learner = doctor._build_learner(tiny_config, dataset)
-    parts = (tiny_config, learner, doctor._build_batches(tiny_config, dataset, 1))
+    learner = doctor._build_learner(config, dataset)
+    parts = (config, learner, doctor._build_batches(config, dataset, 1))
     doctor.check_compilation([doctor.trace_step(*call) for call in doctor._build_calls(*parts, whole=False)])
     training, evaluation = (doctor.trace_step(*call) for call in doctor._build_calls(*parts, whole=True))
     assert "training" in refusal(doctor.check_compilation, [training])
@@ -196,7 +211,7 @@ def estimate(**changes):
         "list_size": 100,
         "steps_per_execution": 1,
         "loss_key": "softmax_loss",
-        "catalogue_size": 0,
+        "num_items": 0,
     }
     return memory.estimate_memory(**(sizes | changes))
 
@@ -217,9 +232,11 @@ def test_the_estimate_counts_what_a_step_keeps():
 
 
 def test_ranking_the_catalogue_may_need_more_than_training():
-    needed = estimate(catalogue_size=60_000)
-    assert needed == {"weights": 1000, "optimizer slots": 2000, "catalogue": 2 * 4 * 10 * 60_000 * 8}
-    assert "catalogue" not in estimate(catalogue_size=10)
+    """The vectors of all candidates, and the chunks of scores, whose size does not depend on the catalogue."""
+    needed = estimate(num_items=60_000)
+    assert needed == {"weights": 1000, "optimizer slots": 2000, "catalogue": 4 * 60_000 * 8 + 6 * CHUNK_BYTES}
+    assert estimate(num_items=120_000)["catalogue"] - needed["catalogue"] == 4 * 60_000 * 8
+    assert "catalogue" not in estimate(num_items=0)
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,9 @@ import sys
 
 import pytest
 
-from settings import cli
-from settings.errors import ConfigError, DataError, DivergedError, StorageError, UserError
-from tests.conftest import REPOSITORY, mirrored_strategy
+from settings.errors import ConfigError, DataError, DivergedError, StorageError
+from tests.conftest import REPOSITORY, mirrored_strategy, train
 from trainer import strategy as strategy_lib
-from trainer.compat import tf
-from trainer.training import run as training_run
 
 WORKDIR = "--workdir=never_made"
 
@@ -67,14 +64,10 @@ def test_a_mistake_on_the_command_line_is_one_paragraph(answers, flags):
     assert len(output.splitlines()) == 1 and "Traceback" not in output
 
 
-def run(config, workdir, strategy_name="default"):
-    return training_run.train_and_evaluate(config, strategy_name=strategy_name, workdir=str(workdir))
-
-
 def rejects(error_class, says, config, workdir, **options):
     """Asserts that a run of the config is refused for the reason, and that the workdir is not made."""
     with pytest.raises(error_class) as caught:
-        run(config, workdir, **options)
+        train(config, workdir, **options)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not workdir.exists()
@@ -138,7 +131,7 @@ def test_a_workdir_that_is_a_file_is_refused(tiny_config, tmp_path):
     workdir = tmp_path / "workdir"
     workdir.write_text("precious")
     with pytest.raises(StorageError, match="workdir"):
-        run(tiny_config, workdir)
+        train(tiny_config, workdir)
     assert workdir.read_text() == "precious"
 
 
@@ -146,33 +139,8 @@ def test_a_diverged_run_is_neither_saved_nor_exported(tiny_config, tmp_path):
     tiny_config.optimizer.name = "sgd"
     tiny_config.optimizer.learning_rate = 1e20
     with pytest.raises(DivergedError, match="learning_rate"):
-        run(tiny_config, tmp_path)
+        train(tiny_config, tmp_path)
     assert not list(tmp_path.glob("checkpoints/*")) and not (tmp_path / "model").exists()
-
-
-def test_errors_become_a_paragraph_and_their_exit_code(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_TRACEBACK", type("Flag", (), {"value": False}))
-
-    def fails():
-        raise StorageError("The disk is full.")
-
-    with pytest.raises(SystemExit) as exited:
-        cli._guarded(fails)
-    assert exited.value.code == 74
-    assert capsys.readouterr().err == "error: The disk is full.\n"
-    assert UserError.exit_code == 1 and DataError.exit_code == 65 and ConfigError.exit_code == 78
-
-
-def test_exhausted_memory_is_a_paragraph_too(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "_TRACEBACK", type("Flag", (), {"value": False}))
-
-    def fails():
-        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-
-    with pytest.raises(SystemExit) as exited:
-        cli._guarded(fails)
-    assert exited.value.code == 1
-    assert "Lower config.train.global_batch_size" in capsys.readouterr().err
 
 
 def test_under_vertex_the_workdir_is_the_base_of_the_model_folder(monkeypatch):

@@ -1,22 +1,26 @@
+import contextlib
 import os
+import resource
 import subprocess
+import sys
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from settings.errors import StorageError
+from tests.conftest import REPOSITORY
 from trainer import storage
 from trainer.compat import tf
 
 TABLE = pa.table({"index": pa.array([3, 1, 2], pa.int32()), "title": ["a", "ü", None]})
 
 
-@pytest.fixture(params=["local", "ram"])
+@pytest.fixture(params=["local", "remote"])
 def folder(request, tmp_path):
-    """A folder on this machine, and one on a file system that, like gs://, only TensorFlow can open."""
+    """A local folder, or one in a file system that, like gs://, only TensorFlow can open."""
     path = str(tmp_path) if request.param == "local" else f"ram://{tmp_path.name}"
-    tf.io.gfile.makedirs(path)
+    storage.make_folder(path)
     return path
 
 
@@ -27,20 +31,28 @@ def small_disk(tmp_path):
     path.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", path], capture_output=True)
     if mounted.returncode:
-        pytest.skip("mounting a small disk takes root")
+        pytest.skip("only root can mount a small disk")
     yield str(path)
     subprocess.run(["umount", path], check=True)
 
 
-def fill_up(monkeypatch):
-    """Lets every write of TensorFlow's files come half way, then find the disk full."""
+@contextlib.contextmanager
+def full_disk(monkeypatch):
+    """Makes every write stop half way with an error: the kernel's for local files, TensorFlow's for remote files."""
     write = tf.io.gfile.GFile.write
 
     def write_half(self, content):
         write(self, content[: len(content) // 2])
-        raise tf.errors.ResourceExhaustedError(None, None, f"{self.name}; No space left on device")
+        raise tf.errors.ResourceExhaustedError(None, None, f"{self.name}; File too large")
 
-    monkeypatch.setattr(tf.io.gfile.GFile, "write", write_half)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.io.gfile.GFile, "write", write_half)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2, before[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_bytes_replace_what_was_there(folder):
@@ -48,10 +60,10 @@ def test_bytes_replace_what_was_there(folder):
     storage.write_bytes(path, b"the old content, which is longer")
     storage.write_bytes(path, b"new\0\n")
     assert storage.read_bytes(path) == b"new\0\n"
-    assert tf.io.gfile.listdir(folder) == ["file"]
+    assert storage.list_folder(folder) == ["file"]
 
 
-def test_nothing_is_seen_of_a_file_before_it_is_whole(folder):
+def test_readers_see_the_old_content_until_the_new_is_whole(folder):
     path = storage.join(folder, "file")
     storage.write_bytes(path, b"old")
     with storage.open_for_writing(path) as file:
@@ -63,14 +75,14 @@ def test_nothing_is_seen_of_a_file_before_it_is_whole(folder):
 
 
 @pytest.mark.parametrize("error", [KeyError("planted"), KeyboardInterrupt()], ids=["error", "interrupt"])
-def test_an_error_half_way_leaves_the_old_content(folder, error):
+def test_an_error_while_writing_leaves_the_old_content(folder, error):
     path = storage.join(folder, "file")
     storage.write_bytes(path, b"old")
     with pytest.raises(type(error)), storage.open_for_writing(path) as file:
         file.write(b"half of the ")
         raise error
     assert storage.read_bytes(path) == b"old"
-    assert tf.io.gfile.listdir(folder) == ["file"]
+    assert storage.list_folder(folder) == ["file"]
 
 
 @pytest.mark.parametrize(
@@ -79,15 +91,16 @@ def test_an_error_half_way_leaves_the_old_content(folder, error):
 def test_a_disk_that_fills_up_leaves_the_old_content(folder, write, monkeypatch):
     path = storage.join(folder, "file")
     storage.write_bytes(path, b"old")
-    fill_up(monkeypatch)
-    with pytest.raises(StorageError, match=r"file cannot be written: .*No space left on device. Make room"):
+    with (
+        full_disk(monkeypatch),
+        pytest.raises(StorageError, match=r"file cannot be written: .*File too large\. Make room"),
+    ):
         write(path)
-    monkeypatch.undo()
     assert storage.read_bytes(path) == b"old"
-    assert tf.io.gfile.listdir(folder) == ["file"]
+    assert storage.list_folder(folder) == ["file"]
 
 
-def test_a_disk_that_is_full(small_disk):
+def test_a_full_disk_is_reported(small_disk):
     path = storage.join(small_disk, "file")
     storage.write_bytes(path, b"o" * 600_000)
     with pytest.raises(StorageError, match=r"file cannot be written: .*No space left on device. Make room"):
@@ -96,7 +109,7 @@ def test_a_disk_that_is_full(small_disk):
     assert os.listdir(small_disk) == ["file"]
 
 
-def test_a_disk_that_fails_is_named(tmp_path, monkeypatch):
+def test_a_disk_error_is_reported(tmp_path, monkeypatch):
     def sync(path):
         raise OSError(5, "Input/output error")
 
@@ -106,26 +119,60 @@ def test_a_disk_that_fails_is_named(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == []
 
 
-def test_a_folder_that_is_missing_is_named(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(StorageError, match="missing/file cannot be written"):
         storage.write_bytes(str(tmp_path / "missing" / "file"), b"")
 
 
-def test_what_is_written_reaches_the_disk_before_it_takes_the_name(tmp_path, monkeypatch):
+def test_content_is_synced_before_it_replaces_the_file_and_the_folder_after(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
     events = []
-    rename = tf.io.gfile.rename
-
-    def note_rename(source, target, overwrite=False):
-        events.append("rename")
-        rename(source, target, overwrite)
-
-    monkeypatch.setattr(storage, "sync", lambda path: events.append(os.path.basename(path)))
-    monkeypatch.setattr(tf.io.gfile, "rename", note_rename)
-    storage.write_bytes(str(tmp_path / "file"), b"content")
-    assert events == [f"file.{os.getpid()}.tmp", "rename", tmp_path.name]
+    monkeypatch.setattr(storage, "sync", lambda synced: events.append((os.path.basename(synced), path.read_bytes())))
+    storage.write_bytes(str(path), b"new")
+    assert events == [(f"file.{os.getpid()}.tmp", b"old"), (tmp_path.name, b"new")]
 
 
-def test_tables_come_back_as_they_were(folder):
+def test_folders_are_listed_and_told_from_files(folder):
+    storage.make_folder(storage.join(folder, "b", "c"))
+    storage.make_folder(storage.join(folder, "b"))
+    storage.write_bytes(storage.join(folder, "a"), b"")
+    assert storage.list_folder(folder) == ["a", "b"]
+    paths = [storage.join(folder, *names) for names in (["a"], ["b"], ["b", "c"], ["d"])]
+    assert [storage.exists(path) for path in paths] == [True, True, True, False]
+    assert [storage.is_folder(path) for path in paths] == [False, True, True, False]
+
+
+def test_a_file_can_be_read_at_any_position(folder):
+    path = storage.join(folder, "file")
+    storage.write_bytes(path, bytes(range(100)))
+    with storage.open_for_reading(path) as file:
+        assert file.seek(-10, os.SEEK_END) == 90
+        assert file.read() == bytes(range(90, 100))
+        file.seek(5)
+        assert (file.read(3), file.tell()) == (bytes([5, 6, 7]), 8)
+        file.seek(2, os.SEEK_CUR)
+        assert file.read(1) == bytes([10])
+        with pytest.raises((OSError, ValueError)):
+            file.seek(-101, os.SEEK_END)
+
+
+def test_local_files_do_not_need_tensorflow(tmp_path):
+    code = f"""
+import sys
+import pyarrow as pa
+from trainer import storage
+storage.make_folder({str(tmp_path / "a")!r})
+path = {str(tmp_path / "a" / "table.parquet")!r}
+table = pa.table({{"x": [1, 2]}})
+storage.write_table(table, path)
+assert storage.read_table(path, table.schema).equals(table)
+sys.exit("tensorflow" in sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
+
+
+def test_a_table_is_read_as_it_was_written(folder):
     path = storage.join(folder, "table.parquet")
     storage.write_table(TABLE, path)
     assert storage.read_table(path, TABLE.schema).equals(TABLE)
@@ -134,7 +181,7 @@ def test_tables_come_back_as_they_were(folder):
 @pytest.mark.parametrize(
     "content", [b"", b"not a table", lambda whole: whole[:-1], lambda whole: whole[: len(whole) // 2]]
 )
-def test_a_broken_table_is_named(folder, content):
+def test_a_damaged_table_is_reported(folder, content):
     path = storage.join(folder, "table.parquet")
     storage.write_table(TABLE, path)
     storage.write_bytes(path, content(storage.read_bytes(path)) if callable(content) else content)
@@ -142,9 +189,9 @@ def test_a_broken_table_is_named(folder, content):
         storage.read_table(path, TABLE.schema)
 
 
-def test_a_table_with_a_flipped_bit_in_its_values_is_named(folder):
+def test_a_flipped_bit_in_the_values_of_a_table_is_reported(folder):
     path = storage.join(folder, "table.parquet")
-    # Values that compress to themselves, so that a flipped bit gives other values and no error but the checksum's.
+    # Random values do not compress, so a flipped bit changes a value and only the checksum can notice it.
     values = pa.table({"index": np.random.default_rng(0).integers(0, 2**62, 1000)})
     storage.write_table(values, path)
     content = bytearray(storage.read_bytes(path))
@@ -154,21 +201,21 @@ def test_a_table_with_a_flipped_bit_in_its_values_is_named(folder):
         storage.read_table(path, values.schema)
 
 
-def test_a_foreign_table_is_named_with_its_columns(folder):
+def test_a_table_with_other_columns_is_reported_with_its_columns(folder):
     path = storage.join(folder, "table.parquet")
     storage.write_table(pa.table({"price": [1.0], "shop": ["x"]}), path)
     with pytest.raises(StorageError, match=r"table.parquet cannot be read: its columns are price, shop\."):
         storage.read_table(path, TABLE.schema)
 
 
-def test_a_table_of_other_types_is_foreign_too(folder):
+def test_a_table_with_other_types_is_refused(folder):
     path = storage.join(folder, "table.parquet")
     storage.write_table(TABLE.set_column(0, "index", pa.array([3, 1, 2], pa.int64())), path)
     with pytest.raises(StorageError):
         storage.read_table(path, TABLE.schema)
 
 
-def test_a_missing_table_is_named(folder):
+def test_a_missing_table_is_reported(folder):
     with pytest.raises(StorageError, match=r"table.parquet cannot be read"):
         storage.read_table(storage.join(folder, "table.parquet"), TABLE.schema)
 

@@ -9,15 +9,18 @@ import sys
 import types
 import urllib.error
 
+import numpy as np
 import pytest
 from tensorflow.python.distribute.cluster_resolver.tpu import tpu_cluster_resolver
 
 from settings.errors import ConfigError
-from tests.conftest import mirrored_strategy
+from tests.conftest import mirrored_strategy, train
+from trainer import schema
 from trainer import strategy as strategy_lib
 from trainer.compat import tf
-from trainer.serving import export
-from trainer.training import run as training_run
+from trainer.evaluation.metrics import build_metrics
+from trainer.modeling.two_tower import TwoTowerModel
+from trainer.training import losses, optimizers, steps
 
 TF_VERSION = ".".join(tf.__version__.split(".")[:2])
 NODE_OF_VERTEX = {"tpu_node_name": "pod", "zone": "europe-west4-a", "project": "mine"}
@@ -110,35 +113,60 @@ def refusal(address):
     return str(caught.value)
 
 
-def test_a_whole_run_on_a_tpu_is_that_of_one_device(tiny_config, tmp_path, monkeypatch, tpu):
-    monkeypatch.setattr(export, "_verify", lambda *_: None)
+def test_a_whole_run_on_a_tpu_is_that_of_one_device(tiny_config, tmp_path, tpu):
     tiny_config.train.num_epochs = 1
     tiny_config.eval.metrics = ("ndcg@5",)
     tiny_config.eval.num_catalogue_users = 0
 
     def run(strategy_name):
         workdir = tmp_path / strategy_name
-        assert training_run.train_and_evaluate(tiny_config, strategy_name=strategy_name, workdir=str(workdir)) == 0
+        assert train(tiny_config, workdir, strategy_name) == 0
         assert (workdir / "model" / "saved_model.pb").exists()
         return json.loads((workdir / "result.json").read_text())
 
     alone = run("default")
-    compiled = []
-    function = tf.function
-
-    def noting(func=None, jit_compile=None, **options):
-        compiled.append(jit_compile)
-        return function(func, jit_compile=jit_compile, **options)
-
-    monkeypatch.setattr(tf, "function", noting)
     together = run("tpu")
     assert tpu == [("start", ""), ("strategy", "")]
     assert together["speed"]["strategy"] == "tpu" and together["speed"]["num_replicas"] == 4
     for who in ("model", "random"):
         expected = pytest.approx(alone["protocols"]["rated"][who]["ndcg@5"], rel=1e-3)
         assert together["protocols"]["rated"][who]["ndcg@5"] == expected, who
-    # A TPU compiles all that `strategy.run` runs: what was compiled apart could not stand in it.
-    assert compiled and not any(compiled)
+
+
+def test_a_tpu_compiles_what_strategy_run_runs(tpu):
+    assert strategy_lib.compilation(strategy_lib.build_strategy("tpu")) is strategy_lib.Compilation.RUN
+
+
+def test_what_a_tpu_compiles_compiles_as_one_function():
+    """A step and its metrics, compiled whole by XLA here, give the numbers of the step that is not compiled."""
+    batch = {
+        schema.QUERY: tf.constant([[1, 2]]),
+        schema.ITEMS: tf.constant([[[1, 2, 3], [4, 3, 0]]]),
+        schema.LABELS: tf.constant([[[5.0, 1.0, 3.0], [2.0, 4.0, -1.0]]]),
+        schema.WEIGHTS: tf.ones([1, 2]),
+        schema.ROWS: tf.constant([[0, 1]]),
+        schema.NUM_LISTS: tf.constant([2.0]),
+    }
+
+    def take(*, compiled):
+        model = TwoTowerModel(num_queries=3, num_items=5, embedding_size=4, seed=1)
+        optimizer = optimizers.build_optimizer(
+            "adagrad", optimizers.build_schedule("constant", learning_rate=0.3, total_steps=9, warmup_steps=0)
+        )
+        optimizer.build(model.trainable_variables)
+        loss_fn = losses.build_loss("softmax_loss", global_batch_size=2)
+        step = steps.TrainStep(model, optimizer, loss_fn, jit_compile=False)
+        metrics = build_metrics(["ndcg"], relevance_threshold=4.0)
+
+        def run() -> tf.Tensor:
+            accumulators = step(batch, tf.constant(0), tf.constant(0, tf.int64), steps.empty_accumulators(batch))
+            return steps.sum_metrics(metrics, batch, accumulators, tf.constant(1))
+
+        sums = tf.function(run, jit_compile=True)() if compiled else run()
+        return [sums.numpy(), *model.get_weights()]
+
+    for actual, expected in zip(take(compiled=True), take(compiled=False), strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_an_address_is_connected_to_as_given(tpu):

@@ -12,8 +12,8 @@ The versions after 0.5.3 cap TensorFlow below 2.16, so they are no way out.
 
 import contextlib
 import os
+import subprocess
 import sys
-import tempfile
 import types
 from collections.abc import Iterator
 
@@ -23,26 +23,38 @@ os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
+_DROP = b"\0drop\0"
+_KEEPER = f"""
+import sys
+text = sys.stdin.buffer.read()
+if not text.endswith({_DROP!r}):
+    sys.stdout.buffer.write(text)
+"""
+
+
 @contextlib.contextmanager
 def _held_stderr() -> Iterator[None]:
-    """Holds back what C++ prints to stderr meanwhile; prints it after all where the body fails.
+    """Holds back what C++ code prints to stderr, and prints it if the body fails or the process dies.
 
-    While it loads, TensorFlow 2.21 reports which instruction sets and drivers it found, whatever
-    TF_CPP_MIN_LOG_LEVEL says.
+    While it loads, TensorFlow 2.21 reports the instruction sets and drivers that it found, whatever
+    TF_CPP_MIN_LOG_LEVEL is set to. A small process keeps that text. When the import succeeds it is told to drop the
+    text. When Python raises, or when a native library aborts or crashes, the pipe closes and it prints the text.
     """
-    with tempfile.TemporaryFile() as held:
-        sys.stderr.flush()
-        stderr = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(stderr, held.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    keeper = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", _KEEPER], stdin=subprocess.PIPE, stdout=stderr, start_new_session=True
+    )
+    assert keeper.stdin is not None
+    os.dup2(keeper.stdin.fileno(), 2)
+    try:
+        yield
+        os.write(2, _DROP)
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        keeper.stdin.close()
+        keeper.wait()
 
 
 with _held_stderr():
@@ -84,21 +96,35 @@ keras = tf.keras
 
 
 @contextlib.contextmanager
-def stateless_random(seed: tf.Tensor | int, step: tf.Tensor | int) -> Iterator[None]:
-    """Makes the random numbers of TensorFlow Ranking a pure function of (seed, step).
+def stateless_random(seed: tf.Tensor | int, step: tf.Tensor | int, rows: tf.Tensor, num_rows: int) -> Iterator[None]:
+    """Makes the random numbers of TensorFlow Ranking a function of (seed, step, global row).
 
-    Its Gumbel and ListMLE losses, and the breaking of ties in its metrics, call `tf.random.uniform`, whose
-    state no checkpoint holds. While this context is open (that is: while a step is traced), these calls
-    are answered by `tf.random.stateless_uniform`, so that a resumed run draws what the uninterrupted one
-    would have drawn.
+    Its Gumbel and ListMLE losses call `tf.random.uniform`. The state of that generator is in no checkpoint, and each
+    replica has its own. While this context is open, that is, while a step is traced, `tf.random.stateless_uniform`
+    answers these calls. It draws the numbers of the whole global batch, and each replica takes those of its rows.
+    So a resumed run draws what the uninterrupted run draws, on any number of replicas.
+
+    Args:
+      seed: of the run.
+      step: of the run.
+      rows: int32 [batch_size], the row of each list in the global batch.
+      num_rows: the global batch size.
     """
     num_calls = 0
 
-    def uniform(shape, minval=0, maxval=None, dtype=tf.float32, seed=None, name=None):  # type: ignore[no-untyped-def]
+    def uniform(  # type: ignore[no-untyped-def]
+        shape, minval=0, maxval=None, dtype=tf.float32, seed=None, name=None
+    ):
         nonlocal num_calls
         num_calls += 1
         call_seed = tf.random.experimental.stateless_fold_in(base_seed, num_calls)
-        return tf.random.stateless_uniform(shape, call_seed, minval, maxval, dtype, name)
+        shape = tf.convert_to_tensor(shape, tf.int32)
+        # TensorFlow Ranking puts the samples of one list next to each other: the first axis is rows, or rows × samples.
+        samples = shape[:1] // rows.shape[0]
+        of_batch = tf.random.stateless_uniform(
+            tf.concat([[num_rows], samples, shape[1:]], 0), call_seed, minval, maxval, dtype
+        )
+        return tf.reshape(tf.gather(of_batch, rows), shape, name=name)
 
     base_seed = tf.stack([tf.cast(seed, tf.int32), tf.cast(step, tf.int32)])
     stateful = tf.random.uniform

@@ -1,4 +1,4 @@
-"""Evaluates the exported model of a run again, on the split that was held out.
+"""Evaluate the exported model of a run again, on the held-out split.
 
 python -m trainer.evaluate --workdir=runs/mine
 """
@@ -7,30 +7,33 @@ from absl import flags
 
 from settings import cli
 from settings.errors import ConfigError
-from trainer import config as config_lib
-from trainer import schema
-from trainer.compat import tf
-from trainer.data.dataset import load_dataset
-from trainer.evaluation.metrics import build_metrics
-from trainer.evaluation.protocols import evaluate_protocols, print_protocols
-from trainer.workdir import Workdir
 
 
 def main() -> int:
-    """Evaluates the exported model of a run on the split that was held out, and prints the tables."""
+    """Prints the metrics of the exported model and of the baselines. Returns the exit code."""
+    # Imported here, because TensorFlow takes seconds to import and wrong flags should not wait for it.
+    from trainer import config as config_lib
+    from trainer.compat import tf
+    from trainer.data.dataset import load_dataset
+    from trainer.data.vocabulary import load_vocabulary
+    from trainer.evaluation.exported import ExportedModel
+    from trainer.evaluation.metrics import build_metrics
+    from trainer.evaluation.protocols import evaluate_protocols, print_protocols
+    from trainer.serving.export import load_export
+    from trainer.workdir import Workdir
+
     workdir = Workdir(flags.FLAGS.workdir)
     config = workdir.load_config()
-    if not tf.io.gfile.exists(f"{workdir.model}/saved_model.pb"):
-        raise ConfigError(f"--workdir={workdir.path} holds no finished run: there is no model in {workdir.model}.")
+    model = ExportedModel(load_export(workdir.model, load_vocabulary(workdir.vocabulary)))
     dataset = load_dataset(**config_lib.dataset_arguments(config))
     workdir.check_data(dataset.description)
     split = dataset.held_out_split
     if split is None:
         raise ConfigError(
-            f"--workdir={workdir.path} held no ratings out (config.split.method={config.split.method!r}), so "
-            "there is nothing to evaluate on that training has not seen."
+            f"--workdir={workdir.path} cannot be evaluated: its run held out no ratings "
+            f"(config.split.method={config.split.method!r}). Train a run with another config.split.method, for example "
+            "random."
         )
-    model = tf.saved_model.load(workdir.model)
     metrics = build_metrics(
         config.eval.metrics,
         relevance_threshold=config.eval.relevance_threshold,
@@ -38,7 +41,7 @@ def main() -> int:
     )
     protocols = evaluate_protocols(
         tf.distribute.get_strategy(),
-        lambda features: model.score_indices(features[schema.QUERY], features[schema.ITEMS]),
+        model,
         dataset,
         split,
         metrics,
@@ -49,5 +52,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", None, "Folder, local or gs://, of a finished run.", required=True)
+    flags.DEFINE_string("workdir", None, "Folder of a finished run, local or gs://.", required=True)
     cli.run(main)

@@ -1,4 +1,4 @@
-"""Trains a ranking model and leaves it, its figures and its logs in --workdir.
+"""Trains a ranking model and writes the model, its metrics and its logs to --workdir.
 
 python -m trainer.main --strategy=mirrored --workdir=runs/mine --config=configs/default.py
 """
@@ -11,38 +11,34 @@ from ml_collections import config_flags
 
 from settings import cli
 from settings.errors import ConfigError
+from settings.trainer_config import STRATEGIES, load_trainer_config
 
 _DEFAULT_CONFIG = pathlib.Path(__file__).resolve().parent.parent / "configs" / "default.py"
 
 _STRATEGY = flags.DEFINE_enum(
     "strategy",
     "default",
-    ["default", "mirrored", "multi_worker_mirrored", "tpu"],
-    "Where it trains: one device; all GPUs of this machine (or its CPU); the machines of TF_CONFIG; a TPU.",
+    STRATEGIES,
+    "The devices to train on: one device; all GPUs of this machine (or its CPU); the machines of TF_CONFIG; a TPU.",
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Folder, local or gs://, for what the run leaves. The same command again goes on in it."
+    "workdir", None, "Output folder, local or gs://. The same command resumes a run that was interrupted."
 )
-_TPU = flags.DEFINE_string("tpu", "local", "With --strategy=tpu: the TPU's name, or local, or grpc://HOST:8470.")
+_TPU = flags.DEFINE_string("tpu", "local", "For --strategy=tpu: the TPU's name, local, or grpc://HOST:8470.")
 _NUM_CPU_DEVICES = flags.DEFINE_integer(
-    "num_cpu_devices", 1, "Split the CPU into this many devices, to try --strategy=mirrored without GPUs.", 1
+    "num_cpu_devices", 1, "Split the CPU into several devices, to try --strategy=mirrored without GPUs.", 1
 )
-_ALLOW_CPU = flags.DEFINE_bool("allow_cpu", False, "Go on without a GPU in the image that is made for GPUs.")
+_ALLOW_CPU = flags.DEFINE_bool("allow_cpu", False, "Train on the CPU even in the GPU image.")
 config_flags.DEFINE_config_file(
-    "config", None, "What is trained; any field can be set with --config.SECTION.FIELD=VALUE. (default: default.py)"
+    "config", None, "The config file. --config.SECTION.FIELD=VALUE overrides a field. (default: configs/default.py)"
 )
 
 
 def main() -> int:
-    """Trains, and returns the exit code."""
-    # What can be wrong with the config is said before TensorFlow's import takes its seconds.
-    from trainer import config as config_lib
-
-    config = cli.load_config()
-    config_lib.check_config(config)
+    """Trains and returns the exit code."""
+    # Errors in the config are found before the seconds that TensorFlow's import takes.
+    config = load_trainer_config(cli.load_config())
     workdir = _workdir()
-    if _ALLOW_CPU.value:
-        os.environ.pop("LISTWISE_REQUIRE_GPU", None)  # Set by the image; trainer/strategy.py reads it.
 
     from trainer.training import run as training_run
 
@@ -52,16 +48,18 @@ def main() -> int:
         workdir=workdir,
         tpu=_TPU.value,
         num_cpu_devices=_NUM_CPU_DEVICES.value,
+        # The GPU image sets the variable.
+        require_gpu=os.environ.get("LISTWISE_REQUIRE_GPU") == "1" and not _ALLOW_CPU.value,
     )
 
 
 def _workdir() -> str:
-    """--workdir, or under Vertex AI the base output directory, of which AIP_MODEL_DIR is BASE/model/."""
+    """Returns --workdir. On Vertex AI the default is the base output directory: AIP_MODEL_DIR is BASE/model/."""
     if _WORKDIR.value:
         return _WORKDIR.value
     model_dir = os.environ.get("AIP_MODEL_DIR", "").rstrip("/")
     if not model_dir:
-        raise ConfigError("--workdir is missing: name a folder for what the run leaves.")
+        raise ConfigError("--workdir is missing. Set it to the folder that the run writes to.")
     return model_dir.rsplit("/", 1)[0]
 
 

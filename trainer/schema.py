@@ -1,6 +1,6 @@
-"""The names and types that cross module borders, said once.
+"""Names and types that several modules use.
 
-Tables are Arrow tables; strings live only in them. Past `vocabulary` everything is an index.
+Tables are Arrow tables. Only tables contain strings: `vocabulary` turns ids into indices.
 """
 
 import pyarrow as pa
@@ -16,23 +16,24 @@ INDEX = "index"
 RATINGS_SCHEMA = pa.schema(
     [(USER_ID, pa.string()), (ITEM_ID, pa.string()), (RATING, pa.float32()), (TIMESTAMP, pa.int64())]
 )
-"""One row a rating: stars in `rating`, seconds since 1970 in `timestamp`."""
+"""One row per rating, with stars in `rating` and seconds since 1970 in `timestamp`."""
 
 ITEMS_SCHEMA = pa.schema([(ITEM_ID, pa.string()), (TITLE, pa.string()), (GENRES, pa.list_(pa.string()))])
-"""One row an item."""
+"""One row per item."""
 
 SPLITS = ("train", "validation", "test")
-"""In the order in which their ratings may be known to a model."""
+"""The splits, in the order in which a model may use their ratings."""
 
 UNKNOWN_INDEX = 0
-"""The index of every user or item that training has not seen."""
+"""The index of every user or item that is not in the training split."""
 
 PADDING_LABEL = -1.0
-"""The label of an entry that fills a list up to `list_size`: TF-Ranking ignores labels below 0."""
+"""The label of a padded entry of a list. TF-Ranking ignores labels below 0."""
 
 # The features of a batch of lists.
 QUERY = "query"  # int32 [batch_size]: user index
 ITEMS = "items"  # int32 [batch_size, list_size]: item indices, UNKNOWN_INDEX where padded
 LABELS = "labels"  # float32 [batch_size, list_size]: relevance, PADDING_LABEL where padded
-WEIGHTS = "weights"  # float32 [batch_size]: 1 for a list, 0 for a filler row
-NUM_LISTS = "num_lists"  # float32 []: real lists in the whole global batch, the divisor of the loss
+WEIGHTS = "weights"  # float32 [batch_size]: 1 for a list, 0 for a padding row
+NUM_LISTS = "num_lists"  # float32 []: the lists of the global batch, without padding rows; the divisor of the loss
+ROWS = "rows"  # int32 [batch_size]: the row of each list in the global batch

@@ -1,123 +1,139 @@
-"""Files, local or gs://, written whole or not at all."""
+"""Files, local or remote (gs:// and other schemes that TensorFlow can open).
+
+A file is replaced as a whole or not at all. Local paths do not need TensorFlow. It is imported on the first use of a
+remote path.
+"""
 
 import contextlib
 import io
 import os
 import re
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from etils.epath import backend as epath_backend
 
 from settings.errors import StorageError
-from trainer.compat import tf
 
-# Which operation failed on which device, before and after what TensorFlow says of a file.
-_TRIMMINGS = re.compile(r"^\{\{.*?\}\} | \[Op:\w+\].*", re.DOTALL)
+_BUFFER_BYTES = 1 << 20
+
+# The node and the operation, which TensorFlow puts around the message of a file error.
+_TENSORFLOW_CONTEXT = re.compile(r"^\{\{.*?\}\} | \[Op:\w+\].*", re.DOTALL)
 
 
 def join(folder: str, *names: str) -> str:
-    """A path below `folder`, for local and gs:// alike."""
+    """Joins a folder and names below it, for local and remote paths alike."""
     return "/".join([folder.rstrip("/"), *names])
+
+
+def exists(path: str) -> bool:
+    """Returns whether there is a file or folder at `path`."""
+    return _backend(path).exists(path)
+
+
+def is_folder(path: str) -> bool:
+    """Returns whether there is a folder at `path`."""
+    return _backend(path).isdir(path)
+
+
+def list_folder(path: str) -> list[str]:
+    """Returns the sorted names of the files and folders in the folder at `path`."""
+    return sorted(name.rstrip("/") for name in _backend(path).listdir(path))
+
+
+def open_for_reading(path: str) -> BinaryIO:
+    """Opens a file for reading bytes at any position."""
+    if _is_remote(path):
+        return io.BufferedReader(_RemoteFile(path, "rb"), _BUFFER_BYTES)
+    return open(path, "rb", _BUFFER_BYTES)
 
 
 @contextlib.contextmanager
 def open_for_writing(path: str) -> Iterator[pa.NativeFile]:
-    """An Arrow output whose content replaces the file in one step when the body ends without an error.
+    """Gives an Arrow output file. Its content replaces the file at `path` when the body ends without an error.
 
-    A reader, or a crash, finds the old content or the new, never a part.
+    The replacement is one step: readers see the old content or the new content, also after a crash.
 
     Raises:
-      StorageError: the disk is full, or not ours to write on; the old content is still there.
+      StorageError: the file cannot be written, for example because the disk is full. The old content is unchanged.
     """
     temporary = f"{path}.{os.getpid()}.tmp"
+    backend = _backend(path)
     try:
         with writing(path):
-            with tf.io.gfile.GFile(temporary, "wb") as file:
-                yield pa.PythonFile(_Output(file), mode="w")
+            with _RemoteFile(temporary, "wb") if _is_remote(path) else open(temporary, "wb") as file:
+                yield pa.PythonFile(file, mode="w")
             sync(temporary)
-            tf.io.gfile.rename(temporary, path, overwrite=True)
+            backend.replace(temporary, path)
             sync(os.path.dirname(path))
     finally:
-        if tf.io.gfile.exists(temporary):
-            tf.io.gfile.remove(temporary)
+        if backend.exists(temporary):
+            backend.remove(temporary)
 
 
 @contextlib.contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Turns what the file system refuses in the body into a StorageError that names `path`."""
+    """Turns every file error in the body into a StorageError that names `path`."""
     try:
         yield
-    except (tf.errors.OpError, OSError) as error:
+    except file_errors() as error:
         raise StorageError(
-            f"{path} cannot be written: {reason(error)}. Make room for it, or mend its access rights, and start "
+            f"{path} cannot be written: {reason(error)}. Make room for it, or correct its access rights, and start "
             "the same command again."
         ) from error
 
 
 def make_folder(path: str) -> None:
-    """Makes a folder, and those above it, where there is none.
+    """Makes a folder and its missing parents. An existing folder is left as it is.
 
     Raises:
-      StorageError: it cannot be made.
+      StorageError: the folder cannot be made.
     """
     with writing(path):
-        tf.io.gfile.makedirs(path)
-
-
-class _Output(io.RawIOBase):
-    """What Arrow asks of a file, on top of TensorFlow's."""
-
-    def __init__(self, file: tf.io.gfile.GFile):
-        self._file = file
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: Any) -> int:
-        self._file.write(bytes(content))
-        return len(content)
+        _backend(path).makedirs(path, exist_ok=True)
 
 
 def read_bytes(path: str) -> bytes:
-    """The whole file."""
-    with tf.io.gfile.GFile(path, "rb") as file:
+    """Returns the content of a file."""
+    with open_for_reading(path) as file:
         return file.read()
 
 
 def write_bytes(path: str, content: bytes) -> None:
-    """Replaces the file in one step; see `open_for_writing`."""
+    """Replaces a file in one step; see `open_for_writing`."""
     with open_for_writing(path) as file:
         file.write(content)
 
 
 def write_table(table: pa.Table, path: str) -> None:
-    """Writes a table as Parquet, whole or not at all; see `open_for_writing`."""
+    """Writes a table as Parquet in one step; see `open_for_writing`."""
     with open_for_writing(path) as file:
         pq.write_table(table, file, write_page_checksum=True)
 
 
 def read_table(path: str, schema: pa.Schema) -> pa.Table:
-    """Reads what `write_table` wrote.
+    """Reads a file written by `write_table`.
 
     Raises:
-      StorageError: the file is missing, broken, or of another schema.
+      StorageError: the file is missing or damaged, or has another schema.
     """
     try:
         table = pq.read_table(pa.BufferReader(read_bytes(path)), page_checksum_verification=True)
         if not table.schema.equals(schema):
             raise ValueError(f"its columns are {', '.join(table.schema.names)}")
-    except (tf.errors.OpError, pa.ArrowException, OSError, ValueError) as error:
+    except (*file_errors(), pa.ArrowException, ValueError) as error:
         raise StorageError(
-            f"{path} cannot be read: {reason(error)}. Restore the file from a copy, or train anew in another workdir."
+            f"{path} cannot be read: {reason(error)}. Restore the file from a copy, or train again in another workdir."
         ) from error
     return table
 
 
 def sync(path: str) -> None:
-    """Makes a local file or folder survive a power cut; gs:// needs nothing."""
-    if "://" in path:
+    """Flushes a local file or folder to the disk, so that it survives a power failure. Remote files need no flush."""
+    if _is_remote(path):
         return
     descriptor = os.open(path or ".", os.O_RDONLY)
     try:
@@ -126,8 +142,72 @@ def sync(path: str) -> None:
         os.close(descriptor)
 
 
+def file_errors() -> tuple[type[Exception], ...]:
+    """Returns the exception types that a file can raise: OSError, and TensorFlow's if TensorFlow is loaded."""
+    tf = getattr(sys.modules.get("trainer.compat"), "tf", None)
+    return (OSError, tf.errors.OpError) if tf else (OSError,)
+
+
 def reason(error: Exception) -> str:
-    """What an error of the file system says, without TensorFlow's trimmings."""
+    """Returns the first line of an error's message, without the context that TensorFlow adds."""
     message = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
-    first_line, *_ = _TRIMMINGS.sub("", message).strip().splitlines() or [type(error).__name__]
+    first_line, *_ = _TENSORFLOW_CONTEXT.sub("", message).strip().splitlines() or [type(error).__name__]
     return first_line.rstrip(".")
+
+
+def _is_remote(path: str) -> bool:
+    return "://" in path
+
+
+def _backend(path: str) -> epath_backend.Backend:
+    # Not epath.Path, which knows a few schemes only and would create a local folder named "hdfs:".
+    if not _is_remote(path):
+        return epath_backend.os_backend
+    import trainer.compat  # noqa: F401 - epath imports TensorFlow, which must be set up first.
+
+    return epath_backend.tf_backend
+
+
+class _RemoteFile(io.RawIOBase):
+    """The file interface of the standard library and of Arrow, on top of TensorFlow's."""
+
+    def __init__(self, path: str, mode: str):
+        self._context: Any = _backend(path).open(path, mode)
+        self._file = self._context.__enter__()
+        self._mode = mode
+
+    def readable(self) -> bool:
+        return "r" in self._mode
+
+    def writable(self) -> bool:
+        return "w" in self._mode
+
+    def seekable(self) -> bool:
+        return self.readable()
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence == io.SEEK_CUR:
+            offset += self.tell()
+        elif whence == io.SEEK_END:
+            offset += self._file.size()
+        if offset < 0:  # zipfile tries this on a file that is too short for an archive, and expects an OSError.
+            raise OSError(f"position {offset} is before the start of the file")
+        self._file.seek(offset)
+        return offset
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def write(self, content: Any) -> int:
+        self._file.write(bytes(content))
+        return len(content)
+
+    def close(self) -> None:
+        if not self.closed:
+            super().close()
+            self._context.__exit__(None, None, None)

@@ -1,18 +1,45 @@
 """A strategy's name → a `tf.distribute` strategy, and this process's place in it."""
 
+import enum
 import functools
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import numpy as np
+
+from settings.cluster import parse_tf_config
 from settings.errors import ConfigError
+from settings.trainer_config import STRATEGIES
 from trainer.compat import tf
 
-STRATEGIES = ("default", "mirrored", "multi_worker_mirrored", "tpu")
+# The class of the default strategy has no public name.
+_DEFAULT_STRATEGY = type(tf.distribute.get_strategy())
 
 
-def build_strategy(name: str, *, tpu: str = "local", num_cpu_devices: int = 1) -> tf.distribute.Strategy:
+class Compilation(enum.Enum):
+    """Which part of training XLA compiles."""
+
+    LOOP = "the loop over the steps of a call"
+    STEP = "the forward and backward pass of a step"
+    RUN = "whatever strategy.run runs"
+
+
+def compilation(strategy: tf.distribute.Strategy) -> Compilation:
+    """Which part of training XLA compiles under a strategy.
+
+    A strategy of several replicas sums gradients outside of `strategy.run`, which a compiled loop cannot do. TPUs
+    compile `strategy.run` by themselves.
+    """
+    if isinstance(strategy, tf.distribute.TPUStrategy):
+        return Compilation.RUN
+    return Compilation.LOOP if isinstance(strategy, _DEFAULT_STRATEGY) else Compilation.STEP
+
+
+def build_strategy(
+    name: str, *, tpu: str = "local", num_cpu_devices: int = 1, require_gpu: bool = False
+) -> tf.distribute.Strategy:
     """Builds the strategy, before any other use of TensorFlow.
 
     Args:
@@ -26,7 +53,7 @@ def build_strategy(name: str, *, tpu: str = "local", num_cpu_devices: int = 1) -
     """
     if num_cpu_devices > 1:
         _split_cpu(num_cpu_devices)
-    if name in ("mirrored", "multi_worker_mirrored"):
+    if require_gpu and name in ("mirrored", "multi_worker_mirrored"):
         _check_gpu(name)
     if name == "default":
         return tf.distribute.get_strategy()
@@ -65,22 +92,82 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
 
 
 def barrier(strategy: tf.distribute.Strategy) -> None:
-    """Waits until every worker is here: one may read now what another has written before."""
+    """Waits until every worker is here. After it, one worker may read what another wrote before it."""
     if num_workers(strategy) > 1:
-        _build_meeting(strategy)().numpy()
+        _build_barrier(strategy)().numpy()
 
 
 @functools.cache
-def _build_meeting(strategy: tf.distribute.Strategy) -> Callable[[], tf.Tensor]:
-    """A sum over all replicas, which no worker has before all have given their part."""
+def _build_barrier(strategy: tf.distribute.Strategy) -> Callable[[], tf.Tensor]:
+    """A sum over all replicas. No worker gets it before all workers have given their part."""
     return tf.function(
         lambda: strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.ones([])), axis=None)
     )
 
 
+def check_workers_agree(strategy: tf.distribute.Strategy, facts: Mapping[str, str]) -> None:
+    """Compares what each worker is about to train, before the first step.
+
+    Gradients are summed over workers. If one of them trains other weights, or on other data, the sum means nothing, and
+    nothing else would notice.
+
+    Args:
+      facts: what has to be equal on all workers, by name, such as the step and the fingerprints of the data. Every
+        worker passes the same names.
+
+    Raises:
+      ConfigError: names the workers that differ from the chief, and what differs. Every worker raises it.
+    """
+    if num_workers(strategy) == 1:
+        return
+    text = json.dumps(dict(facts), sort_keys=True)
+    chief, *others = _gather_texts(strategy, text)
+    differences = []
+    for worker, other in others:
+        theirs, expected = json.loads(other), json.loads(chief[1])
+        differing = [
+            f"{name} {theirs.get(name)!r} instead of {value!r}"
+            for name, value in expected.items()
+            if theirs.get(name) != value
+        ]
+        if differing:
+            differences.append(f"worker {worker} has {', '.join(differing)}")
+    if differences:
+        raise ConfigError(
+            f"The workers are not about to train the same thing, so none of them starts: compared with worker 0, "
+            f"{'; '.join(differences)}. Give all workers one --workdir that they share, the same config, and the same "
+            "ratings, and start all of them again."
+        )
+
+
+def _gather_texts(strategy: tf.distribute.Strategy, text: str) -> list[tuple[int, str]]:
+    """The number and the text of each worker, in order of rank."""
+    encoded = np.frombuffer(text.encode(), np.uint8).astype(np.int32)
+
+    def all_gather(values: np.ndarray) -> np.ndarray:
+        def gather() -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            assert context is not None
+            return context.all_gather(tf.constant(values), axis=0)
+
+        gathered = strategy.experimental_local_results(strategy.run(gather))[0]
+        return gathered.numpy()
+
+    replicas = strategy.num_replicas_in_sync
+    sizes = all_gather(np.array([len(encoded)], np.int32))
+    padded = np.zeros([1, sizes.max()], np.int32)
+    padded[0, : len(encoded)] = encoded
+    rows = all_gather(padded)
+    per_worker = replicas // num_workers(strategy)
+    return [
+        (replica // per_worker, rows[replica, : sizes[replica]].astype(np.uint8).tobytes().decode())
+        for replica in range(0, replicas, per_worker)
+    ]
+
+
 def _check_gpu(name: str) -> None:
     """Refuses to train on the CPU of a machine that is paid for its GPUs: the GPU image sets the variable."""
-    if os.environ.get("LISTWISE_REQUIRE_GPU") == "1" and not tf.config.list_physical_devices("GPU"):
+    if not tf.config.list_physical_devices("GPU"):
         raise ConfigError(
             f"--strategy={name}: this is the image for GPUs (LISTWISE_REQUIRE_GPU=1), and TensorFlow sees no GPU. "
             "Start the container with them (docker run --gpus=all; on Vertex AI, name an accelerator), or pass "
@@ -89,36 +176,19 @@ def _check_gpu(name: str) -> None:
 
 
 def _build_resolver(text: str) -> tf.distribute.cluster_resolver.ClusterResolver:
-    """TF_CONFIG → the cluster of the processes that train, and this one's place in it.
+    """Builds the resolver of the processes that train from TF_CONFIG.
 
-    Others are left out: TensorFlow would wait for ever for a `ps`, as which a reduction server may be listed. A
-    process that is one of them, or of no cluster, is refused.
+    It leaves out other processes: TensorFlow would wait forever for a reduction server, which is listed as `ps`.
     """
     if not text:
         raise ConfigError(
-            "--strategy=multi_worker_mirrored needs TF_CONFIG in the environment, which names the workers "
-            "and this one's place among them: start it with `python -m launch.local` or on Vertex AI, or "
-            "use --strategy=mirrored for the devices of one machine."
+            "--strategy=multi_worker_mirrored needs TF_CONFIG in the environment, which describes the workers. Start "
+            "the run with `python -m launch.local` or on Vertex AI, or use --strategy=mirrored for the devices of "
+            "one machine."
         )
-    try:
-        described = json.loads(text)
-        task_type, index = described["task"]["type"], int(described["task"]["index"])
-        cluster = tf.train.ClusterSpec(described["cluster"]).as_dict()
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f'TF_CONFIG is not JSON of the form {{"cluster": {{TYPE: [HOST:PORT, ...]}}, '
-            f'"task": {{"type": TYPE, "index": N}}}}: it is {text!r}.'
-        ) from error
-    if task_type not in ("chief", "worker"):
-        raise ConfigError(
-            f"TF_CONFIG gives this process the task type {task_type!r}, which does not train: every process is a "
-            "chief or a worker. Leave out parameter servers and evaluators; the workers evaluate as they train."
-        )
-    if not 0 <= index < len(cluster.get(task_type, [])):
-        raise ConfigError(f"TF_CONFIG says that this process is {task_type} {index}, which its cluster lacks: {text}.")
-    training = {each: addresses for each, addresses in cluster.items() if each in ("chief", "worker")}
+    cluster, task = parse_tf_config(text)
     return tf.distribute.cluster_resolver.SimpleClusterResolver(
-        tf.train.ClusterSpec(training), task_type=task_type, task_id=index, rpc_layer="grpc"
+        tf.train.ClusterSpec(cluster.addresses), task_type=task.type, task_id=task.index, rpc_layer="grpc"
     )
 
 

@@ -2,8 +2,8 @@
 
 Run:   python -m launch.vertex --config=configs/launch/single_gpu.py --project=PROJECT --region=us-central1 \
            --image_uri=IMAGE --base_output_dir=gs://BUCKET/run -- --strategy=mirrored
-Cost:  the smallest GPU job there is: one small machine with a T4, while it is up. Bounded by
-       config.scheduling.timeout_hours; `python -m launch.vertex cancel --job=NAME` ends it before.
+Cost:  the smallest GPU job: one small machine with a T4 while it runs. config.scheduling.timeout_hours limits it;
+       `python -m launch.vertex cancel --job=NAME` ends it earlier.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs.launch import default
 
 
 def get_config() -> ConfigDict:
-    """The default with a T4, for at most two hours."""
+    """Returns the default job with a T4, for at most two hours."""
     config = default.get_config()
     config.display_name = "listwise-single-gpu"
     config.accelerator_type = "NVIDIA_TESLA_T4"

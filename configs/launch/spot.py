@@ -1,11 +1,10 @@
-"""One GPU on spot capacity, which is cheaper and can be taken away at any time.
+"""One GPU with spot capacity. It is cheaper, but Vertex AI can interrupt it at any time.
 
 Run:   python -m launch.vertex --config=configs/launch/spot.py --project=PROJECT --region=us-central1 \
            --image_uri=IMAGE --base_output_dir=gs://BUCKET/run \
            -- --strategy=mirrored --config.train.checkpoint_every_steps=500
-Cost:  a fraction of single_gpu.py's while it runs, and nothing while it waits. Vertex AI starts a job that
-       was pushed aside up to six times again, and the trainer goes on from its last checkpoint: what is lost
-       each time is what came after it.
+Cost:  a fraction of single_gpu.py while it runs, and nothing while it waits. Vertex AI restarts an interrupted job up
+       to six times, and the trainer resumes from its last checkpoint. The steps after that checkpoint are repeated.
 """
 
 from ml_collections import ConfigDict
@@ -14,7 +13,7 @@ from configs.launch import single_gpu
 
 
 def get_config() -> ConfigDict:
-    """The job of single_gpu.py on spot capacity, with time for interruptions."""
+    """Returns the job of single_gpu.py with spot capacity, and with time for interruptions."""
     config = single_gpu.get_config()
     config.display_name = "listwise-spot"
     config.scheduling.strategy = "spot"

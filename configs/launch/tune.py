@@ -1,9 +1,9 @@
-"""A study of sixteen trials, four at a time, for the ranking quality on the validation lists.
+"""A study of sixteen trials, four at a time, that maximizes NDCG@10 on the validation lists.
 
 Run:   python -m launch.vertex tune --config=configs/launch/tune.py --project=PROJECT --region=us-central1 \
            --image_uri=IMAGE --base_output_dir=gs://BUCKET/study -- --strategy=mirrored
 Cost:  up to sixteen times single_gpu.py. Try --config.study.max_trials=2 --config.study.parallel_trials=2 first.
-       Each trial leaves its run in BASE_OUTPUT_DIR/TRIAL.
+       The output of each trial is in BASE_OUTPUT_DIR/TRIAL.
 """
 
 from ml_collections import ConfigDict
@@ -12,7 +12,7 @@ from configs.launch import single_gpu
 
 
 def get_config() -> ConfigDict:
-    """Trials of single_gpu.py that differ in optimizer, model and loss."""
+    """Returns a study of single_gpu.py with different optimizers, models and losses."""
     config = single_gpu.get_config()
     config.display_name = "listwise-tune"
     config.study.parameters = (

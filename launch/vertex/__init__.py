@@ -1,1 +1,1 @@
-"""A training run as a Vertex AI job: described as data, checked before anything is paid for, then submitted."""
+"""Runs the trainer as a Vertex AI job. The job is checked before it costs money."""

@@ -1,21 +1,21 @@
-"""A launch config → the request that Vertex AI gets, as plain dictionaries. Pure: it reads no environment."""
+"""Builds the request for Vertex AI from a launch config, as plain dictionaries. It does not read the environment."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ml_collections import ConfigDict
+from launch.vertex.config import JobConfig, Scheduling, StudyParameter, split_pairs
 
 _STRATEGIES = {"standard": "STANDARD", "spot": "SPOT", "flex_start": "FLEX_START"}
 _GOALS = {"max": "MAXIMIZE", "min": "MINIMIZE"}
 _SCALES = {"linear": "UNIT_LINEAR_SCALE", "log": "UNIT_LOG_SCALE", "reverse_log": "UNIT_REVERSE_LOG_SCALE"}
-# Vertex AI's own choice is the Bayesian one; it has no name.
+# Vertex AI's default algorithm is the Bayesian one. It has no name of its own.
 _ALGORITHMS = {"bayesian": "ALGORITHM_UNSPECIFIED", "random": "RANDOM_SEARCH", "grid": "GRID_SEARCH"}
 
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a job runs, from which image, and where what it leaves goes."""
+    """Where a job runs, its image, and its output folder."""
 
     project: str
     region: str
@@ -24,29 +24,30 @@ class Destination:
 
     @property
     def parent(self) -> str:
-        """As the API calls project and region."""
+        """The project and region, as the API writes them."""
         return f"projects/{self.project}/locations/{self.region}"
 
 
 def build_custom_job_request(
-    config: ConfigDict, destination: Destination, trainer_flags: Sequence[str]
+    config: JobConfig, destination: Destination, trainer_flags: Sequence[str]
 ) -> dict[str, Any]:
-    """The CreateCustomJobRequest of one run.
+    """Builds the CreateCustomJobRequest of one run.
 
     Args:
-      config: as in configs/launch/default.py, checked.
-      trainer_flags: the arguments of `trainer.main`, which the image starts.
+      config: The checked config.
+      destination: Where the job runs.
+      trainer_flags: The arguments of `trainer.main`, which the image starts.
     """
     job = {**_name(config), "job_spec": _job_spec(config, destination, trainer_flags)}
     return {"parent": destination.parent, "custom_job": job}
 
 
 def build_tuning_job_request(
-    config: ConfigDict, destination: Destination, trainer_flags: Sequence[str]
+    config: JobConfig, destination: Destination, trainer_flags: Sequence[str]
 ) -> dict[str, Any]:
-    """The CreateHyperparameterTuningJobRequest of a study, whose trials are runs like `build_custom_job_request`'s.
+    """Builds the CreateHyperparameterTuningJobRequest of a study. Its trials are runs of `build_custom_job_request`.
 
-    Vertex AI appends each parameter to a trial's arguments, as --config.FIELD=VALUE.
+    Vertex AI appends each parameter to the arguments of a trial, as --config.FIELD=VALUE.
     """
     study = config.study
     job = {
@@ -55,7 +56,7 @@ def build_tuning_job_request(
             "metrics": [{"metric_id": study.metric, "goal": _GOALS[study.goal]}],
             "parameters": [_parameter_spec(parameter) for parameter in study.parameters],
             "algorithm": _ALGORITHMS[study.algorithm],
-            # As the trainer exports its best checkpoint and not its last.
+            # The trainer exports the best checkpoint, not the last one.
             "measurement_selection_type": "BEST_MEASUREMENT",
         },
         "max_trial_count": study.max_trials,
@@ -66,16 +67,11 @@ def build_tuning_job_request(
     return {"parent": destination.parent, "hyperparameter_tuning_job": job}
 
 
-def split_pairs(pairs: Sequence[str]) -> dict[str, str]:
-    """("NAME=VALUE", ...) → name → value. A pair without = has no value."""
-    return {name: value for name, _, value in (pair.partition("=") for pair in pairs)}
-
-
-def _name(config: ConfigDict) -> dict[str, Any]:
+def _name(config: JobConfig) -> dict[str, Any]:
     return _without_empty({"display_name": config.display_name, "labels": split_pairs(config.labels)})
 
 
-def _job_spec(config: ConfigDict, destination: Destination, trainer_flags: Sequence[str]) -> dict[str, Any]:
+def _job_spec(config: JobConfig, destination: Destination, trainer_flags: Sequence[str]) -> dict[str, Any]:
     return _without_empty(
         {
             "worker_pool_specs": _worker_pool_specs(config, destination.image_uri, trainer_flags),
@@ -88,8 +84,8 @@ def _job_spec(config: ConfigDict, destination: Destination, trainer_flags: Seque
     )
 
 
-def _worker_pool_specs(config: ConfigDict, image_uri: str, trainer_flags: Sequence[str]) -> list[dict[str, Any]]:
-    """The chief, the workers, and the reduction server: which pool is which, Vertex AI knows by its place."""
+def _worker_pool_specs(config: JobConfig, image_uri: str, trainer_flags: Sequence[str]) -> list[dict[str, Any]]:
+    """Builds the pools of the chief, the workers and the reduction server. Vertex AI knows a pool by its position."""
 
     def trainers(num_machines: int) -> dict[str, Any]:
         return {
@@ -126,7 +122,7 @@ def _worker_pool_specs(config: ConfigDict, image_uri: str, trainer_flags: Sequen
     return pools
 
 
-def _scheduling(scheduling: ConfigDict) -> dict[str, Any]:
+def _scheduling(scheduling: Scheduling) -> dict[str, Any]:
     spec = {"strategy": _STRATEGIES[scheduling.strategy], "timeout": _seconds(scheduling.timeout_hours)}
     if scheduling.strategy == "flex_start":
         spec["max_wait_duration"] = _seconds(scheduling.max_wait_hours)
@@ -137,19 +133,19 @@ def _seconds(hours: float) -> str:
     return f"{round(hours * 3600)}s"
 
 
-def _parameter_spec(parameter: Mapping[str, Any]) -> dict[str, Any]:
-    spec: dict[str, Any] = {"parameter_id": f"config.{parameter['field']}"}
-    if "range" in parameter:
-        lowest, highest = parameter["range"]
-        kind = "integer_value_spec" if isinstance(lowest, int) and isinstance(highest, int) else "double_value_spec"
-        spec[kind] = {"min_value": lowest, "max_value": highest}
-    elif all(isinstance(value, str) for value in parameter["values"]):
-        return {**spec, "categorical_value_spec": {"values": list(parameter["values"])}}
+def _parameter_spec(parameter: StudyParameter) -> dict[str, Any]:
+    spec: dict[str, Any] = {"parameter_id": f"config.{parameter.field}"}
+    values = parameter.tried
+    if parameter.range is not None:
+        kind = "integer_value_spec" if all(isinstance(end, int) for end in values) else "double_value_spec"
+        spec[kind] = {"min_value": values[0], "max_value": values[1]}
+    elif all(isinstance(value, str) for value in values):
+        return {**spec, "categorical_value_spec": {"values": list(values)}}
     else:
-        spec["discrete_value_spec"] = {"values": list(parameter["values"])}
-    return {**spec, "scale_type": _SCALES[parameter.get("scale", "linear")]}
+        spec["discrete_value_spec"] = {"values": list(values)}
+    return {**spec, "scale_type": _SCALES[parameter.scale]}
 
 
 def _without_empty(fields: dict[str, Any]) -> dict[str, Any]:
-    """What is not asked for is left out, and so is Vertex AI's to choose."""
+    """Leaves out empty fields, so that Vertex AI uses its defaults."""
     return {name: value for name, value in fields.items() if value}

@@ -1,13 +1,17 @@
-"""Which machines Vertex AI trains on, and which accelerators each of them takes.
+"""The machine types of Vertex AI, and the accelerators of each.
 
-What is refused here would be refused by the service as well, only later and in fewer words.
-Source: "Configure compute resources" and "Training with TPU accelerators" of the Vertex AI documentation.
+Refuse only what the documentation rules out. A name that is not in these tables may be newer than they are: it gets a
+warning.
+Sources: "Configure compute resources" and "Training with TPU accelerators" of the Vertex AI documentation, and "GPU
+machine types" of the Compute Engine documentation.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 
 from settings.errors import ConfigError
+from settings.sections import cannot_be_used
 
 REGIONS = """
     africa-south1 asia-east1 asia-east2 asia-northeast1 asia-northeast2 asia-northeast3 asia-south1 asia-south2
@@ -16,9 +20,9 @@ REGIONS = """
     europe-west9 europe-west12 me-central1 me-central2 me-west1 northamerica-northeast1 northamerica-northeast2
     southamerica-east1 southamerica-west1 us-central1 us-east1 us-east4 us-east5 us-east7 us-south1 us-west1
     us-west2 us-west3 us-west4 us-west8
-""".split()  # noqa: SIM905 - as a list it would be a page long
+""".split()  # noqa: SIM905 - a list would be a page long
 
-# Machines without built-in accelerators: series → numbers of virtual CPUs.
+# Machines without built-in accelerators: series → the numbers of virtual CPUs.
 _CPUS = {
     "c2-standard": (4, 8, 16, 30, 60),
     "e2-highcpu": (16, 32),
@@ -35,7 +39,7 @@ _CPUS = {
 }
 _CPU_MACHINES = {f"{series}-{num_cpus}": num_cpus for series, sizes in _CPUS.items() for num_cpus in sizes}
 
-# GPUs that an n1 machine takes: how many → the most virtual CPUs the machine may then have.
+# GPUs that can be attached to an n1 machine: number of GPUs → the most virtual CPUs that the machine can have.
 _ATTACHED_GPUS = {
     "NVIDIA_TESLA_P4": {1: 24, 2: 48, 4: 96},
     "NVIDIA_TESLA_P100": {1: 16, 2: 32, 4: 96},
@@ -43,7 +47,7 @@ _ATTACHED_GPUS = {
     "NVIDIA_TESLA_V100": {1: 12, 2: 24, 4: 48, 8: 96},
 }
 
-# Machines that are built around their GPUs, all of them from the L4 on.
+# Machines with built-in GPUs: machine type → type and number of the GPUs.
 _GPU_MACHINES = {
     **{f"g2-standard-{num_cpus}": ("NVIDIA_L4", 1) for num_cpus in (4, 8, 12, 16, 32)},
     **{f"g2-standard-{12 * count}": ("NVIDIA_L4", count) for count in (2, 4, 8)},
@@ -57,105 +61,143 @@ _GPU_MACHINES = {
     "a4-highgpu-8g": ("NVIDIA_B200", 8),
 }
 
-# The parts of an a3-highgpu-8g, which are not sold at the standard rate.
+_BUILT_IN_GPUS = {accelerator_type for accelerator_type, _ in _GPU_MACHINES.values()}
+
+# "GPU machine types" of Compute Engine: these can only be had with spot or flex-start provisioning.
 NOT_STANDARD_MACHINES = {f"a3-highgpu-{count}g" for count in (1, 2, 4)}
 
-# TPU v2 and v3 are a machine type with accelerators: the numbers of cores a slice may have.
+# TPU v2 and v3 are the machine type cloud-tpu with accelerators: accelerator type → the numbers of cores of a slice.
 _TPU_CORES = {
     "TPU_V2": (8, 32, 128, 256, 512),
     "TPU_V3": (8, 32, 64, 128, 256, 512, 1024, 2048),
 }
-# TPU v5e is a machine type with a topology.
+# TPU v5e machine types → the topologies of a slice.
 _TPU_TOPOLOGIES = {
     "ct5lp-hightpu-1t": ("1x1",),
     "ct5lp-hightpu-4t": ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"),
     "ct5lp-hightpu-8t": ("2x4",),
 }
-# How many of these one host holds.
-_HOST_SIZES = {"cloud-tpu": 8, "ct5lp-hightpu-1t": 1, "ct5lp-hightpu-4t": 4, "ct5lp-hightpu-8t": 8}
+# A host of a TPU v2 or v3 has 4 chips with 2 cores each.
+_CLOUD_TPU_HOST_CORES = 8
 
-_MACHINE_TYPES = {*_CPU_MACHINES, *_GPU_MACHINES, "cloud-tpu", *_TPU_TOPOLOGIES}
+_KNOWN_MACHINES = {*_CPU_MACHINES, *_GPU_MACHINES, "cloud-tpu", *_TPU_TOPOLOGIES}
+
+# A TPU host of any version: its name ends in the number of its chips, as in ct6e-standard-4t.
+_TPU_HOST = re.compile(r"ct\d\w*-\w+-(?P<chips>\d+)t")
+
+
+def is_known(machine_type: str) -> bool:
+    """Whether the tables of this module have the machine type."""
+    return machine_type in _KNOWN_MACHINES
 
 
 def is_tpu(machine_type: str) -> bool:
     """Whether the accelerators of a machine are TPUs."""
-    return machine_type in _HOST_SIZES
+    return machine_type == "cloud-tpu" or _TPU_HOST.fullmatch(machine_type) is not None
 
 
 def num_accelerators(accelerator_count: int, tpu_topology: str) -> int:
-    """How many replicas train on a machine, or on a slice of a TPU; 1 where the CPU does."""
+    """Returns the number of replicas on a machine or a TPU slice. It is 1 on a CPU."""
     if tpu_topology:
         return math.prod(int(extent) for extent in tpu_topology.split("x"))
     return max(accelerator_count, 1)
 
 
 def is_tpu_pod(machine_type: str, accelerator_count: int, tpu_topology: str) -> bool:
-    """Whether it is a slice of a TPU over several hosts."""
-    return is_tpu(machine_type) and num_accelerators(accelerator_count, tpu_topology) > _HOST_SIZES[machine_type]
+    """Whether the machine is a TPU slice with several hosts."""
+    if not is_tpu(machine_type):
+        return False
+    host = _TPU_HOST.fullmatch(machine_type)
+    host_size = int(host["chips"]) if host else _CLOUD_TPU_HOST_CORES
+    return num_accelerators(accelerator_count, tpu_topology) > host_size
 
 
 def has_built_in_gpus(machine_type: str) -> bool:
-    """Whether it is a machine around GPUs, from the L4 on; to the others GPUs are attached."""
+    """Whether the machine type includes its GPUs. All GPUs from the L4 on are built in; older ones are attached."""
     return machine_type in _GPU_MACHINES
 
 
 def check_cpu_machine(field: str, machine_type: str) -> None:
-    """Checks that a machine exists and has no accelerators.
+    """Checks that a machine type has no accelerators. Unknown machine types pass.
 
     Raises:
-      ConfigError: names the field, its value and what is allowed.
+      ConfigError: The machine type has accelerators.
     """
-    if machine_type not in _CPU_MACHINES:
-        raise ConfigError(f"{field}={machine_type!r} cannot be used: it has to be one of {_listed(_CPU_MACHINES)}.")
+    if is_tpu(machine_type) or has_built_in_gpus(machine_type):
+        raise cannot_be_used(field, machine_type, "a machine without accelerators, such as n1-highcpu-16")
 
 
 def check_machine(machine_type: str, accelerator_type: str, accelerator_count: int, tpu_topology: str) -> None:
-    """Checks a machine against its accelerators.
+    """Refuses accelerators that the documentation rules out for a machine type. Unknown names pass.
 
     Raises:
-      ConfigError: names the field, its value and what is allowed.
+      ConfigError: It names the field, its value and what is allowed.
     """
-    if machine_type.startswith("ct6e-"):
+    if bool(accelerator_type) != bool(accelerator_count):
         raise ConfigError(
-            f"config.machine_type={machine_type!r} cannot be used: TPU v6e runs JAX and PyTorch but not "
-            f"TensorFlow. Use TPU v5e: {_listed(_TPU_TOPOLOGIES)}."
+            f"config.accelerator_type={accelerator_type!r} and config.accelerator_count={accelerator_count!r} "
+            "contradict each other. Set both, or neither."
         )
-    if machine_type not in _MACHINE_TYPES:
-        raise ConfigError(
-            f"config.machine_type={machine_type!r} is none that trains on Vertex AI: it has to be one of "
-            f"{_listed(_MACHINE_TYPES)}."
-        )
+    if not is_known(machine_type):
+        return
     if tpu_topology and machine_type not in _TPU_TOPOLOGIES:
+        # "Training with TPU accelerators": only the ct5lp machine types have a topology; cloud-tpu has a count.
         raise ConfigError(
-            f"config.tpu_topology={tpu_topology!r} goes with {_listed(_TPU_TOPOLOGIES)} only; leave it empty for "
+            f"config.tpu_topology={tpu_topology!r} is only for {', '.join(_TPU_TOPOLOGIES)}. Leave it empty for "
             f"config.machine_type={machine_type!r}."
         )
     if machine_type in _TPU_TOPOLOGIES:
         _require("tpu_topology", tpu_topology, _TPU_TOPOLOGIES[machine_type], machine_type)
         _require("accelerator_type", accelerator_type, [""], machine_type)
-        _require("accelerator_count", accelerator_count, [0], machine_type)
     elif machine_type == "cloud-tpu":
-        _require("accelerator_type", accelerator_type, list(_TPU_CORES), machine_type)
-        _require("accelerator_count", accelerator_count, _TPU_CORES[accelerator_type], accelerator_type)
+        if not accelerator_type.startswith("TPU_"):
+            _require("accelerator_type", accelerator_type, list(_TPU_CORES), machine_type)
+        if accelerator_type in _TPU_CORES:
+            _require("accelerator_count", accelerator_count, _TPU_CORES[accelerator_type], accelerator_type)
     elif machine_type in _GPU_MACHINES:
+        # "GPU machine types" of Compute Engine: the type and the number of GPUs are fixed by the machine type.
         built_in_type, built_in_count = _GPU_MACHINES[machine_type]
         _require("accelerator_type", accelerator_type, [built_in_type], machine_type)
         _require("accelerator_count", accelerator_count, [built_in_count], machine_type)
-    elif machine_type.startswith("n1-"):
-        _require("accelerator_type", accelerator_type, ["", *_ATTACHED_GPUS], machine_type)
-        most_cpus = _ATTACHED_GPUS[accelerator_type] if accelerator_type else {0: 96}
+    elif accelerator_type in _BUILT_IN_GPUS or accelerator_type in _TPU_CORES:
+        # The same page: these accelerators come only with machine types of their own.
+        raise cannot_be_used(
+            "config.accelerator_type", accelerator_type, f"an accelerator that can be attached to {machine_type}"
+        )
+    elif accelerator_type and not machine_type.startswith("n1-"):
+        # The same page: GPUs can be attached to N1 machines only.
+        raise cannot_be_used("config.accelerator_type", accelerator_type, f"empty for {machine_type}, or use n1")
+    elif accelerator_type in _ATTACHED_GPUS:
+        most_cpus = _ATTACHED_GPUS[accelerator_type]
         counts = [count for count, most in most_cpus.items() if _CPU_MACHINES[machine_type] <= most]
-        _require("accelerator_count", accelerator_count, counts, f"{machine_type} with {accelerator_type or 'no GPU'}")
-    else:
-        _require("accelerator_type", accelerator_type, [""], machine_type)
-        _require("accelerator_count", accelerator_count, [0], machine_type)
+        _require("accelerator_count", accelerator_count, counts, f"{machine_type} with {accelerator_type}")
 
 
-def _require(field: str, value: str | int, allowed: Sequence[str | int], what: str) -> None:
+def find_unknown_names(*, region: str, machine_types: Sequence[str], accelerator_type: str) -> list[str]:
+    """Returns a warning for each name that the tables of this module do not have. It may be newer than they are."""
+    warnings = []
+    if region not in REGIONS:
+        warnings.append(f"--region={region!r} is not in this version's list of regions of Vertex AI.")
+    for machine_type in machine_types:
+        if machine_type.startswith("ct6e-"):
+            # Google's page on TPU training lists only JAX and PyTorch for v6e, but the public continuous integration
+            # of keras-rs runs TensorFlow 2.19 on it.
+            warnings.append(
+                f"config.machine_type={machine_type!r} is a TPU v6e. Google documents it for JAX and PyTorch, so "
+                "TensorFlow may not run on it. TPU v5e, such as ct5lp-hightpu-4t, is documented for TensorFlow."
+            )
+        elif not is_known(machine_type):
+            warnings.append(
+                f"The machine type {machine_type!r} is not in this version's tables, so its accelerators were not "
+                "checked."
+            )
+    known_accelerators = {"", *_ATTACHED_GPUS, *_BUILT_IN_GPUS, *_TPU_CORES}
+    if accelerator_type not in known_accelerators:
+        warnings.append(f"config.accelerator_type={accelerator_type!r} is not in this version's tables.")
+    return warnings
+
+
+def _require(field: str, value: str | int, allowed: Sequence[str | int], machine: str) -> None:
     if value not in allowed:
         choice = repr(allowed[0]) if len(allowed) == 1 else f"one of {', '.join(map(repr, allowed))}"
-        raise ConfigError(f"config.{field}={value!r} cannot be used: for {what} it has to be {choice}.")
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(sorted(names))
+        raise ConfigError(f"config.{field}={value!r} cannot be used: for {machine} it has to be {choice}.")

@@ -1,4 +1,4 @@
-"""Secrets do not belong into a job: its description is shown in the console, kept in logs, and cannot be deleted."""
+"""Finds secrets in a job: its description is shown in the console and kept in logs, and it cannot be deleted."""
 
 import itertools
 import re
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from settings.errors import ConfigError
 
-# A name is told by its words, so that --config.tokenizer or --num_tokens is none.
+# A name is split into words, so that --config.tokenizer and --num_tokens are not secrets.
 _SECRET_WORDS = {"apikey", "credential", "credentials", "passphrase", "passwd", "password", "pwd", "secret", "token"}
 _SECRET_PAIRS = {("access", "key"), ("api", "key"), ("private", "key"), ("secret", "key"), ("signing", "key")}
 
-# What the keys of well-known services look like.
+# The keys of well-known services.
 _SECRET_VALUE = re.compile(
     r"""
       AIza[\w-]{30,}                      # Google API key
@@ -29,18 +29,18 @@ _SECRET_VALUE = re.compile(
 
 
 def check_no_secrets(trainer_flags: Sequence[str], environment: Sequence[str]) -> None:
-    """Refuses what looks like a key, a token or a password, without repeating it.
+    """Refuses keys, tokens and passwords.
 
     Args:
-      trainer_flags: the arguments of the trainer.
-      environment: "NAME=VALUE" each.
+      trainer_flags: The arguments of the trainer.
+      environment: Strings "NAME=VALUE".
 
     Raises:
-      ConfigError: names the flag or the variable, not its value.
+      ConfigError: It names the flag or the variable, but not its value.
     """
     for position, argument in enumerate(trainer_flags, start=1):
         name, _, _ = argument.partition("=")
-        # What is no flag may be the secret itself.
+        # An argument that is not a flag can be the secret itself.
         shown = name if name.startswith("-") and not _SECRET_VALUE.search(name) else f"number {position}"
         _check(argument, name if name.startswith("-") else "", f"The trainer's argument {shown}")
     for position, pair in enumerate(environment, start=1):
@@ -52,13 +52,13 @@ def check_no_secrets(trainer_flags: Sequence[str], environment: Sequence[str]) -
 def _check(text: str, name: str, where: str) -> None:
     if is_secret_name(name) or _SECRET_VALUE.search(text):
         raise ConfigError(
-            f"{where} looks like a secret (its value is not repeated here), and a job's description is readable by "
-            "everyone who can see the job. Give the job rights through config.service_account instead, or let it "
-            "read what it needs from Secret Manager."
+            f"{where} looks like a secret (its value is not repeated here). Everyone who can see the job can read its "
+            "description. Give the job rights through config.service_account, or let it read the secret from Secret "
+            "Manager."
         )
 
 
 def is_secret_name(name: str) -> bool:
-    """Whether a flag's or variable's name says that its value is a secret, as HF_TOKEN or --dbPassword does."""
+    """Whether the name of a flag or variable is that of a secret, such as HF_TOKEN or --dbPassword."""
     words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)]
     return bool(_SECRET_WORDS & set(words) or _SECRET_PAIRS & set(itertools.pairwise(words)))

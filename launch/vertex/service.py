@@ -1,6 +1,6 @@
-"""Calls of the Vertex AI service, each failure told as one paragraph.
+"""Calls the Vertex AI service, and turns each of its failures into one paragraph.
 
-The client library takes seconds to import, so every import of it stands in the function that needs it.
+The client library takes seconds to import, so it is imported only in the functions that need it.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from settings.errors import ConfigError, NoRoomError, NotPermittedError, Unavail
 
 _TIMEOUT_SECONDS = 60.0
 
-# The region becomes part of the host that gets the credentials, so it must not hold what ends a host's name.
+# The region becomes part of the name of the host that gets the credentials, so its characters are limited.
 _JOB_NAME = re.compile(
     r"projects/(?P<project>[^/]+)/locations/(?P<region>[a-z0-9-]+)"
     r"/(?P<kind>customJobs|hyperparameterTuningJobs)/(?P<number>\d+)"
@@ -38,7 +38,7 @@ class JobName:
 
     @property
     def page(self) -> str:
-        """The job's page in the console."""
+        """The address of the job in the console."""
         return (
             f"https://console.cloud.google.com/agent-platform/locations/{self.region}/training/{self.number}"
             f"?project={self.project}"
@@ -46,28 +46,28 @@ class JobName:
 
 
 def parse_job_name(name: str) -> JobName:
-    """Reads a resource name, as `submit` printed it.
+    """Parses the resource name of a job.
 
     Raises:
-      ConfigError: it is none.
+      ConfigError: It is not a resource name.
     """
     parts = _JOB_NAME.fullmatch(name)
     if not parts:
         raise ConfigError(
-            f"--job={name!r} cannot be used: it has to be the job's whole name, as `submit` printed it: "
+            f"--job={name!r} cannot be used: it has to be the full name of the job, as `submit` printed it: "
             "projects/PROJECT/locations/REGION/customJobs/NUMBER, or .../hyperparameterTuningJobs/NUMBER."
         )
     return JobName(**parts.groupdict())
 
 
 def build_client(region: str) -> Any:
-    """A JobServiceClient of a region, with the credentials of this machine.
+    """Builds the JobServiceClient of a region, with the credentials of this machine.
 
     Raises:
-      UserError: the library is not installed, or there are no credentials.
+      UserError: The library is not installed, or there are no credentials.
     """
     aiplatform_v1 = _library()
-    with _told(region):
+    with _one_paragraph(region):
         return aiplatform_v1.JobServiceClient(
             client_options={"api_endpoint": f"{region}-aiplatform.googleapis.com"},
         )
@@ -77,42 +77,42 @@ def create_job(client: Any, request: dict[str, Any], region: str) -> JobName:
     """Submits a CreateCustomJobRequest or CreateHyperparameterTuningJobRequest.
 
     Raises:
-      UserError: why the service did not take it.
+      UserError: The service refused the job.
     """
     create = (
         client.create_hyperparameter_tuning_job if "hyperparameter_tuning_job" in request else client.create_custom_job
     )
-    with _told(region):
+    with _one_paragraph(region):
         return parse_job_name(create(request=request, timeout=_TIMEOUT_SECONDS).name)
 
 
 def load_job(client: Any, name: JobName) -> Any:
-    """What the service knows of a job: a CustomJob or a HyperparameterTuningJob.
+    """Loads a CustomJob or a HyperparameterTuningJob.
 
     Raises:
-      UserError: why it does not tell.
+      UserError: The service refused the request.
     """
     read = client.get_hyperparameter_tuning_job if name.is_study else client.get_custom_job
-    with _told(name.region):
+    with _one_paragraph(name.region):
         return read(name=str(name), timeout=_TIMEOUT_SECONDS)
 
 
 def cancel_job(client: Any, name: JobName) -> None:
-    """Asks for a job's end; the service brings it about within minutes.
+    """Cancels a job. It ends within minutes.
 
     Raises:
-      UserError: why it does not.
+      UserError: The service refused the request.
     """
     cancel = client.cancel_hyperparameter_tuning_job if name.is_study else client.cancel_custom_job
-    with _told(name.region):
+    with _one_paragraph(name.region):
         cancel(name=str(name), timeout=_TIMEOUT_SECONDS)
 
 
 def check_request(request: dict[str, Any]) -> bool:
-    """Checks a request against the messages of the client library; False where that is not installed.
+    """Checks a request against the messages of the client library. Returns False if the library is not installed.
 
     Raises:
-      ConfigError: the service knows no such field or value.
+      ConfigError: The library does not know a field or a value.
     """
     try:
         aiplatform_v1 = _library()
@@ -126,7 +126,10 @@ def check_request(request: dict[str, Any]) -> bool:
     try:
         message(request)
     except (KeyError, TypeError, ValueError) as error:
-        raise ConfigError(f"The installed google-cloud-aiplatform cannot describe this job: {error}.") from error
+        raise ConfigError(
+            f"The installed google-cloud-aiplatform does not know a value of this job: {error}. Check the spelling in "
+            "the config, or upgrade google-cloud-aiplatform."
+        ) from error
     return True
 
 
@@ -135,15 +138,15 @@ def _library() -> Any:
         import google.cloud.aiplatform_v1 as aiplatform_v1
     except ImportError as error:
         raise ConfigError(
-            "Vertex AI's client library is not installed: python -m pip install --constraint "
-            "constraints.txt '.[vertex]'. --dry_run does without it."
+            "Vertex AI's client library is not installed. Run python -m pip install --constraint constraints.txt "
+            "'.[vertex]'. --dry_run works without it."
         ) from error
     return aiplatform_v1
 
 
 @contextlib.contextmanager
-def _told(region: str) -> Iterator[None]:
-    """Turns what the service and the credentials can raise in the body into one paragraph each."""
+def _one_paragraph(region: str) -> Iterator[None]:
+    """Turns each error of the service and of the credentials into one paragraph."""
     from google.api_core import exceptions
     from google.auth import exceptions as auth_exceptions
 
@@ -151,48 +154,46 @@ def _told(region: str) -> Iterator[None]:
         yield
     except auth_exceptions.DefaultCredentialsError as error:
         raise NotPermittedError(
-            "No Google Cloud credentials are found on this machine. Run `gcloud auth application-default login`, or "
-            "set GOOGLE_APPLICATION_CREDENTIALS to a service account's key file. --dry_run does without any."
+            "No Google Cloud credentials were found on this machine. Run `gcloud auth application-default login`, or "
+            "set GOOGLE_APPLICATION_CREDENTIALS to the key file of a service account. --dry_run works without them."
         ) from error
     except auth_exceptions.TransportError as error:
         raise _unreachable(region, error) from error
     except (auth_exceptions.GoogleAuthError, exceptions.Unauthorized) as error:
         raise NotPermittedError(
-            f"Google Cloud does not accept this machine's credentials ({_reason(error)}). They may have expired: run "
+            f"Google Cloud refused the credentials of this machine ({_reason(error)}). They may have expired. Run "
             "`gcloud auth application-default login` again."
         ) from error
     except exceptions.Forbidden as error:
         raise NotPermittedError(
-            f"Vertex AI does not permit this ({_reason(error)}). Who submits needs the role roles/aiplatform.user on "
-            "the project, roles/iam.serviceAccountUser on config.service_account, and the Vertex AI API to be enabled."
+            f"Vertex AI denied permission ({_reason(error)}). You need the role roles/aiplatform.user on the project "
+            "and roles/iam.serviceAccountUser on config.service_account, and the Vertex AI API has to be enabled."
         ) from error
     except exceptions.NotFound as error:
         raise ConfigError(
-            f"Vertex AI does not find it ({_reason(error)}). Look at the spelling of --project, --region and --job, "
-            "and at whether what the config names (service_account, network, tensorboard) still exists."
+            f"Vertex AI did not find something ({_reason(error)}). Check the spelling of --project, --region and "
+            "--job, and that the service_account, network and tensorboard of the config exist."
         ) from error
     except (exceptions.TooManyRequests, exceptions.Aborted) as error:
         raise NoRoomError(
-            f"Vertex AI has no room for it ({_reason(error)}). Ask for more of this machine and accelerator under "
-            "IAM & Admin → Quotas, try another --region, use fewer of them, or try again later."
+            f"Vertex AI has no capacity for the job ({_reason(error)}). Request a higher quota for the machine and the "
+            "accelerator under IAM & Admin → Quotas, use fewer of them or another --region, or try again later."
         ) from error
     except exceptions.BadRequest as error:
-        raise ConfigError(
-            f"Vertex AI finds fault with the job ({_reason(error)}). --dry_run prints what was sent."
-        ) from error
+        raise ConfigError(f"Vertex AI refused the job ({_reason(error)}). --dry_run prints the request.") from error
     except (exceptions.ServiceUnavailable, exceptions.GatewayTimeout, exceptions.RetryError) as error:
         raise _unreachable(region, error) from error
     except exceptions.GoogleAPICallError as error:
         raise UnavailableError(
-            f"Vertex AI failed ({_reason(error)}). This is no fault of the job: try again in a few minutes."
+            f"Vertex AI failed ({_reason(error)}). The job is not the cause. Try again in a few minutes."
         ) from error
 
 
 def _unreachable(region: str, error: Exception) -> UnavailableError:
     return UnavailableError(
-        f"Vertex AI cannot be reached at {region}-aiplatform.googleapis.com ({_reason(error)}). Look at the network, "
-        "at a proxy (https_proxy) or a firewall, and try again. Before submitting once more, see with the console "
-        "whether the job was taken."
+        f"Vertex AI cannot be reached at {region}-aiplatform.googleapis.com ({_reason(error)}). Check the "
+        "network, the proxy (https_proxy) and the firewall. Before you submit again, check in the console whether the "
+        "job was accepted."
     )
 
 

@@ -1,4 +1,4 @@
-"""Which rating is in which split, told once and the same to everybody."""
+"""A dataset has each rating in one split, and its lists, indices and fingerprints agree with the ratings."""
 
 import numpy as np
 import pyarrow as pa
@@ -7,13 +7,15 @@ import pytest
 
 from configs import default
 from settings.errors import DataError
+from settings.trainer_config import load_trainer_config
 from tests.conftest import NUM_ITEMS, NUM_USERS, planted_ratings
 from trainer.config import dataset_arguments
 from trainer.data.dataset import load_dataset
 from trainer.schema import ITEM_ID, SPLITS, UNKNOWN_INDEX, USER_ID
 
-# Of five ratings each, the latest is for the test and the one before it for validation. Index: of users a = 1,
-# b = 2; of items, by training ratings and then by id, x = 1, y = 2, v = 3, z = 4; n and w stand in the test only.
+# Each user has five ratings. The latest is for testing, the one before it for validation. The user indices are a = 1
+# and b = 2. The item indices, by training ratings and then by id, are x = 1, y = 2, v = 3 and z = 4. The items n and w
+# are in the test split only.
 KNOWN_RATINGS = [
     ("a", "n", 1.0, 5),
     ("b", "x", 5.0, 1),
@@ -35,7 +37,7 @@ KNOWN_SPLITS = {
 
 @pytest.fixture
 def load(tmp_path):
-    """Loads a table of ratings, or rows of them, as a run of the default config would but for `arguments`."""
+    """Loads a table or rows of ratings like a run of the default config, with changed `arguments`."""
 
     def load(ratings, **arguments):
         if not isinstance(ratings, pa.Table):
@@ -43,7 +45,7 @@ def load(tmp_path):
             ratings = pa.table(dict(zip((USER_ID, ITEM_ID, "rating", "timestamp"), map(list, columns), strict=True)))
         pq.write_table(ratings, tmp_path / "ratings.parquet")
         source = {"source": str(tmp_path / "ratings.parquet")}
-        return load_dataset(**{**dataset_arguments(default.get_config()), **source, **arguments})
+        return load_dataset(**{**dataset_arguments(load_trainer_config(default.get_config())), **source, **arguments})
 
     return load
 
@@ -62,14 +64,14 @@ def entries(lists):
     return triples(np.repeat(lists.queries, np.diff(lists.offsets)), lists.items, lists.labels)
 
 
-def test_known_ratings_land_in_known_splits(known):
+def test_known_ratings_are_in_known_splits(known):
     assert {split: triples(*columns) for split, columns in known.ratings.items()} == KNOWN_SPLITS
     assert [column.dtype for column in known.ratings["train"]] == [np.int32, np.int32, np.float32]
 
 
 def test_lists_hold_the_ratings_of_their_split_by_user(known):
     assert {split: entries(lists) for split, lists in known.lists.items()} == {
-        # sorted is stable: within a user the order of the rows is kept.
+        # `sorted` is stable, so the order of the rows of each user is kept.
         split: sorted(ratings, key=lambda rating: rating[0])
         for split, ratings in KNOWN_SPLITS.items()
     }
@@ -84,7 +86,7 @@ def test_description_counts(known):
     assert description["rows"]["read"] == description["rows"]["used"] == len(KNOWN_RATINGS)
 
 
-def test_items_by_user_joins_the_splits_that_there_are(known, load):
+def test_items_by_user_joins_the_splits_that_exist(known, load):
     offsets, items = known.items_by_user("train", "validation")
     assert offsets.tolist() == [0, 0, 4, 8]
     assert items.tolist() == [1, 2, 4, 3, 1, 2, 3, 4]
@@ -93,6 +95,24 @@ def test_items_by_user_joins_the_splits_that_there_are(known, load):
 
     without_validation = load(KNOWN_RATINGS, split_method="last", validation_fraction=0.0, test_fraction=0.2)
     assert without_validation.items_by_user("train", "validation")[0].tolist() == [0, 0, 4, 8]
+
+
+def test_seen_items_are_the_known_items_of_all_splits(known, load):
+    def seen(dataset):
+        offsets, items = dataset.seen_items()
+        assert (offsets.dtype, items.dtype) == (np.int64, np.int32)
+        return [sorted(items[offsets[user] : offsets[user + 1]].tolist()) for user in range(len(offsets) - 1)]
+
+    # The items n and w are not in the vocabulary.
+    assert seen(known) == [[], [1, 2, 3, 4], [1, 2, 3, 4]]
+    # Of the ratings of b, only x is in the training split, y is in the validation split and z in the test split.
+    rows = [("a", item, 3.0, time) for time, item in enumerate("xyzx")] + [("b", "x", 1.0, 0)]
+    rows += [("b", "y", 1.0, 5), ("b", "z", 1.0, 6)]
+    assert seen(load(rows, split_method="time", validation_fraction=0.15, test_fraction=0.15)) == [
+        [],
+        [1, 2, 3],
+        [1, 2, 3],
+    ]
 
 
 @pytest.mark.parametrize("method", ["random", "last", "time"])
@@ -115,7 +135,7 @@ def test_every_rating_is_in_one_split_and_its_lists(load, method):
 
 
 @pytest.mark.parametrize(("row", "split"), [(1, "train"), (4, "validation"), (7, "test")])
-def test_one_other_rating_changes_the_fingerprint_of_its_split_alone(known, load, row, split):
+def test_a_changed_rating_changes_only_the_fingerprint_of_its_split(known, load, row, split):
     changed = list(KNOWN_RATINGS)
     user, item, rating, timestamp = changed[row]
     changed[row] = (user, item, rating - 0.5, timestamp)
@@ -129,8 +149,8 @@ def test_one_other_rating_changes_the_fingerprint_of_its_split_alone(known, load
     assert set(before) == {"vocabulary", "train lists", "validation lists", "test lists"}
 
 
-def test_fingerprints_cover_whose_list_it_is_where_it_is_cut_and_of_which_items(load):
-    """Each time all else is equal."""
+def test_fingerprints_depend_on_the_users_the_list_size_and_the_items(load):
+    """In each comparison everything else is equal."""
 
     def fingerprint(user_of_row, items, list_size):
         rows = [
@@ -143,15 +163,15 @@ def test_fingerprints_cover_whose_list_it_is_where_it_is_cut_and_of_which_items(
     assert fingerprint("aabb", "xyxy", 2) != fingerprint("aabb", "yxxy", 2)
 
 
-def test_final_figures_are_of_the_test_split_or_else_of_validation(load):
+def test_final_metrics_use_the_test_split_or_else_the_validation_split(load):
     table = planted_ratings()
     assert load(table).held_out_split == "test"
     assert load(table, test_fraction=0.0).held_out_split == "validation"
     assert load(table, split_method="none").held_out_split is None
 
 
-def test_held_out_ratings_of_users_that_training_has_not_seen_are_left_out_and_counted(load):
-    """By time: c comes only after the cut, so nobody can be told apart from c whom the model does not know."""
+def test_held_out_ratings_of_users_without_training_ratings_are_dropped_and_counted(load):
+    """Split by time: all ratings of c are after the cut, so the model does not know c."""
     rows = [("a", "x", 4.0, 1), ("b", "x", 4.0, 2), ("a", "y", 3.0, 3), ("b", "y", 2.0, 4)]
     rows += [("a", "z", 1.0, 5), ("c", "x", 5.0, 6), ("b", "z", 1.0, 7), ("c", "y", 5.0, 8)]
     dataset = load(rows, split_method="time", validation_fraction=0.25, test_fraction=0.25)
@@ -164,7 +184,7 @@ def test_held_out_ratings_of_users_that_training_has_not_seen_are_left_out_and_c
     assert dataset.description["num_ratings_of_unknown_users"] == {"train": 0, "validation": 1, "test": 1}
 
 
-def test_a_split_of_unknown_users_only_is_refused(load):
+def test_a_split_with_only_unknown_users_is_refused(load):
     rows = [("a", "x", 4.0, 1), ("b", "x", 4.0, 2), ("c", "y", 3.0, 3), ("d", "y", 2.0, 4)]
-    with pytest.raises(DataError, match="users that training has not seen"):
+    with pytest.raises(DataError, match="from users without training ratings"):
         load(rows, split_method="time", validation_fraction=0.25, test_fraction=0.25)

@@ -1,8 +1,10 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.data.lists import build_lists, group_by_user
+from trainer import schema
+from trainer.data.lists import ListSource, QueryLists, build_lists, group_by_user
 
 USERS = st.lists(st.integers(0, 5), max_size=60)
 
@@ -52,6 +54,79 @@ def test_types_are_those_of_the_features_whatever_comes_in():
     assert types == [np.int32, np.int64, np.int32, np.float32]
     offsets, grouped_items = group_by_user(users, items, num_users=3)
     assert [offsets.dtype, grouped_items.dtype] == [np.int64, np.int32]
+
+
+def naive_gather(source, lists, rows):
+    """What ListSource.gather must return, computed entry by entry from `lists`: (query, items, labels) triples."""
+    queries, items, labels = [], [], []
+    for row in rows:
+        query, list_items, list_labels = lists[row]
+        padding = [None] * (source.list_size - len(list_items))
+        queries.append(query)
+        items.append([*list_items, *(schema.UNKNOWN_INDEX for _ in padding)][: source.list_size])
+        labels.append([*list_labels, *(schema.PADDING_LABEL for _ in padding)][: source.list_size])
+    return {schema.QUERY: queries, schema.ITEMS: items, schema.LABELS: labels}
+
+
+def in_memory(lists, list_size, folder):
+    sizes = [len(items) for _, items, _ in lists]
+    return QueryLists(
+        queries=np.array([query for query, _, _ in lists], np.int32),
+        offsets=np.append(0, np.cumsum(sizes)).astype(np.int64),
+        items=np.array([item for _, items, _ in lists for item in items], np.int32),
+        labels=np.array([label for _, _, labels in lists for label in labels], np.float32),
+        list_size=list_size,
+    )
+
+
+def memory_mapped(lists, list_size, folder):
+    source = in_memory(lists, list_size, folder)
+    mapped = {}
+    for name in ("queries", "offsets", "items", "labels"):
+        np.save(folder / f"{name}.npy", getattr(source, name))
+        mapped[name] = np.load(folder / f"{name}.npy", mmap_mode="r" if len(getattr(source, name)) else None)
+    return QueryLists(**mapped, list_size=list_size)
+
+
+ENTRIES = st.lists(st.tuples(st.integers(1, 2**31 - 1), st.integers(0, 10)), max_size=5)
+LISTS = st.lists(st.tuples(st.integers(1, 9), ENTRIES), min_size=1, max_size=8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("lists")
+
+
+@pytest.mark.parametrize("build", [in_memory, memory_mapped])
+@settings(deadline=None)
+@given(lists=LISTS, list_size=st.integers(1, 7), data=st.data())
+def test_gather_pads_and_cuts_any_rows_of_any_list_source(build, folder, lists, list_size, data):
+    lists = [(query, [item for item, _ in entries], [label / 2 for _, label in entries]) for query, entries in lists]
+    source: ListSource = build(lists, list_size, folder)
+    assert isinstance(source, ListSource)
+    assert (source.num_lists, source.list_size) == (len(lists), list_size)
+    rows = np.array(data.draw(st.lists(st.integers(0, len(lists) - 1), max_size=12)), np.int64)
+    features = source.gather(rows)
+    assert {name: value.tolist() for name, value in features.items()} == naive_gather(source, lists, rows)
+    assert {name: value.dtype for name, value in features.items()} == {
+        schema.QUERY: np.int32,
+        schema.ITEMS: np.int32,
+        schema.LABELS: np.float32,
+    }
+    assert features[schema.ITEMS].shape == features[schema.LABELS].shape == (len(rows), list_size)
+
+
+@pytest.mark.parametrize("row", [-1, 3, 2**40])
+def test_gather_refuses_a_row_that_is_out_of_range(row):
+    source = build_lists(*arrays([0, 1, 2]), list_size=4)
+    with pytest.raises(IndexError):
+        source.gather(np.array([0, row]))
+
+
+def test_build_lists_passes_its_list_size_on():
+    features = build_lists(*arrays([1, 1, 1]), list_size=2).gather(np.array([1, 0]))
+    assert features[schema.ITEMS].tolist() == [[102, 0], [100, 101]]
+    assert features[schema.LABELS].tolist() == [[1.0, -1.0], [0.0, 0.5]]
 
 
 @settings(deadline=None)

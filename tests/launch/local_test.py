@@ -1,4 +1,4 @@
-"""The workers are small scripts here, which need no TensorFlow; tests/multi_worker_test.py starts the real ones."""
+"""Here the workers are small scripts without TensorFlow. tests/training/multi_worker_test.py starts real ones."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from settings.cluster import parse_tf_config
 from settings.errors import ConfigError
 from tests.conftest import REPOSITORY
 
-# Each worker knows its own number, and can leave the number of its process where the test looks.
+# Each worker reads its index, and can write its process id to a file.
 PREAMBLE = """
 import json, os, pathlib, signal, socket, subprocess, sys, time
 task = json.loads(os.environ["TF_CONFIG"])
@@ -36,7 +36,7 @@ def command(body: str, folder: pathlib.Path) -> list[str]:
 
 
 def numbers(folder: pathlib.Path, count: int) -> list[int]:
-    """The process numbers of that many workers, once all of them have started."""
+    """Waits until that many workers have started, and returns their process ids."""
     deadline = time.monotonic() + 30
     while len(paths := sorted(folder.glob("*.pid"))) < count:
         assert time.monotonic() < deadline
@@ -45,7 +45,7 @@ def numbers(folder: pathlib.Path, count: int) -> list[int]:
 
 
 def is_running(number: int) -> bool:
-    """False also for a zombie, which only waits for its parent to notice."""
+    """Whether a process runs. A zombie does not."""
     try:
         return pathlib.Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -64,11 +64,14 @@ def all_end(processes: list[int]) -> bool:
 
 @pytest.fixture
 def launch(tmp_path):
-    """Starts a launcher of two workers as a process of its own, and in the end makes sure of all three."""
+    """Starts a launcher of two workers in its own process, and ends all three after the test."""
     started = []
 
     def start(body: str, **options) -> subprocess.Popen:
-        program = f"from launch import cli, local; cli.run(lambda _: local.train({command(body, tmp_path)!r}, 2))"
+        program = (
+            "from launch import local; from settings import cli; "
+            f"cli.run_launcher(lambda _: local.train({command(body, tmp_path)!r}, 2))"
+        )
         options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | options
         started.append(subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, **options))
         return started[-1]
@@ -84,7 +87,7 @@ def launch(tmp_path):
             os.kill(int(path.read_text()), signal.SIGKILL)
 
 
-def test_each_worker_has_a_place_of_its_own_in_one_cluster(tmp_path):
+def test_each_worker_has_its_own_index_in_one_cluster(tmp_path):
     body = "(pathlib.Path(sys.argv[1]) / f'{index}.json').write_text(os.environ['TF_CONFIG'])"
     assert local.train(command(body, tmp_path), 3) == 0
     read = [parse_tf_config((tmp_path / f"{index}.json").read_text()) for index in range(3)]
@@ -94,7 +97,7 @@ def test_each_worker_has_a_place_of_its_own_in_one_cluster(tmp_path):
     assert len(set(addresses)) == 3 and all(address.startswith("127.0.0.1:") for address in addresses)
 
 
-def test_lines_are_whole_and_say_whose_they_are(tmp_path, capfd):
+def test_lines_are_whole_and_have_the_name_of_the_worker(tmp_path, capfd):
     body = """
 for line in range(200):
     sys.stdout.write(f"{index}:"); sys.stdout.flush(); sys.stdout.write(f"{line}\\n")
@@ -113,7 +116,7 @@ sys.stdout.buffer.write(b"\\xff without an end")
     assert len(lines) == 2 * 202
 
 
-def test_a_line_is_shown_when_it_is_printed(launch, monkeypatch):
+def test_a_line_is_printed_at_once(launch, monkeypatch):
     monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
     launcher = launch("print('now'); time.sleep(60)")
     lines = sorted(launcher.stdout.readline() for _ in range(2))
@@ -135,7 +138,7 @@ def test_names_have_colours_on_a_terminal_only(launch, tmp_path):
 
 @pytest.mark.parametrize(("ending", "code"), [("sys.exit(65)", 65), ("os.kill(os.getpid(), signal.SIGSEGV)", 139)])
 def test_the_first_failure_ends_all_and_is_the_exit_code(tmp_path, capfd, ending, code):
-    # The other worker fails too, when it is told to end, but by then that is no news.
+    # The other worker fails later, at SIGTERM. Its exit code does not count.
     body = f"""
 if index == 1:
     while not pathlib.Path(sys.argv[1], "0.pid").exists(): time.sleep(0.01)
@@ -148,7 +151,7 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
     assert f"launch   | worker 1 failed ({code}): ending 1 of 2 workers.\n" in capfd.readouterr().out
 
 
-def test_a_worker_that_ends_well_leaves_the_others_alone(tmp_path):
+def test_a_worker_that_succeeds_does_not_end_the_others(tmp_path):
     body = "index and time.sleep(1); (pathlib.Path(sys.argv[1]) / str(index)).touch()"
     assert local.train(command(body, tmp_path), 2) == 0
     assert (tmp_path / "1").exists()
@@ -177,7 +180,7 @@ def test_a_signal_is_passed_on_as_sigterm(launch, tmp_path, number):
     assert not any(map(is_running, workers))
 
 
-def test_a_second_signal_does_not_wait(launch, tmp_path):
+def test_a_second_signal_ends_the_workers_at_once(launch, tmp_path):
     launcher = launch(IGNORES_SIGTERM)
     workers = numbers(tmp_path, 2)
     launcher.send_signal(signal.SIGINT)
@@ -189,7 +192,7 @@ def test_a_second_signal_does_not_wait(launch, tmp_path):
 
 
 def test_nothing_survives_the_launcher(launch, tmp_path):
-    """Not even what a worker started."""
+    """This includes the processes that a worker started."""
     launcher = launch(f"subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)']);{IGNORES_SIGTERM}")
     workers = numbers(tmp_path, 2)
     children = [
@@ -211,7 +214,7 @@ child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     assert all_end(numbers(tmp_path, 2))
 
 
-def test_all_end_when_nobody_reads_the_log(launch, tmp_path):
+def test_all_workers_end_when_the_output_is_closed(launch, tmp_path):
     launcher = launch("say_started()\nwhile True: print('more'); time.sleep(0.01)")
     workers = numbers(tmp_path, 2)
     launcher.stdout.close()
@@ -229,20 +232,20 @@ print("has its port")
 """
 
 
-def test_a_port_that_was_taken_is_replaced_once(tmp_path, capfd, monkeypatch):
+def test_taken_ports_are_replaced_once(tmp_path, capfd, monkeypatch):
     free = local._free_ports
     with socket.create_server(("127.0.0.1", 0)) as thief:
         taken = thief.getsockname()[1]
         attempts = [[free(1)[0], taken], free(2)]
         monkeypatch.setattr(local, "_free_ports", lambda number: attempts.pop(0))
         assert local.train(command(TAKES_ITS_PORT, tmp_path), 2) == 0
-        assert f"Port {taken} was taken" in capfd.readouterr().out
+        assert f"Another program took port {taken}." in capfd.readouterr().out
         attempts = [[free(1)[0], taken], [free(1)[0], taken], free(2)]
         assert local.train(command(TAKES_ITS_PORT, tmp_path), 2) == 1
         assert len(attempts) == 1
 
 
-def test_a_failure_for_another_reason_is_not_tried_again(tmp_path):
+def test_other_failures_are_not_tried_again(tmp_path):
     body = "open(f'{sys.argv[1]}/{index}', 'a').write('x')\nsys.exit(9)"
     assert local.train(command(body, tmp_path), 2) == 9
     assert (tmp_path / "0").read_text() == "x"
@@ -250,7 +253,7 @@ def test_a_failure_for_another_reason_is_not_tried_again(tmp_path):
 
 @pytest.mark.parametrize("flag", [["--strategy=mirrored"], ["-strategy=tpu"], ["--strategy", "default"]])
 def test_a_strategy_of_one_process_is_refused(flag):
-    with pytest.raises(ConfigError, match="leave --strategy out"):
+    with pytest.raises(ConfigError, match="Leave --strategy out"):
         local.main(["--workdir=never_made", *flag])
 
 
@@ -269,9 +272,9 @@ def test_the_trainer_is_started_with_the_flags_behind_the_dashes(monkeypatch, st
     [
         (["--num_workers=0"], "num_workers"),
         (["--num_workers=two"], "num_workers"),
-        (["--workdir=never_made"], "behind a lone --"),
-        (["stray", "--"], "'stray' stands before --"),
-        (["stray"], "'stray' stands before --"),
+        (["--workdir=never_made"], "trainer's flags after --"),
+        (["stray", "--"], "'stray' is not a flag of the launcher"),
+        (["stray"], "'stray' is not a flag of the launcher"),
         (["--", "--strategy=mirrored"], "--strategy=mirrored trains in one process"),
     ],
 )

@@ -13,7 +13,7 @@ from trainer.modeling import input_pipeline
 LIST_SIZE = 4
 
 
-def lists_of_sizes(sizes) -> QueryLists:
+def lists_of_sizes(sizes, list_size=LIST_SIZE) -> QueryLists:
     """List i is of query i + 1; its items are 100·i + 1, 100·i + 2, ... and its labels their positions."""
     sizes = np.asarray(sizes)
     starts = np.repeat(np.cumsum(sizes) - sizes, sizes)
@@ -23,6 +23,7 @@ def lists_of_sizes(sizes) -> QueryLists:
         offsets=np.append(0, np.cumsum(sizes)).astype(np.int64),
         items=(100 * np.repeat(np.arange(len(sizes)), sizes) + position + 1).astype(np.int32),
         labels=position.astype(np.float32),
+        list_size=list_size,
     )
 
 
@@ -34,7 +35,6 @@ def train_batches(
     dataset = input_pipeline.build_train_dataset(
         lists,
         np.asarray(call_starts),
-        list_size=LIST_SIZE,
         global_batch_size=batch_size,
         steps_per_execution=steps_per_execution,
         seed=seed,
@@ -50,7 +50,7 @@ def queries_by_step(lists, num_steps, **options):
 
 @settings(deadline=None, max_examples=15)
 @given(num_lists=st.integers(1, 30), batch_size=st.integers(1, 8), seed=st.integers(0, 2**31 - 1))
-def test_every_list_once_an_epoch_and_fillers_weigh_nothing(num_lists, batch_size, seed):
+def test_every_list_once_an_epoch_and_padding_rows_weigh_nothing(num_lists, batch_size, seed):
     lists = lists_of_sizes([2] * num_lists)
     epoch_steps = input_pipeline.steps_per_epoch(num_lists, batch_size)
     calls = train_batches(lists, range(2 * epoch_steps), batch_size=batch_size, seed=seed, steps_per_execution=1)
@@ -91,15 +91,14 @@ def test_replicas_and_workers_share_the_same_global_batch(pipelines, replicas):
     ]
     for feature in (schema.QUERY, schema.ITEMS, schema.LABELS, schema.WEIGHTS):
         np.testing.assert_array_equal(np.concatenate([part[feature] for part in parts], axis=1), whole[feature])
+    np.testing.assert_array_equal(np.concatenate([part[schema.ROWS] for part in parts], axis=1), [[0, 1, 2, 3]] * 2)
     for part in parts:
         np.testing.assert_array_equal(part[schema.NUM_LISTS], whole[schema.NUM_LISTS])
 
 
 def test_lists_are_padded_to_list_size():
     lists = lists_of_sizes([2, 4, 1])
-    dataset = input_pipeline.build_eval_dataset(
-        lists, list_size=LIST_SIZE, global_batch_size=2, context=tf.distribute.InputContext()
-    )
+    dataset = input_pipeline.build_eval_dataset(lists, global_batch_size=2, context=tf.distribute.InputContext())
     first, second = dataset.take(2).as_numpy_iterator()
     np.testing.assert_array_equal(first[schema.QUERY], [1, 2])
     np.testing.assert_array_equal(first[schema.ITEMS], [[1, 2, 0, 0], [101, 102, 103, 104]])
@@ -117,7 +116,6 @@ def test_shapes_are_static():
             input_pipeline.build_train_dataset(
                 lists,
                 np.array([0]),
-                list_size=LIST_SIZE,
                 global_batch_size=2,
                 steps_per_execution=3,
                 seed=0,
@@ -126,9 +124,7 @@ def test_shapes_are_static():
             [3, 2],
         ),
         (
-            input_pipeline.build_eval_dataset(
-                lists, list_size=LIST_SIZE, global_batch_size=2, context=tf.distribute.InputContext()
-            ),
+            input_pipeline.build_eval_dataset(lists, global_batch_size=2, context=tf.distribute.InputContext()),
             [2],
         ),
     ):

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from trainer.compat import tf
+from trainer.compat import keras, tf
+from trainer.features import FeatureSpec
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.schema import ITEMS, QUERY
 
@@ -15,6 +16,11 @@ SCORES = [[-1, 3, -5], [0, 0, 24]]
 
 def build(**arguments):
     return TwoTowerModel(**{"num_queries": 3, "num_items": 4, "embedding_size": 2, **arguments})
+
+
+def scores_of_all(model, queries):
+    vectors = model.query_vectors({QUERY: tf.constant(queries)})
+    return tf.matmul(vectors, model.candidate_vectors(tf.range(model.num_items)), transpose_b=True)
 
 
 @pytest.fixture
@@ -34,8 +40,8 @@ def test_scores_compile_to_the_same_and_have_a_static_shape(planted):
     assert compiled.get_concrete_function(FEATURES).output_shapes == [2, 3]
 
 
-def test_score_all_scores_the_whole_catalogue(planted):
-    np.testing.assert_array_equal(planted.score_all(tf.constant([2, 1])), [[16, -1, 3, -5], [24, 1, 2, 0]])
+def test_vectors_give_the_scores_of_the_whole_catalogue(planted):
+    np.testing.assert_array_equal(scores_of_all(planted, [2, 1]), [[16, -1, 3, -5], [24, 1, 2, 0]])
 
 
 def test_hidden_layers_transform_the_embeddings():
@@ -49,7 +55,7 @@ def test_hidden_layers_transform_the_embeddings():
     model.set_weights([QUERIES, w, b, v, c, positive, identity, none[0], -identity.T, none[1]])
     # (1, 2) → relu(1, 1, -1) → (1, 12), and (-1, 3) → relu(-1, 2, 1) → (5, 19); the last layer is linear.
     expected = -np.array([[5, 19], [1, 12]]) @ positive.T
-    np.testing.assert_array_equal(model.score_all(tf.constant([2, 1])), expected)
+    np.testing.assert_array_equal(scores_of_all(model, [2, 1]), expected)
     np.testing.assert_array_equal(model(FEATURES), np.take_along_axis(expected, FEATURES[ITEMS].numpy(), axis=1))
 
 
@@ -66,6 +72,20 @@ def test_initial_weights_are_determined_by_the_seed(hidden_sizes, seed):
             assert not np.isin(array, different).any()
 
 
+def test_initial_weights_are_those_of_plain_keras_layers():
+    """So a run has the same numbers as with the first version, which was built of these layers."""
+
+    def keras_tower(num_indices, seed):
+        embedding = keras.layers.Embedding(num_indices, 2, keras.initializers.RandomUniform(-0.05, 0.05, seed=seed))
+        embedding.build(None)
+        kernels = [keras.initializers.GlorotUniform(seed=seed + 1 + i)(s) for i, s in enumerate([(2, 5), (5, 2)])]
+        return [embedding.embeddings.numpy(), kernels[0].numpy(), np.zeros(5), kernels[1].numpy(), np.zeros(2)]
+
+    expected = [*keras_tower(3, 7000), *keras_tower(4, 7500)]
+    for array, same in zip(build(hidden_sizes=[5], seed=7).get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(array, same)
+
+
 def test_no_two_tables_start_alike():
     query, candidate = build(num_queries=4).get_weights()
     assert not np.isin(query, candidate).any()
@@ -78,7 +98,7 @@ def test_no_two_tables_start_alike():
 def test_the_gradient_of_a_mean_reaches_only_the_rows_used(planted):
     with tf.GradientTape() as tape:
         mean = tf.reduce_mean(planted(FEATURES))
-    query, candidate = (tf.convert_to_tensor(g) for g in tape.gradient(mean, planted.trainable_variables))
+    query, candidate = planted.dense_gradients(tape.gradient(mean, planted.trainable_variables))
     # Query 2 met items 1, 2 and 3; query 1 met item 3 twice and item 0 once; of each score the mean takes 1/6.
     sums = [[0, 0], 2 * CANDIDATES[3] + CANDIDATES[0], CANDIDATES[1] + CANDIDATES[2] + CANDIDATES[3]]
     np.testing.assert_allclose(query, np.array(sums) / 6, rtol=1e-6)
@@ -87,5 +107,125 @@ def test_the_gradient_of_a_mean_reaches_only_the_rows_used(planted):
     only_query_2 = {QUERY: FEATURES[QUERY][:1], ITEMS: FEATURES[ITEMS][:1, :2]}
     with tf.GradientTape() as tape:
         mean = tf.reduce_mean(planted(only_query_2))
-    _, candidate = (tf.convert_to_tensor(g) for g in tape.gradient(mean, planted.trainable_variables))
+    _, candidate = planted.dense_gradients(tape.gradient(mean, planted.trainable_variables))
     assert candidate.numpy().any(axis=1).tolist() == [False, True, True, False]
+
+
+def test_gradients_of_tables_become_dense_and_the_others_stay():
+    model = build(hidden_sizes=[3])
+    with tf.GradientTape() as tape:
+        mean = tf.reduce_mean(model(FEATURES))
+    gradients = tape.gradient(mean, model.trainable_variables)
+    dense = model.dense_gradients(gradients)
+    tables = [table.embeddings.name for table in model.tables.values()]
+    pairs = list(zip(gradients, model.trainable_variables, strict=True))
+    assert [variable.name for gradient, variable in pairs if isinstance(gradient, tf.IndexedSlices)] == tables
+    for gradient, variable in zip(dense, model.trainable_variables, strict=True):
+        assert isinstance(gradient, tf.Tensor) and gradient.shape == variable.shape
+
+
+def test_a_model_is_finite_until_one_weight_is_not():
+    model = build(hidden_sizes=[3])
+    assert model.is_finite()
+    for variable in model.variables:
+        value = variable.numpy()
+        variable.assign(np.where(np.arange(value.size).reshape(value.shape) == value.size - 1, np.nan, value))
+        assert not model.is_finite(), variable.name
+        variable.assign(value)
+    assert model.is_finite()
+
+
+def test_all_weights_are_copied_from_a_model_of_any_strategy():
+    category = FeatureSpec("category", "item", num_values=3)
+    options = {
+        "hidden_sizes": [3], "features": [category], "item_features": {"category": np.array([0, 1, 2, 1])}
+    }  # fmt: skip
+    with tf.distribute.MirroredStrategy(tf.config.list_logical_devices("CPU")[:2]).scope():
+        source = build(seed=1, **options)
+    target = build(seed=2, **{**options, "item_features": {"category": np.array([0, 0, 0, 0])}})
+    assert not np.allclose(target(FEATURES), source(FEATURES))
+    target.assign_from(source)
+    for array, same in zip(target.get_weights(), source.get_weights(), strict=True):
+        np.testing.assert_array_equal(array, same)
+
+
+def test_an_old_checkpoint_of_keras_layers_is_read_whole(tmp_path):
+    """The first version stored WORKDIR/checkpoints under these names."""
+
+    class Old(keras.Model):
+        def __init__(self):
+            super().__init__()
+            for name, size in (("query_tower", 3), ("candidate_tower", 4)):
+                tower = keras.layers.Layer(name=name)
+                tower.embedding = keras.layers.Embedding(size, 2)
+                tower.embedding.build(None)
+                tower.hidden = []
+                setattr(self, name, tower)
+
+    old = Old()
+    path = tf.train.Checkpoint(model=old).write(str(tmp_path / "old"))
+    model = build()
+    tf.train.Checkpoint(model=model).read(path).assert_consumed()
+    for array, same in zip(model.get_weights(), old.get_weights(), strict=True):
+        np.testing.assert_array_equal(array, same)
+
+
+def train(model, items, labels, *, steps=150):
+    """Softmax loss over one list of items for query 1."""
+    optimizer = keras.optimizers.legacy.Adam(0.05)
+    features = {QUERY: tf.constant([1]), ITEMS: tf.constant([items])}
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.nn.softmax_cross_entropy_with_logits(labels / labels.sum(), model(features)[0])
+        gradients = model.dense_gradients(tape.gradient(loss, model.trainable_variables))
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
+
+    for _ in range(steps):
+        step()
+
+
+@pytest.mark.parametrize(
+    ("options", "encode"),
+    [
+        ({"num_values": 3}, lambda is_good: 1 + is_good),
+        ({"num_values": 3, "shape": (2,)}, lambda is_good: np.stack([1 + is_good, 0 * is_good], axis=1)),
+        ({"dtype": "float32"}, lambda is_good: 2.0 * is_good - 1),
+        ({"dtype": "float32", "shape": (2,)}, lambda is_good: np.stack([is_good, 1 - is_good], axis=1)),
+    ],
+    ids=["index", "indices", "number", "numbers"],
+)
+def test_a_model_learns_from_one_more_item_feature(options, encode):
+    """Items 1 to 10 are trained on. Items 11 to 20 are ranked right by the feature that they share with those."""
+    spec, is_good = FeatureSpec("feature", "item", **options), np.arange(21) % 2
+    model = build(
+        num_items=21, embedding_size=4, hidden_sizes=[8], features=[spec], item_features={"feature": encode(is_good)}
+    )
+    assert ("feature" in model.tables) == spec.is_categorical
+    train(model, list(range(1, 11)), is_good[1:11].astype(np.float32))
+    scores = scores_of_all(model, [1]).numpy()[0, 11:]
+    assert scores[is_good[11:] == 1].min() > scores[is_good[11:] == 0].max()
+
+    without = build(num_items=21, embedding_size=4, hidden_sizes=[8])
+    train(without, list(range(1, 11)), is_good[1:11].astype(np.float32))
+    scores = scores_of_all(without, [1]).numpy()[0, 11:]
+    assert scores[is_good[11:] == 1].min() < scores[is_good[11:] == 0].max()
+
+
+def test_a_query_feature_comes_with_the_batch():
+    model = build(features=[FeatureSpec("age", "query", dtype="float32")])
+    model.query_tower.encoders[0].dense.set_weights([np.array([[10, 100]], np.float32)])
+    model.query_tower.embedding.embeddings.assign(QUERIES)
+    vectors = model.query_vectors({QUERY: tf.constant([2, 1]), "age": tf.constant([0.5, -1.0])})
+    np.testing.assert_array_equal(vectors, [[-1 + 5, 3 + 50], [1 - 10, 2 - 100]])
+
+
+def test_features_that_no_tower_can_use_are_refused():
+    with pytest.raises(ValueError, match=r"'position'.*neither query nor item"):
+        build(features=[FeatureSpec("position", "example", num_values=9)])
+    category = FeatureSpec("category", "item", num_values=3)
+    with pytest.raises(ValueError, match=r"'category' are missing.*\(4,\)"):
+        build(features=[category])
+    with pytest.raises(ValueError, match=r"'category' have the shape \(3,\).*\(4,\)"):
+        build(features=[category], item_features={"category": np.zeros(3, np.int32)})

@@ -1,6 +1,12 @@
-"""Output for people shows ids and titles as they are."""
+"""How a command prints its output, and how it reports its errors."""
 
+import pytest
+from absl import flags
+from ml_collections import config_flags
+
+from configs import default
 from settings import cli
+from settings.errors import ConfigError, DataError, NoRoomError, StorageError, UserError
 
 
 def test_brackets_and_colons_of_a_title_are_printed(capsys):
@@ -9,6 +15,96 @@ def test_brackets_and_colons_of_a_title_are_printed(capsys):
     assert capsys.readouterr().out == title + "\n"
 
 
-def test_a_quiet_console_says_nothing(capsys):
-    cli.build_console(quiet=True).print("figures")
+def test_a_quiet_console_prints_nothing(capsys):
+    cli.build_console(quiet=True).print("metrics")
     assert capsys.readouterr().out == ""
+
+
+def raises(error):
+    def main():
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "exit_code"),
+    [
+        (UserError("It failed."), 1),
+        (DataError("It failed."), 65),
+        (StorageError("It failed."), 74),
+        (NoRoomError("It failed."), 75),
+        (ConfigError("It failed."), 78),
+    ],
+)
+def test_an_error_becomes_one_paragraph_and_its_exit_code(error, exit_code, capsys):
+    assert cli.report_errors(raises(error)) == exit_code
+    assert capsys.readouterr().err == "error: It failed.\n"
+
+
+def test_the_exit_code_of_a_command_is_returned(capsys):
+    assert cli.report_errors(lambda: 3) == 3
+    assert capsys.readouterr().err == ""
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(ZeroDivisionError):
+        cli.report_errors(raises(ZeroDivisionError()))
+
+
+def test_exhausted_memory_becomes_a_paragraph(capsys):
+    from trainer.compat import tf
+
+    error = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+    assert cli.report_errors(raises(error)) == 1
+    assert "Lower config.train.global_batch_size" in capsys.readouterr().err
+
+
+def test_ctrl_c_exits_with_130(capsys):
+    assert cli.report_errors(raises(KeyboardInterrupt())) == 130
+    assert "Interrupted." in capsys.readouterr().err
+
+
+def test_the_default_config_is_added_only_where_none_is_given():
+    assert cli.with_default_config(["--a=1"], "x.py") == ["--config=x.py", "--a=1"]
+    assert cli.with_default_config(["--config=y.py"], "x.py") == ["--config=y.py"]
+    assert cli.with_default_config(["--config.seed=1"], "x.py") == ["--config=x.py", "--config.seed=1"]
+    assert cli.with_default_config(["--a=1"], "") == ["--a=1"]
+
+
+def parse(*arguments):
+    values = flags.FlagValues()
+    flags.DEFINE_integer("number", 1, "", flag_values=values)
+    config_flags.DEFINE_config_file("config", None, "", flag_values=values, sys_argv=["", *arguments])
+    rest = cli.parse_flags(values, arguments, defaults_file="configs/default.py")
+    return values, rest
+
+
+def test_flags_and_overrides_are_parsed():
+    values, rest = parse(f"--config={default.__file__}", "--config.seed=7", "--number=3", "rest")
+    assert (values.number, cli.load_config(values).seed, rest) == (3, 7, ["rest"])
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--nope=3", "Unknown command line flag 'nope'. --help lists the flags."),
+        ("--number=x", "flag --number=x: invalid literal for int() with base 10: 'x'. --help lists the flags."),
+        ("--config.nope=3", "config.nope is not a field. configs/default.py lists and explains all fields."),
+        (
+            "--config.train.num_epoch=3",
+            "config.train.num_epoch is not a field; did you mean num_epochs? configs/default.py lists and explains all "
+            "fields.",
+        ),
+    ],
+)
+def test_an_error_on_the_command_line_is_one_sentence_with_the_way_out(argument, message):
+    with pytest.raises(ConfigError) as caught:
+        parse(f"--config={default.__file__}", argument)
+    assert str(caught.value) == message
+
+
+def test_a_missing_config_file_is_named():
+    values, _ = parse("--config=configs/missing.py")
+    with pytest.raises(ConfigError, match=r"--config=configs/missing.py cannot be loaded: .*No such file"):
+        cli.load_config(values)

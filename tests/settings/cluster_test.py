@@ -24,7 +24,7 @@ def clusters(draw) -> Cluster:
 
 
 def vertex(task_type, index, **more_pools):
-    """CLUSTER_SPEC as Vertex AI documents it, of a job with a chief and two workers."""
+    """CLUSTER_SPEC of a job with a chief and two workers, in the format that Vertex AI documents."""
     cluster = {
         "workerpool0": ["cmle-training-workerpool0-ab-0:2222"],
         "workerpool1": ["cmle-training-workerpool1-ab-0:2222", "cmle-training-workerpool1-ab-1:2222"],
@@ -54,7 +54,7 @@ def test_tf_config_is_what_tensorflow_reads(monkeypatch):
 
 @settings(deadline=None, max_examples=50)
 @given(clusters())
-def test_each_task_reads_back_the_cluster_and_its_own_place(cluster):
+def test_each_task_reads_back_the_cluster_and_its_index(cluster):
     assert len(cluster.tasks) == sum(map(len, cluster.addresses.values()))
     for task in cluster.tasks:
         assert parse_tf_config(format_tf_config(cluster, task)) == (cluster, task)
@@ -71,7 +71,7 @@ def test_worker_pools_are_read_as_task_types():
     assert parse_cluster_spec(vertex("workerpool1", 1)) == (VERTEX_CLUSTER, Task("worker", 1))
 
 
-def test_a_reduction_server_is_no_process_of_the_trainer():
+def test_reduction_servers_are_left_out():
     servers = ["cmle-training-workerpool2-ab-0:2222"]
     assert parse_cluster_spec(vertex("workerpool1", 0, workerpool2=servers)) == (VERTEX_CLUSTER, Task("worker", 0))
     tf_config = json.loads(format_tf_config(VERTEX_CLUSTER, Task("chief", 0)))
@@ -84,8 +84,8 @@ def test_a_reduction_server_is_no_process_of_the_trainer():
     [
         (parse_cluster_spec, vertex("workerpool2", 0, workerpool2=["s:1"]), "CLUSTER_SPEC: task type 'ps' does not"),
         (parse_cluster_spec, vertex("workerpool3", 0), "CLUSTER_SPEC: task type 'evaluator' does not train"),
-        (parse_cluster_spec, vertex("workerpool1", 2), "this process is worker 2, and its cluster has no such task"),
-        (parse_cluster_spec, vertex("workerpool1", -1), "this process is worker -1"),
+        (parse_cluster_spec, vertex("workerpool1", 2), "this process as worker 2, but its cluster has no such task"),
+        (parse_cluster_spec, vertex("workerpool1", -1), "this process as worker -1"),
         (parse_tf_config, vertex("workerpool0", 0), "task type 'workerpool0' does not train"),
         (parse_tf_config, '{"cluster": {"worker": ["a:1"]}, "task": {"type": "evaluator", "index": 0}}', "'evaluator'"),
         (parse_tf_config, "", "TF_CONFIG is not JSON of the form"),
@@ -97,7 +97,7 @@ def test_a_reduction_server_is_no_process_of_the_trainer():
         (parse_tf_config, '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "x"}}', "of the form"),
     ],
 )
-def test_what_cannot_be_used_gets_one_sentence(parse, text, says):
+def test_an_invalid_description_is_refused_in_one_line(parse, text, says):
     with pytest.raises(ConfigError) as caught:
         parse(text)
     assert says in str(caught.value) and "\n" not in str(caught.value)
@@ -106,12 +106,12 @@ def test_what_cannot_be_used_gets_one_sentence(parse, text, says):
 @pytest.mark.parametrize(
     ("addresses", "says"),
     [
-        ({}, "no process at all"),
-        ({"worker": []}, "no process at all"),
+        ({}, "has no process"),
+        ({"worker": []}, "has no process"),
         ({"chief": ["a:1", "b:2"]}, "has 2"),
         ({"worker": ["a:1"], "evaluator": ["b:2"]}, "'evaluator' does not train"),
     ],
 )
-def test_a_cluster_of_another_shape_is_refused(addresses, says):
+def test_an_invalid_cluster_is_refused(addresses, says):
     with pytest.raises(ConfigError, match=says):
         Cluster(addresses)

@@ -1,52 +1,28 @@
-import json
-import os
-import shutil
+"""What a save writes, keeps and deletes, and what a restore reads back."""
 
-import numpy as np
+import os
+
 import pytest
 from absl import logging
 
 from settings.errors import ConfigError, StorageError
+from tests.training.checkpoint_run import (
+    DATA,
+    INDEX,
+    MANIFEST,
+    MARKER,
+    SIZE,
+    Run,
+    contents_of,
+    files_in,
+    path_of,
+    whole,
+    write,
+)
 from trainer import storage
-from trainer.compat import keras, tf
+from trainer.compat import tf
 from trainer.training import checkpoint
 from trainer.training.checkpoint import Checkpointer
-
-SIZE = 1000
-
-
-class Run:
-    """A model and an optimizer with slots, whose values tell after which step they were saved."""
-
-    def __init__(self, folder, *, size=SIZE, dtype=tf.float32, keep=3, **options):
-        self.weights = tf.Variable(tf.zeros([size], dtype), name="weights")
-        self.optimizer = keras.optimizers.Adam(jit_compile=False)
-        self.optimizer.build([self.weights])
-        self.checkpointer = Checkpointer(
-            folder,
-            tf.train.Checkpoint(model=tf.Module(), weights=self.weights, optimizer=self.optimizer),
-            keep=keep,
-            **options,
-        )
-
-    def save(self, step, **options):
-        for variable, value in zip(self.variables, self.values_after(step), strict=True):
-            variable.assign(value)
-        self.checkpointer.save(step, {"step": step, "sums": [[step / 3, 0.1]], "best_step": None}, **options)
-
-    @property
-    def variables(self):
-        return [self.weights, *self.optimizer.variables]
-
-    def values_after(self, step):
-        rng = np.random.default_rng(step)
-        return [tf.cast(100 * rng.normal(size=variable.shape), variable.dtype) for variable in self.variables]
-
-    def is_after(self, step):
-        return all(
-            np.array_equal(variable, value)
-            for variable, value in zip(self.variables, self.values_after(step), strict=True)
-        )
 
 
 @pytest.fixture(params=["local", "ram"])
@@ -64,21 +40,6 @@ def logged(monkeypatch):
     lines = []
     monkeypatch.setattr(logging, "error", lambda message, *values: lines.append(message % values))
     return lines
-
-
-def path_of(folder, step, suffix):
-    return f"{folder}/step-{step:08d}.{suffix}"
-
-
-DATA, INDEX, MANIFEST = "data-00000-of-00001", "index", "json"
-
-
-def files_in(folder):
-    return sorted(tf.io.gfile.listdir(folder))
-
-
-def whole(*steps):
-    return sorted(f"step-{step:08d}.{suffix}" for step in steps for suffix in (DATA, INDEX, MANIFEST))
 
 
 def test_restores_the_newest_exactly(folder):
@@ -101,7 +62,7 @@ def test_restores_the_step_asked_for(folder):
     other = Run(folder)
     assert other.checkpointer.restore(10).state["step"] == 10
     assert other.is_after(10)
-    with pytest.raises(StorageError, match="step 15 has no readable manifest"):
+    with pytest.raises(StorageError, match=r"step 15 is damaged: .*step-00000015.json is missing"):
         other.checkpointer.restore(15)
 
 
@@ -112,173 +73,34 @@ def test_a_run_without_checkpoints_has_nothing_to_restore(folder):
     assert not tf.io.gfile.exists(folder)
 
 
-def truncate(path, size_of):
-    os.truncate(path, size_of(os.path.getsize(path)))
+def test_the_digest_depends_on_every_value(folder):
+    digests = []
+    for number, changed in enumerate([0.0, 0.0, 1e-3]):
+        run = Run(f"{folder}-{number}")
+        run.save(10)
+        run.weights.assign_add(changed * tf.one_hot(5, SIZE))
+        run.checkpointer.save(20, {"step": 20})
+        saved = run.checkpointer.restore_latest()
+        assert saved.digest == run.checkpointer.restore(20).digest != run.checkpointer.restore(10).digest
+        digests.append(saved.digest)
+    assert digests[0] == digests[1] != digests[2]
 
 
-def flip_bit(path, position):
-    content = bytearray(storage.read_bytes(path))
-    content[int(position * len(content))] ^= 1
-    with open(path, "wb") as file:
-        file.write(content)
-
-
-def write(path, content):
-    with open(path, "w") as file:
-        file.write(content)
-
-
-def without(path, key):
-    manifest = json.loads(storage.read_bytes(path))
-    del manifest[key]
-    write(path, json.dumps(manifest))
-
-
-def with_another_state(path):
-    manifest = json.loads(storage.read_bytes(path))
-    manifest["state"]["sums"][0][0] += 1.0
-    write(path, json.dumps(manifest))
-
-
-def with_the_manifest_of_another_step(path):
-    shutil.copy(path.replace("00000020", "00000010"), path)
-
-
-DAMAGES = {
-    "data cut by a byte": (DATA, lambda path: truncate(path, lambda size: size - 1)),
-    "data cut by half": (DATA, lambda path: truncate(path, lambda size: size // 2)),
-    "data emptied": (DATA, lambda path: truncate(path, lambda size: 0)),
-    "data longer by a byte": (DATA, lambda path: truncate(path, lambda size: size + 1)),
-    "a bit of the data": (DATA, lambda path: flip_bit(path, 0.5)),
-    "a bit of the index": (INDEX, lambda path: flip_bit(path, 0.5)),
-    "a bit of the state": (
-        MANIFEST,
-        lambda path: flip_bit(path, storage.read_bytes(path).index(b"6.6") / os.path.getsize(path)),
-    ),
-    "index deleted": (INDEX, os.remove),
-    "data deleted": (DATA, os.remove),
-    "manifest empty": (MANIFEST, lambda path: write(path, "")),
-    "manifest of garbage": (
-        MANIFEST,
-        lambda path: write(path, "\udcff\0{]".encode("utf-8", "surrogateescape").decode("latin-1")),
-    ),
-    "manifest cut by half": (MANIFEST, lambda path: truncate(path, lambda size: size // 2)),
-    "manifest of another type": (MANIFEST, lambda path: write(path, "[1, 2]")),
-    "manifest a number": (MANIFEST, lambda path: write(path, "5")),
-    "manifest without anything": (MANIFEST, lambda path: write(path, "{}")),
-    **{
-        f"manifest without {key}": (MANIFEST, lambda path, key=key: without(path, key))
-        for key in ("files", "state", "step", "sha256")
-    },
-    "another state": (MANIFEST, with_another_state),
-    "the manifest of another step": (MANIFEST, with_the_manifest_of_another_step),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_one_before_is_used(local_folder, logged, damage):
-    run = Run(local_folder)
-    run.save(10)
-    run.save(20)
-    suffix, apply = DAMAGES[damage]
-    apply(path_of(local_folder, 20, suffix))
-    damaged = {name for name in files_in(local_folder) if "20." in name}
-
-    other = Run(local_folder)
-    assert other.checkpointer.restore_latest().state["step"] == 10
-    assert other.is_after(10)
-    assert files_in(local_folder) == ["damaged", *whole(10)]
-    assert set(files_in(f"{local_folder}/damaged")) == damaged
-    (line,) = logged
-    assert "The checkpoint of step 20" in line and path_of(local_folder, 20, suffix) in line and "damaged/" in line
-
-
-def test_what_was_set_aside_in_part_is_set_aside_at_the_next_start(local_folder, logged, monkeypatch):
-    run = Run(local_folder)
-    run.save(10)
-    run.save(20)
-    flip_bit(path_of(local_folder, 20, DATA), 0.5)
-    rename = tf.io.gfile.rename
-
-    def rename_and_die(*arguments, **options):
-        rename(*arguments, **options)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(tf.io.gfile, "rename", rename_and_die)
-    with pytest.raises(KeyboardInterrupt):
-        run.checkpointer.restore_latest()
-    monkeypatch.setattr(tf.io.gfile, "rename", rename)
-    assert Run(local_folder).checkpointer.restore_latest().step == 10
-    assert files_in(local_folder) == ["damaged", *whole(10)]
-    assert files_in(f"{local_folder}/damaged") == whole(20)
-
-
-def test_a_damaged_checkpoint_is_not_restored_when_asked_for(local_folder):
-    run = Run(local_folder)
-    run.save(10)
-    flip_bit(path_of(local_folder, 10, DATA), 0.9)
-    other = Run(local_folder)
-    with pytest.raises(StorageError, match=f"step 10 is damaged: {path_of(local_folder, 10, DATA)}"):
-        other.checkpointer.restore(10)
-    assert not np.any(other.weights)
-
-
-def test_with_none_whole_the_run_stops_each_time_and_nothing_is_deleted(local_folder, logged):
-    run = Run(local_folder)
-    contents = {}
-    for step in (10, 20):
-        run.save(step)
-        flip_bit(path_of(local_folder, step, DATA), 0.5)
-    for name in files_in(local_folder):
-        contents[name] = storage.read_bytes(f"{local_folder}/{name}")
-
-    # Started again, by hand or by what restarts failed jobs, it must not begin anew either.
-    for _ in range(2):
-        with pytest.raises(StorageError, match=r"None of the checkpoints .* steps \[10, 20\] were damaged"):
-            Run(local_folder).checkpointer.restore_latest()
-    assert files_in(local_folder) == ["damaged"]
-    assert {name: storage.read_bytes(f"{local_folder}/damaged/{name}") for name in contents} == contents
-    assert len(logged) == 2
-
-
-def test_with_none_whole_one_that_is_copied_back_is_used(local_folder, logged, tmp_path):
-    run = Run(local_folder)
-    run.save(10)
-    shutil.copytree(local_folder, tmp_path / "copy")
-    flip_bit(path_of(local_folder, 10, DATA), 0.5)
-    with pytest.raises(StorageError):
-        run.checkpointer.restore_latest()
-    shutil.copytree(tmp_path / "copy", local_folder, dirs_exist_ok=True)
-    other = Run(local_folder)
-    assert other.checkpointer.restore_latest().step == 10
-    assert other.is_after(10)
-
-
-def test_only_the_chief_sets_aside(local_folder, logged):
-    run = Run(local_folder)
-    run.save(10)
-    run.save(20)
-    os.remove(path_of(local_folder, 20, INDEX))
-    before = files_in(local_folder)
-    worker = Run(local_folder, is_chief=False, worker_name="worker-1")
-    assert worker.checkpointer.restore_latest().step == 10
-    assert files_in(local_folder) == before
-
-
-def leave_a_save_cut_short(folder, step):
-    """What a save leaves that is killed before its manifest has its name."""
+def leave_an_interrupted_save(folder, step):
+    """Creates what a save leaves if the process is killed before the manifest has its final name."""
+    write(path_of(folder, step, MARKER), "")
     for suffix in (DATA, INDEX):
-        shutil.copy(path_of(folder, 10, suffix), path_of(folder, step, suffix))
+        write(path_of(folder, step, suffix), "cut short")
     write(f"{path_of(folder, step, MANIFEST)}.123.tmp", "{")
     os.mkdir(f"{folder}/step-{step:08d}_temp")
     write(f"{folder}/step-{step:08d}_temp/part-00000-of-00001.data", "x")
 
 
 @pytest.mark.parametrize("next_step", [20, 30])
-def test_a_save_that_was_cut_short_is_never_restored_and_is_cleaned_at_the_next(local_folder, logged, next_step):
+def test_an_interrupted_save_is_never_restored_and_the_next_save_deletes_it(local_folder, logged, next_step):
     run = Run(local_folder)
     run.save(10)
-    leave_a_save_cut_short(local_folder, 20)
+    leave_an_interrupted_save(local_folder, 20)
     other = Run(local_folder)
     assert other.checkpointer.restore_latest().step == 10
     assert other.is_after(10)
@@ -287,12 +109,76 @@ def test_a_save_that_was_cut_short_is_never_restored_and_is_cleaned_at_the_next(
     assert files_in(local_folder) == whole(10, next_step)
 
 
-def test_only_a_save_that_was_cut_short_is_no_checkpoint(local_folder, logged):
+def test_a_run_that_was_killed_in_its_first_save_starts_again(local_folder, logged):
+    os.mkdir(local_folder)
+    leave_an_interrupted_save(local_folder, 10)
+    run = Run(local_folder)
+    assert run.checkpointer.restore_latest() is None
+    assert logged == []
+    run.save(10)
+    assert files_in(local_folder) == whole(10)
+
+
+class Killed(BaseException):
+    """Ends the code under test at once, like SIGKILL. No handler for errors catches it."""
+
+
+KILL_POINTS = {"rename": tf.io.gfile, "remove": tf.io.gfile, "write_bytes": storage, "sync": storage}
+
+
+@pytest.mark.parametrize("name", KILL_POINTS)
+@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("count", range(6))
+def test_a_save_may_be_killed_anywhere(local_folder, monkeypatch, logged, name, done, count):
+    """Two checkpoints are kept of 10, 20 and 30. The process is killed while it saves 30 and deletes 10."""
+    run = Run(local_folder, keep=2)
+    run.save(10)
+    run.save(20)
+    calls = iter(range(100))
+    function = getattr(KILL_POINTS[name], name)
+
+    def die(*arguments, **options):
+        if next(calls) < count:
+            return function(*arguments, **options)
+        if done:
+            function(*arguments, **options)
+        raise Killed
+
+    monkeypatch.setattr(KILL_POINTS[name], name, die)
+    try:
+        run.save(30)
+    except Killed:
+        killed = True
+    else:
+        killed = False
+    monkeypatch.undo()
+    other = Run(local_folder, keep=2)
+    step = other.checkpointer.restore_latest().step
+    assert step in (20, 30) and other.is_after(step)
+    assert killed or files_in(local_folder) == whole(20, 30)
+    other.save(40)
+    assert files_in(local_folder) == whole(step, 40)
+
+
+@pytest.mark.parametrize("leftover", ["step-00000010", "step-00000010.txt", "notes", "step-00000030_temp"])
+def test_files_that_no_save_wrote_are_never_deleted(local_folder, leftover):
+    run = Run(local_folder, keep=1)
+    run.save(10)
+    write(f"{local_folder}/{leftover}", "mine")
+    run.save(20)
+    assert files_in(local_folder) == sorted([leftover, *whole(20)])
+
+
+def test_tensors_without_a_manifest_are_moved_when_their_step_is_saved_again(local_folder):
     run = Run(local_folder)
     run.save(10)
-    os.remove(path_of(local_folder, 10, MANIFEST))
-    assert Run(local_folder).checkpointer.restore_latest() is None
-    assert not tf.io.gfile.exists(f"{local_folder}/damaged")
+    run.save(20)
+    os.remove(path_of(local_folder, 20, MANIFEST))
+    before = {os.path.basename(path): content for path, content in contents_of(local_folder).items() if "20" in path}
+    run.save(20)
+    assert files_in(local_folder) == ["damaged", *whole(10, 20)]
+    after = {os.path.basename(path): content for path, content in contents_of(f"{local_folder}/damaged").items()}
+    assert after == {name: content for name, content in before.items() if "step-00000020" in name}
 
 
 @pytest.mark.parametrize(
@@ -381,16 +267,24 @@ def fail_half_way(monkeypatch):
     monkeypatch.setattr(tf.train.Checkpoint, "write", write_half)
 
 
-def fail_at_the_manifest(monkeypatch):
-    def write_bytes(path, content):
-        raise StorageError(f"{path} cannot be written: No space left on device.")
+def fail_at(suffix):
+    def fail(monkeypatch):
+        write_bytes = storage.write_bytes
 
-    monkeypatch.setattr(storage, "write_bytes", write_bytes)
+        def refuse(path, content):
+            if path.endswith(suffix):
+                raise StorageError(f"{path} cannot be written: No space left on device.")
+            write_bytes(path, content)
+
+        monkeypatch.setattr(storage, "write_bytes", refuse)
+
+    return fail
 
 
 def fail_at_sync(monkeypatch):
     def sync(path):
-        raise OSError(5, "Input/output error")
+        if path.endswith(INDEX):
+            raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(storage, "sync", sync)
 
@@ -402,7 +296,11 @@ def fail_at_reading_back(monkeypatch):
     monkeypatch.setattr(checkpoint, "_digest", digest)
 
 
-@pytest.mark.parametrize("fail", [fail_half_way, fail_at_the_manifest, fail_at_sync, fail_at_reading_back])
+@pytest.mark.parametrize(
+    "fail",
+    [fail_half_way, fail_at(f".{MARKER}"), fail_at(f".{MANIFEST}"), fail_at_sync, fail_at_reading_back],
+    ids=["tensors", "marker", "manifest", "sync", "reading back"],
+)
 def test_a_save_that_fails_leaves_the_earlier_ones_whole_and_nothing_else(local_folder, monkeypatch, fail):
     run = Run(local_folder, keep=1)
     run.save(10)
@@ -418,24 +316,23 @@ def test_a_save_that_fails_leaves_the_earlier_ones_whole_and_nothing_else(local_
     assert other.checkpointer.steps() == [10, 20]
 
 
-def test_all_has_reached_the_disk_before_the_manifest_is_written(local_folder, monkeypatch):
+def test_the_marker_is_on_the_disk_before_the_tensors_and_the_manifest_after_them(local_folder, monkeypatch):
     run = Run(local_folder)
     events = []
-    monkeypatch.setattr(storage, "sync", lambda path: events.append(path))
-    monkeypatch.setattr(storage, "write_bytes", lambda path, content: events.append(path))
-    run.save(10)
-    assert events == [path_of(local_folder, 10, suffix) for suffix in (DATA, INDEX, MANIFEST)]
+    write_bytes, sync = storage.write_bytes, storage.sync
 
-
-def test_the_manifest_is_written_last(local_folder, monkeypatch):
-    run = Run(local_folder)
-    seen = []
-    write_bytes = storage.write_bytes
-
-    def look_first(path, content):
-        seen.extend(files_in(local_folder))
+    def record_write(path, content):
+        events.append((path, files_in(local_folder)))
         write_bytes(path, content)
 
-    monkeypatch.setattr(storage, "write_bytes", look_first)
+    def record_sync(path):
+        if path.startswith(f"{local_folder}/step-") and not path.endswith(".tmp"):
+            events.append((path, None))
+        sync(path)
+
+    monkeypatch.setattr(storage, "write_bytes", record_write)
+    monkeypatch.setattr(storage, "sync", record_sync)
     run.save(10)
-    assert seen == sorted(f"step-00000010.{suffix}" for suffix in (DATA, INDEX))
+    data, index, manifest, marker = (path_of(local_folder, 10, kind) for kind in (DATA, INDEX, MANIFEST, MARKER))
+    names = sorted(os.path.basename(path) for path in (data, index, marker))
+    assert events == [(marker, []), (data, None), (index, None), (manifest, names)]

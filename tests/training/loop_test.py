@@ -1,4 +1,3 @@
-import itertools
 import json
 import math
 import os
@@ -7,66 +6,13 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from settings.errors import DivergedError, Stopped
 from trainer.compat import tf
-from trainer.evaluation.statistics import Figure
-from trainer.training.loop import Cadence, RunState, StopSignal, TrainingLoop, plan_calls
+from trainer.evaluation.statistics import Mean
+from trainer.training.loop import Cadence, RunState, StopSignal, Trainer, plan_calls
 from trainer.training.metric_writer import MetricWriter, Sink
-
-STEPS = st.integers(1, 200)
-
-
-@st.composite
-def plans(draw):
-    """first_step, total_steps, steps_per_execution, cadences."""
-    total_steps = draw(STEPS)
-    first_step = draw(st.integers(0, total_steps))
-    epoch_steps = draw(STEPS)
-    every = draw(st.lists(st.integers(0, 60), max_size=3))
-    cadences = [Cadence(steps, epoch_steps=epoch_steps, total_steps=total_steps) for steps in every]
-    return first_step, total_steps, draw(st.integers(1, 70)), cadences
-
-
-@settings(deadline=None, max_examples=200)
-@given(plans())
-def test_calls_cover_all_steps_and_pass_over_nothing_that_is_due(plan):
-    first_step, total_steps, steps_per_execution, cadences = plan
-    calls = plan_calls(first_step, total_steps, steps_per_execution=steps_per_execution, cadences=cadences)
-    assert calls.dtype == np.int64
-    assert (calls[0], calls[-1]) == (first_step, total_steps)
-    assert calls.tolist() == [first_step] or (np.diff(calls) > 0).all()
-    due = {step for step in range(first_step, total_steps + 1) if any(cadence(step) for cadence in cadences)}
-    for begin, end in itertools.pairwise(calls.tolist()):
-        assert end - begin <= steps_per_execution
-        assert not due & set(range(begin + 1, end))
-        # As long as can be.
-        assert end - begin == steps_per_execution or end in due or end == total_steps
-
-
-@settings(deadline=None, max_examples=200)
-@given(plans(), st.data())
-def test_going_on_from_the_end_of_a_call_the_calls_are_the_same(plan, data):
-    _, total_steps, steps_per_execution, cadences = plan
-    calls = plan_calls(0, total_steps, steps_per_execution=steps_per_execution, cadences=cadences).tolist()
-    index = data.draw(st.integers(0, len(calls) - 1))
-    assert (
-        plan_calls(calls[index], total_steps, steps_per_execution=steps_per_execution, cadences=cadences).tolist()
-        == calls[index:]
-    )
-
-
-def test_a_plan_for_fewer_steps_than_were_taken_has_no_call():
-    assert plan_calls(20, 10, steps_per_execution=5, cadences=[]).tolist() == [20]
-
-
-def test_a_cadence_is_due_every_so_many_steps_and_after_the_last():
-    due = Cadence(4, epoch_steps=5, total_steps=10)
-    assert [step for step in range(1, 11) if due(step)] == [4, 8, 10]
-    once_an_epoch = Cadence(0, epoch_steps=5, total_steps=12)
-    assert [step for step in range(1, 13) if once_an_epoch(step)] == [5, 10, 12]
+from trainer.training.run import take_steps
 
 
 class Diary(Sink):
@@ -107,6 +53,16 @@ def step_sums(step):
 TOTAL_STEPS, EPOCH_STEPS = 30, 10
 
 
+class Loop:
+    """The training loop with its arguments, ready to run."""
+
+    def __init__(self, trainer, **arguments):
+        self.trainer, self.state, self._arguments = trainer, trainer.state, arguments
+
+    def run(self):
+        take_steps(self.trainer, **self._arguments)
+
+
 def build_loop(
     state=None,
     *,
@@ -120,7 +76,7 @@ def build_loop(
     stop=None,
     seconds=0.0,
 ):
-    """A loop of fakes, and the diary of what it does.
+    """A training loop of fakes, and the diary of what it does.
 
     Args:
       validation: step → value of the metric `mrr`.
@@ -145,35 +101,38 @@ def build_loop(
     def validate():
         clock.now += 100
         return {
-            "loss": Figure(0.25, 0.0, 5),
-            "mrr": Figure(validation(state.step), 0.0, 5),
+            "loss": Mean(0.25, 0.0, 5),
+            "mrr": Mean(validation(state.step), 0.0, 5),
         }
 
-    def save(saved):
+    def save():
         clock.now += 1000
-        diary.lines.append(("save", saved.step, json.dumps(asdict(saved))))
+        diary.lines.append(("save", state.step, json.dumps(asdict(state))))
 
-    loop = TrainingLoop(
+    trainer = Trainer(
         state=state,
         train_call=train_call,
         batches=iter(calls[:-1].tolist()),
-        calls=calls,
+        schedule=lambda step: 0.5 * step,
+        metric_names=["loss", "mrr"],
         epoch_steps=EPOCH_STEPS,
         global_batch_size=4,
-        schedule=lambda step: 0.5 * step,
-        names=["loss", "mrr"],
+        validate_fn=validate if validation else None,
+        best_metric="mrr",
+        best_direction=direction,
+        writer=MetricWriter([diary]),
+        clock=clock,
+    )
+    loop = Loop(
+        trainer,
+        calls=calls,
         log_due=log_due,
         eval_due=eval_due,
         checkpoint_due=checkpoint_due,
-        validate=validate if validation else None,
-        after_validation=lambda step: diary.lines.append(("after_validation", step)),
-        save=save,
-        writer=MetricWriter([diary]),
-        best_metric="mrr",
-        best_direction=direction,
         patience=patience,
+        after_validation=lambda: diary.lines.append(("after_validation", state.step)),
+        save=save,
         stop=stop or StopSignal(),
-        clock=clock,
     )
     return loop, diary
 
@@ -195,10 +154,10 @@ def test_logs_the_weighted_means_since_the_last_line():
     for (_, end, _, scalars), begin in zip(diary.of("train"), (0, 8, 16, 24), strict=True):
         assert {name: scalars[name] for name in ("loss", "mrr")} == pytest.approx(weighted_means(begin, end), rel=1e-6)
         assert scalars["learning_rate"] == 0.5 * end
-    assert loop.train_figures == {name: diary.of("train")[-1][3][name] for name in ("loss", "mrr")}
+    assert loop.state.train_metrics == {name: diary.of("train")[-1][3][name] for name in ("loss", "mrr")}
 
 
-def test_a_figure_without_weight_is_unknown():
+def test_a_metric_without_weight_is_unknown():
     loop, diary = build_loop(sums=lambda step: np.float32([[1, 4], [0, 0]]))
     loop.run()
     assert all(line[3]["loss"] == 0.25 and math.isnan(line[3]["mrr"]) for line in diary.of("train"))
@@ -229,7 +188,7 @@ def without_pace(lines):
     ]
 
 
-def figures_of(diary, after=0):
+def metrics_of(diary, after=0):
     return without_pace(line for line in diary.of("train", "validation") if line[1] > after)
 
 
@@ -242,12 +201,12 @@ def test_from_any_save_a_run_goes_on_as_the_uninterrupted_one(steps_per_executio
     assert len(diary.of("save")) >= 8
     for _, step, saved in diary.of("save"):
         resumed, resumed_diary = build_loop(RunState(**json.loads(saved)), **options)
-        assert resumed.train_figures == json.loads(saved)["train_figures"]
+        assert resumed.state.train_metrics == json.loads(saved)["train_metrics"]
         resumed.run()
-        assert figures_of(resumed_diary) == figures_of(diary, after=step)
+        assert metrics_of(resumed_diary) == metrics_of(diary, after=step)
         assert resumed_diary.of("save") == [line for line in diary.of("save") if line[1] > step]
         assert asdict(resumed.state) == asdict(whole.state)
-        assert resumed.train_figures == whole.train_figures
+        assert resumed.state.train_metrics == whole.state.train_metrics
 
 
 @pytest.mark.parametrize(
@@ -298,16 +257,16 @@ def test_a_run_that_was_stopped_early_takes_no_step_when_started_again():
     again, diary_again = build_loop(RunState(**json.loads(diary.of("save")[-1][2])), **options)
     again.run()
     assert diary_again.lines == []
-    assert again.train_figures == loop.train_figures != {}
+    assert again.state.train_metrics == loop.state.train_metrics != {}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("figure", [0, 1])
-def test_a_sum_that_is_not_finite_ends_the_run_and_nothing_is_saved(value, figure):
+@pytest.mark.parametrize("metric", [0, 1])
+def test_a_sum_that_is_not_finite_ends_the_run_and_nothing_is_saved(value, metric):
     def sums(step):
         planted = step_sums(step)
         if step == 13:
-            planted[figure, 0] = value
+            planted[metric, 0] = value
         return planted
 
     loop, diary = build_loop(sums=sums, validation=lambda step: step, every=(1, 5, 5))
@@ -315,7 +274,7 @@ def test_a_sum_that_is_not_finite_ends_the_run_and_nothing_is_saved(value, figur
         loop.run()
     assert [line[1] for line in diary.of("save")] == [5, 10]
     assert loop.state.step == 13
-    assert np.isfinite(loop.state.sums or 0).all()
+    assert np.isfinite(loop.state.accumulators or 0).all()
     assert diary.of("train")[-1][1] == 13
 
 
@@ -365,7 +324,7 @@ def test_after_a_stop_the_run_goes_on_as_if_there_had_been_none():
     _, step, saved = stopped_diary.of("save")[-1]
     resumed, resumed_diary = build_loop(RunState(**json.loads(saved)), **options)
     resumed.run()
-    assert figures_of(stopped_diary) + figures_of(resumed_diary) == figures_of(diary)
+    assert metrics_of(stopped_diary) + metrics_of(resumed_diary) == metrics_of(diary)
     assert 0 < step < TOTAL_STEPS
 
 
@@ -374,28 +333,47 @@ def test_a_signal_is_remembered_and_the_next_one_ends_it_at_once(number, exit_co
     before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
     stop = StopSignal()
     loop, diary = build_loop(stop=stop)
-    try:
-        stop.listen()
+    with stop.listening():
         assert stop.requested is None
         os.kill(os.getpid(), number)
         assert stop.requested == number
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
         assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
-    finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+    assert {each: signal.getsignal(each) for each in before} == before
     with pytest.raises(Stopped, match=number.name) as stopped:
         loop.run()
     assert stopped.value.exit_code == exit_code and len(diary.of("save")) == 1
 
 
+def test_a_signal_during_the_last_save_is_not_lost():
+    """The loop has no call left that could notice it. What follows the loop does."""
+    stop = StopSignal()
+    loop, diary = build_loop(stop=stop, every=(30, 30, 30), steps_per_execution=30)
+    save = loop._arguments["save"]
+    loop._arguments["save"] = lambda: (os.kill(os.getpid(), signal.SIGTERM), save())
+    with stop.listening():
+        loop.run()
+        with pytest.raises(Stopped, match="All steps are saved") as stopped:
+            stop.raise_at_once()
+    assert stopped.value.exit_code == 143 and len(diary.of("save")) == 1
+
+
+def test_after_training_a_signal_stops_the_run_at_once():
+    stop = StopSignal()
+    with stop.listening():
+        stop.raise_at_once()
+        with pytest.raises(Stopped, match="SIGINT") as stopped:
+            os.kill(os.getpid(), signal.SIGINT)
+    assert stopped.value.exit_code == 130
+
+
 def test_time_is_that_of_steady_training():
     # Calls of 4, 4, 2 | 4, 4, 2 | 4, 4, 2; the first of them compiles.
     loop, diary = build_loop(validation=lambda step: step, every=(10, 10, 10), seconds=0.5)
-    assert math.isnan(loop.steps_per_second)
+    assert math.isnan(loop.trainer.steps_per_second)
     loop.run()
-    assert (loop.timed_steps, loop.train_seconds) == (26, 13.0)
-    assert loop.steps_per_second == 2.0
+    assert (loop.trainer.timed_steps, loop.trainer.train_seconds) == (26, 13.0)
+    assert loop.trainer.steps_per_second == 2.0
     assert [line[3].get("lists_per_second") for line in diary.of("train")] == [8.0, 8.0, 8.0]
     rates = [rate for _, _, rate in diary.of("advance")]
     assert math.isnan(rates[0]) and rates[1:] == [2.0] * 8

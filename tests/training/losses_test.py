@@ -1,11 +1,13 @@
-import math
+import functools
 
 import numpy as np
 import pytest
 
-from settings.errors import ConfigError
 from trainer.compat import stateless_random, tf, tfr
-from trainer.training.losses import build_loss
+from trainer.training import losses as losses_lib
+
+GLOBAL_BATCH_SIZE = 8
+build_loss = functools.partial(losses_lib.build_loss, global_batch_size=GLOBAL_BATCH_SIZE)
 
 KEYS = sorted(tfr.keras.losses.RankingLossKey.all_keys())
 POINTWISE = ["mean_squared_loss", "ordinal_loss", "sigmoid_cross_entropy_loss"]
@@ -25,7 +27,7 @@ ALL = [(key, "", 0) for key in KEYS] + LAMBDA_WEIGHTED
 DETERMINISTIC = [case for case in ALL if case[0] not in RANDOM]
 
 PAD = -1.0
-# A full list, one with padding within, a filler row, a short list, one without relevance. No ties of labels,
+# A full list, one with padding within, a padding row row, a short list, one without relevance. No ties of labels,
 # which list_mle would break at random, but where nothing is relevant.
 LABELS = np.array(
     [
@@ -39,7 +41,7 @@ LABELS = np.array(
 )
 SCORES = np.random.default_rng(0).normal(0, 2, LABELS.shape).astype(np.float32)
 IS_REAL = LABELS >= 0
-FILLER = 2
+PADDING_ROW = 2
 
 
 def build(case):
@@ -52,7 +54,7 @@ def evaluate(loss_fn, labels, scores, step=3):
     scores = tf.constant(scores)
     with tf.GradientTape() as tape:
         tape.watch(scores)
-        losses = loss_fn(tf.constant(labels), scores, step)
+        losses = loss_fn(tf.constant(labels), scores, step, tf.range(len(labels)))
     return losses.numpy(), tf.convert_to_tensor(tape.gradient(losses, scores)).numpy()
 
 
@@ -120,7 +122,7 @@ def test_a_list_has_the_loss_that_the_formula_gives_its_real_entries(key, temper
         pytest.skip("has no temperature")
     losses, _ = evaluate(build_loss(key, temperature=temperature), LABELS, SCORES)
     for row in range(len(LABELS)):
-        if row != FILLER:
+        if row != PADDING_ROW:
             real = IS_REAL[row]
             scores = SCORES[row, real].astype(np.float64) / temperature
             assert losses[row] == pytest.approx(FORMULAS[key](LABELS[row, real], scores), rel=1e-5, abs=1e-5)
@@ -165,7 +167,7 @@ def test_wild_scores_of_padding_change_nothing(case):
 
 
 @pytest.mark.parametrize("case", ALL, ids=str)
-def test_a_filler_row_has_no_loss_and_no_gradient(case):
+def test_a_padding_row_has_no_loss_and_no_gradient(case):
     labels = np.full([2, 30], PAD, np.float32)
     labels[1] = np.arange(30) % 3
     losses, gradient = evaluate(build(case), labels, np.tile(SCORES[:2], 5))
@@ -185,11 +187,11 @@ def test_more_padding_changes_nothing(case):
     np.testing.assert_allclose(gradient_again[:, 2:-5], gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_a_filler_row_has_no_loss_compiled_by_xla_either():
+def test_a_padding_row_has_no_loss_compiled_by_xla_either():
     # There the loss of padding and what is taken off for it differ by rounding.
     labels = tf.fill([3, 30], PAD)
     loss_fn = build_loss("list_mle_loss", lambda_weight="list_mle")
-    compiled = tf.function(lambda scores: loss_fn(labels, scores, 0), jit_compile=True)
+    compiled = tf.function(lambda scores: loss_fn(labels, scores, 0, tf.range(3)), jit_compile=True)
     np.testing.assert_array_equal(compiled(tf.zeros_like(labels)), np.zeros(3))
 
 
@@ -209,7 +211,7 @@ def test_without_padding_the_mean_of_a_random_loss_is_that_of_the_keras_loss(key
     for seed, step in ((7, 3), (7, 4), (8, 3)):
         losses, _ = evaluate(build_loss(key, seed=seed), labels, scores, step)
         means.append(losses.mean())
-        with stateless_random(seed, step):
+        with stateless_random(seed, step, tf.range(2), GLOBAL_BATCH_SIZE):
             assert means[-1] == pytest.approx(float(keras_loss(labels, scores)), rel=1e-5)
     assert len(set(means)) == 3
 
@@ -245,7 +247,7 @@ def test_the_order_of_entries_does_not_matter(case):
 @pytest.mark.parametrize("key", KEYS)
 def test_xla_compiles_each_loss(key):
     loss_fn = build_loss(key, seed=7)
-    compiled = tf.function(lambda labels, scores: loss_fn(labels, scores, 3), jit_compile=True)
+    compiled = tf.function(lambda labels, scores: loss_fn(labels, scores, 3, tf.range(len(LABELS))), jit_compile=True)
     losses, _ = evaluate(loss_fn, LABELS, SCORES)
     # XLA makes other numbers of the same random bits.
     tolerance = 1.0 if key in RANDOM else 1e-4
@@ -254,7 +256,7 @@ def test_xla_compiles_each_loss(key):
 
 def test_half_precision_scores_give_a_single_precision_loss():
     scores = tf.cast(SCORES, tf.bfloat16)
-    losses = build_loss("softmax_loss")(tf.constant(LABELS), scores, 0)
+    losses = build_loss("softmax_loss")(tf.constant(LABELS), scores, 0, tf.range(len(LABELS)))
     assert losses.dtype == tf.float32
     expected, _ = evaluate(build_loss("softmax_loss"), LABELS, tf.cast(scores, tf.float32).numpy())
     np.testing.assert_array_equal(losses, expected)
@@ -267,49 +269,3 @@ def test_descent_puts_the_relevant_first(key):
     for step in range(10):
         scores -= 0.3 * evaluate(loss_fn, labels, scores, step)[1]
     assert np.argmax(scores[0, [0, 1, 3]]) == 1
-
-
-@pytest.mark.parametrize(
-    ("options", "field", "way_out"),
-    [
-        ({"key": "softmax"}, "config.loss.key", "softmax_loss"),
-        ({"key": "softmax_loss", "temperature": 0.0}, "config.loss.temperature", "positive"),
-        ({"key": "softmax_loss", "temperature": math.nan}, "config.loss.temperature", "positive"),
-        ({"key": "mean_squared_loss", "temperature": 0.1}, "config.loss.temperature", "leave it at 1.0"),
-        ({"key": "yeti_logistic_loss", "temperature": 0.1}, "config.loss.temperature", "leave it at 1.0"),
-        ({"key": "softmax_loss", "lambda_weight": "mrr"}, "config.loss.lambda_weight", "dcg, ndcg"),
-        ({"key": "softmax_loss", "lambda_weight": "precision"}, "config.loss.lambda_weight", "dcg, ndcg"),
-        (
-            {"key": "unique_softmax_loss", "lambda_weight": "ndcg"},
-            "config.loss.lambda_weight",
-            "leave it empty",
-        ),
-        ({"key": "pairwise_mse_loss", "lambda_weight": "list_mle"}, "config.loss.lambda_weight", "ndcg_v2"),
-        ({"key": "approx_ndcg_loss", "lambda_weight": "ndcg"}, "config.loss.lambda_weight", "leave it empty"),
-        (
-            {"key": "pairwise_mse_loss", "lambda_weight_cutoff": 5},
-            "config.loss.lambda_weight_cutoff",
-            "ndcg_v2",
-        ),
-        (
-            {"key": "softmax_loss", "lambda_weight": "ndcg", "lambda_weight_cutoff": 5},
-            "config.loss.lambda_weight_cutoff",
-            "pairwise",
-        ),
-        (
-            {"key": "pairwise_mse_loss", "lambda_weight": "dcg", "lambda_weight_cutoff": -1},
-            "config.loss.lambda_weight_cutoff",
-            "from 1",
-        ),
-        (
-            {"key": "pairwise_mse_loss", "lambda_weight": "precision"},
-            "config.loss.lambda_weight_cutoff",
-            "needs the rank",
-        ),
-    ],
-    ids=str,
-)
-def test_what_cannot_be_built_is_refused(options, field, way_out):
-    with pytest.raises(ConfigError) as error:
-        build_loss(**options)
-    assert f"{field} is " in str(error.value) and way_out in str(error.value)

@@ -13,8 +13,7 @@ import pytest
 from configs import default
 from launch import local
 from settings.cluster import Cluster, format_cluster_spec
-from tests.conftest import REPOSITORY
-from trainer.training import run as training_run
+from tests.conftest import REPOSITORY, train
 
 FIELDS = {
     "list_size": 12,
@@ -38,7 +37,7 @@ def alone(tmp_path_factory, ratings_csv) -> pathlib.Path:
     config = default.get_config()
     config.update_from_flattened_dict({"data.source": ratings_csv, **FIELDS})
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    assert training_run.train_and_evaluate(config, strategy_name="default", workdir=str(workdir)) == 0
+    assert train(config, workdir) == 0
     return workdir
 
 
@@ -66,7 +65,7 @@ def assert_same_run(together: pathlib.Path, alone: pathlib.Path) -> None:
 
 
 def assert_only_the_chief_speaks(output: str, chief: str, other: str) -> None:
-    """The chief prints the figures; the other worker prints none."""
+    """The chief prints the metrics; the other worker prints none."""
     lines = {name: [line for line in output.splitlines() if line.startswith(f"{name} ")] for name in (chief, other)}
     assert any("2 replicas" in line for line in lines[chief]), output
     assert any("epoch" in line for line in lines[chief])

@@ -7,26 +7,19 @@ import pyarrow as pa
 import pytest
 
 from settings.errors import ConfigError
-from tests.conftest import mirrored_strategy, planted_ratings
+from tests.conftest import mirrored_strategy, planted_ratings, train
 from trainer import strategy as strategy_lib
 from trainer.compat import tf
 from trainer.data.dataset import Dataset
 from trainer.data.vocabulary import build_vocabulary
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.schema import ITEMS_SCHEMA
-from trainer.serving import export
-from trainer.training import run as training_run
+from trainer.training.samples import sample_recommendations
 from trainer.workdir import Workdir
 
 
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch):
-    """The fresh process that tries an export has tests of its own."""
-    monkeypatch.setattr(export, "_verify", lambda *_: None)
-
-
 def run(config, workdir, strategy_name="default"):
-    assert training_run.train_and_evaluate(config, strategy_name=strategy_name, workdir=str(workdir)) == 0
+    assert train(config, workdir, strategy_name) == 0
     return json.loads((workdir / "result.json").read_text())
 
 
@@ -100,7 +93,7 @@ def test_mirrored_over_two_devices_reports_what_default_does(tiny_config, tmp_pa
     together = run(tiny_config, tmp_path / "together", "mirrored")
     assert together["speed"]["num_replicas"] == 2
     for protocol in ("rated", "catalogue"):
-        for who in ("model", "popularity", "random"):
+        for who in ("model", "popularity", "item_mean", "random"):
             for name, figure in alone["protocols"][protocol][who].items():
                 assert together["protocols"][protocol][who][name] == pytest.approx(figure, rel=1e-3), (who, name)
 
@@ -138,7 +131,7 @@ def test_sample_recommendations_are_a_table_whatever_the_titles():
     users, indices = vocabulary.user_indices(ratings["user_id"]), vocabulary.item_indices(ratings["item_id"])
     dataset = Dataset(vocabulary, {}, {"train": (users, indices, np.ones(5, np.float32))}, {})
     model = TwoTowerModel(num_queries=3, num_items=4, embedding_size=2)
-    assert training_run._sample_recommendations(model, dataset, 2).splitlines() == [
+    assert sample_recommendations(model, dataset, 2).splitlines() == [
         "| rank | user a | user b |",
         "| --- | --- | --- |",
         r"| 1 | Two \| three [four] |  |",

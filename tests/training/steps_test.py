@@ -8,21 +8,20 @@ from tests.modeling.input_pipeline_test import lists_of_sizes
 from trainer import schema
 from trainer.compat import tf
 from trainer.evaluation import metrics
-from trainer.evaluation.evaluator import build_eval_call
 from trainer.modeling import input_pipeline
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.training import losses, optimizers, steps
 
 LIST_SIZE = 6
 NUM_LISTS = 19
-BATCH_SIZE = 4  # 5 steps an epoch, of which the last has one filler row
+BATCH_SIZE = 4  # 5 steps an epoch, of which the last has one padding row
 STEPS_PER_CALL = 3
 
 
 @pytest.fixture(scope="module")
 def lists():
     """Lists of 2 to 6 entries with labels 0, 1, 2, ... of items below 20."""
-    planted = lists_of_sizes([2 + i % 5 for i in range(NUM_LISTS)])
+    planted = lists_of_sizes([2 + i % 5 for i in range(NUM_LISTS)], list_size=LIST_SIZE)
     planted.items[:] = 1 + planted.items * 7 % 19
     return planted
 
@@ -33,20 +32,31 @@ def strategies():
     return {"default": tf.distribute.get_strategy(), **mirrored}
 
 
-def train(strategy, lists, num_calls, *, loss_key="softmax_loss", optimizer_name="adagrad", num_steps=STEPS_PER_CALL):
-    """Trains from step 0; returns the sums of each call, and the final weights."""
+def train(
+    strategy,
+    lists,
+    num_calls,
+    *,
+    loss_key="softmax_loss",
+    optimizer_name="adagrad",
+    num_steps=STEPS_PER_CALL,
+    first_call=0,
+    weights=None,
+):
+    """Trains from call `first_call`. Returns the sums of each call, and the final weights."""
     with strategy.scope():
         model = TwoTowerModel(num_queries=NUM_LISTS + 1, num_items=20, embedding_size=4, seed=5)
         schedule = optimizers.build_schedule("constant", learning_rate=0.3, total_steps=100, warmup_steps=0)
         optimizer = optimizers.build_optimizer(optimizer_name, schedule)
         optimizer.build(model.trainable_variables)
-    starts = np.arange(num_calls) * num_steps
+        if weights is not None:
+            model.set_weights(weights)
+    starts = np.arange(first_call, first_call + num_calls) * num_steps
     batches = iter(
         strategy.distribute_datasets_from_function(
             lambda context: input_pipeline.build_train_dataset(
                 lists,
                 starts,
-                list_size=LIST_SIZE,
                 global_batch_size=BATCH_SIZE,
                 steps_per_execution=STEPS_PER_CALL,
                 seed=1,
@@ -58,9 +68,8 @@ def train(strategy, lists, num_calls, *, loss_key="softmax_loss", optimizer_name
         strategy,
         model,
         optimizer,
-        losses.build_loss(loss_key),
+        losses.build_loss(loss_key, global_batch_size=BATCH_SIZE),
         metrics.build_metrics(["ndcg", "mrr"], relevance_threshold=2.0),
-        steps_per_execution=STEPS_PER_CALL,
     )
     sums = [
         train_call(next(batches), tf.constant(start, tf.int64), tf.constant(num_steps, tf.int32)).numpy()
@@ -76,14 +85,13 @@ def test_one_step_is_gradient_descent_on_the_mean_softmax_loss(lists):
     dataset = input_pipeline.build_train_dataset(
         lists,
         np.array([4]),
-        list_size=LIST_SIZE,
         global_batch_size=BATCH_SIZE,
         steps_per_execution=STEPS_PER_CALL,
         seed=1,
         context=tf.distribute.InputContext(),
     )
     batch = {name: feature[0] for name, feature in next(dataset.as_numpy_iterator()).items()}
-    assert batch[schema.NUM_LISTS] == 3  # Step 4 is the last of the epoch: one of its four rows is a filler.
+    assert batch[schema.NUM_LISTS] == 3  # Step 4 is the last of the epoch: one of its four rows is padding.
     user_gradient, item_gradient = np.zeros_like(users), np.zeros_like(items)
     for query, row_items, labels in zip(batch[schema.QUERY], batch[schema.ITEMS], batch[schema.LABELS], strict=True):
         real = labels >= 0
@@ -101,7 +109,11 @@ def test_one_step_is_gradient_descent_on_the_mean_softmax_loss(lists):
     )
     optimizer.build(model.trainable_variables)
     train_call = steps.build_train_call(
-        tf.distribute.get_strategy(), model, optimizer, losses.build_loss("softmax_loss"), [], steps_per_execution=3
+        tf.distribute.get_strategy(),
+        model,
+        optimizer,
+        losses.build_loss("softmax_loss", global_batch_size=BATCH_SIZE),
+        [],
     )
     train_call(next(iter(dataset)), tf.constant(4, tf.int64), tf.constant(1))
     trained_users, trained_items = model.get_weights()
@@ -130,28 +142,25 @@ def test_a_short_call_takes_only_its_steps(lists):
     np.testing.assert_array_equal(together[0, :, 1], [8, 8, 8])
 
 
-def test_losses_that_draw_random_numbers_draw_them_by_step(lists):
-    """The same from any start, so that a resumed run goes on as the uninterrupted one."""
+def test_noise_is_a_function_of_the_step(lists):
+    """A run that starts at the second call goes on as the one that took the first call too."""
+    options = {"loss_key": "gumbel_approx_ndcg_loss", "optimizer_name": "sgd"}
     strategy = tf.distribute.get_strategy()
-    once, _ = train(strategy, lists, 2, loss_key="gumbel_approx_ndcg_loss")
-    again, _ = train(strategy, lists, 2, loss_key="gumbel_approx_ndcg_loss")
-    np.testing.assert_array_equal(once, again)
+    whole, whole_weights = train(strategy, lists, 2, **options)
+    _, weights = train(strategy, lists, 1, **options)
+    resumed, resumed_weights = train(strategy, lists, 1, first_call=1, weights=weights, **options)
+    np.testing.assert_array_equal(resumed[0], whole[1])
+    for part, expected in zip(resumed_weights, whole_weights, strict=True):
+        np.testing.assert_array_equal(part, expected)
+    elsewhere, _ = train(strategy, lists, 1, first_call=3, weights=weights, **options)
+    assert not np.array_equal(elsewhere[0], whole[1])
 
 
-def test_eval_sums_count_real_lists_only(lists):
-    """The scorer is the label itself, so NDCG is 1 for each list, whatever the number of replicas."""
-    for name, strategy in strategies().items():
-        eval_call = build_eval_call(
-            strategy,
-            lambda features: features[schema.LABELS],
-            metrics.build_metrics(["ndcg"], relevance_threshold=2.0),
-        )
-        batches = iter(
-            strategy.distribute_datasets_from_function(
-                lambda context: input_pipeline.build_eval_dataset(
-                    lists, list_size=LIST_SIZE, global_batch_size=BATCH_SIZE, context=context
-                )
-            )
-        )
-        sums = sum(eval_call(next(batches)).numpy() for _ in range(5))
-        np.testing.assert_allclose(sums, [[NUM_LISTS] * steps.NUM_SUMS], rtol=1e-5, err_msg=name)
+def test_noise_does_not_depend_on_the_number_of_replicas(lists):
+    """Noise belongs to the row of the global batch. Replicas that drew the same noise would train something else."""
+    options = {"loss_key": "gumbel_approx_ndcg_loss"}
+    expected_sums, expected_weights = train(tf.distribute.get_strategy(), lists, 2, **options)
+    sums, weights = train(mirrored_strategy(2), lists, 2, **options)
+    np.testing.assert_allclose(sums, expected_sums, rtol=1e-4)
+    for part, expected in zip(weights, expected_weights, strict=True):
+        np.testing.assert_allclose(part, expected, atol=1e-5)

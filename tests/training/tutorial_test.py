@@ -1,4 +1,4 @@
-"""The tutorial's own job on MovieLens 100K gives the tutorial's own figures."""
+"""The tutorial's own job on MovieLens 100K gives the tutorial's own metrics."""
 
 import json
 
@@ -7,9 +7,8 @@ import pyarrow.compute as pc
 import pytest
 
 from configs import tutorial
-from tests.conftest import SHARED_DATA
-from trainer.recommend import Recommender
-from trainer.training import run as training_run
+from tests.conftest import SHARED_DATA, train
+from trainer.serving.recommender import Recommender
 
 DATA = SHARED_DATA / "tfds"
 
@@ -31,7 +30,7 @@ def run(workdir, num_epochs):
     config = tutorial.get_config()
     config.data.data_dir = str(DATA)
     config.train.num_epochs = num_epochs
-    assert training_run.train_and_evaluate(config, strategy_name="default", workdir=str(workdir)) == 0
+    assert train(config, workdir) == 0
 
 
 def assert_well_known(workdir, user_id, k):

@@ -1,1 +1,1 @@
-"""Any source of ratings → query lists. Imports no TensorFlow, so it also runs on data-preparation workers."""
+"""Turns any source of ratings into query lists. Only `ratings.tensorflow_datasets` needs TensorFlow."""

@@ -1,7 +1,7 @@
-"""A source of ratings → query lists of each split, the vocabulary, and what each user has seen.
+"""Loads a source of ratings as query lists of each split, a vocabulary, and the items that each user has seen.
 
-The whole way of the data, in order: ratings → splits → vocabulary → lists. Training and evaluation both come
-this way, so they can never disagree about which rating is in which split.
+The order is ratings → splits → vocabulary → lists. Training and evaluation both load their data here, so they always
+agree about the split of each rating.
 """
 
 import hashlib
@@ -21,13 +21,13 @@ from trainer.data.vocabulary import Vocabulary, build_vocabulary
 
 @dataclass(frozen=True)
 class Dataset:
-    """All that is known of the ratings.
+    """The ratings of all splits.
 
     Attributes:
-      vocabulary: of the training split.
-      lists: each split's lists, by its name; a split without ratings is absent.
-      ratings: each split's (user indices, item indices, ratings), int32, int32 and float32 [num_ratings].
-      description: counts, what was dropped and why, and fingerprints: plain values for data.json.
+      vocabulary: the users and items of the training split.
+      lists: the lists of each split, by the name of the split. A split without ratings is absent.
+      ratings: (user indices, item indices, ratings) of each split, as int32, int32 and float32 [num_ratings].
+      description: counts of used and dropped rows, and fingerprints, as plain values for data.json.
     """
 
     vocabulary: Vocabulary
@@ -37,15 +37,29 @@ class Dataset:
 
     @property
     def held_out_split(self) -> str | None:
-        """The split for final figures: test, else validation, else none."""
+        """The split for the final metrics: test if it has ratings, otherwise validation, otherwise None."""
         return next((split for split in ("test", "validation") if split in self.lists), None)
 
     def items_by_user(self, *splits: str) -> tuple[np.ndarray, np.ndarray]:
-        """What each user rated in the splits: offsets int64 [num_users + 1] and item indices int32."""
+        """Returns the items that each user rated in the splits: offsets int64 [num_users + 1] and items int32.
+
+        Items that are not in the training split have the index UNKNOWN_INDEX.
+        """
         present = [self.ratings[split] for split in splits if split in self.ratings]
         users = np.concatenate([users for users, _, _ in present])
         items = np.concatenate([items for _, items, _ in present])
         return group_by_user(users, items, num_users=self.vocabulary.num_users)
+
+    def seen_items(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the items that each user rated in any split: offsets int64 [num_users + 1] and items int32.
+
+        These must not be recommended as new. Items that are not in the vocabulary are left out, since they are never
+        recommended.
+        """
+        users = np.concatenate([users for users, _, _ in self.ratings.values()])
+        items = np.concatenate([items for _, items, _ in self.ratings.values()])
+        is_known = items != schema.UNKNOWN_INDEX
+        return group_by_user(users[is_known], items[is_known], num_users=self.vocabulary.num_users)
 
 
 def load_dataset(
@@ -62,11 +76,12 @@ def load_dataset(
     list_size: int,
     seed: int,
 ) -> Dataset:
-    """Loads the ratings and brings them into lists; the arguments are the config fields of these names.
+    """Loads ratings and builds their lists. The arguments are the config fields with these names.
 
     Raises:
-      ConfigError: the source, a column or the split is not to be had.
+      ConfigError: the source or a column does not exist.
       DataError: the ratings cannot be used.
+      StorageError: the source cannot be read.
     """
     loaded = load_ratings(
         source,
@@ -89,14 +104,14 @@ def load_dataset(
     items = vocabulary.item_indices(loaded.ratings[schema.ITEM_ID])
     stars = loaded.ratings[schema.RATING].to_numpy()
     rows = dict(zip(schema.SPLITS, (split.train, split.validation, split.test), strict=True))
-    # Held-out ratings of users that training has not seen: nothing is known of whom to rank for.
+    # The model cannot rank for users without training ratings, so their held-out ratings are dropped.
     known = {name: part[users[part] != schema.UNKNOWN_INDEX] for name, part in rows.items()}
     for name, part in rows.items():
         if len(part) and not len(known[name]):
             raise DataError(
-                f"All {len(part):,} ratings of the {name} split are of users that training has not seen, so that "
-                f"nothing can be measured on them: config.split.method is {split_method!r}. Split by random or "
-                "last, which hold out some ratings of each user."
+                f"All {len(part):,} ratings of the {name} split are from users without training ratings, so there is "
+                f"nothing to measure: config.split.method is {split_method!r}. Set it to 'random' or 'last', which "
+                "hold out some ratings of each user."
             )
     ratings = {name: (users[part], items[part], stars[part]) for name, part in known.items() if len(part)}
     lists = {name: build_lists(*columns_, list_size=list_size) for name, columns_ in ratings.items()}
@@ -119,7 +134,7 @@ def load_dataset(
 
 
 def _fingerprint(lists: QueryLists) -> str:
-    """SHA-256, in hexadecimal, of every entry of every list."""
+    """The SHA-256 digest of every entry of every list, in hexadecimal."""
     sha = hashlib.sha256()
     for array in (lists.queries, lists.offsets, lists.items, lists.labels):
         sha.update(np.ascontiguousarray(array).data)

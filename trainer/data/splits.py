@@ -1,14 +1,13 @@
-"""Which ratings train, which validate, which test.
+"""Splits ratings into training, validation and test ratings.
 
-How many ratings a split holds out of n, here and everywhere, is one rule:
+The number of ratings that are held out of n ratings is always
 
     num_test = min(⌊n · test_fraction + 1/2⌋, n − 1)
     num_validation = min(⌊n · validation_fraction + 1/2⌋, n − 1 − num_test)
 
-The fractions are taken as the decimals that the user wrote: 0.145 of 100 ratings is 14.5, hence 15, although
-the binary number nearest to 0.145 times 100 lies below 14.5. The caps leave one rating to train on. n counts
-the ratings of one user under `random` and `last`, so that users with equally many ratings give equally many,
-and all ratings under `time`.
+Fractions are decimals, as the user wrote them: 0.145 of 100 ratings is 14.5, which rounds to 15, although the float
+0.145 times 100 is below 14.5. At least one rating is left for training. For `random` and `last`, n is the number of
+ratings of one user. For `time`, n is the number of all ratings.
 """
 
 import math
@@ -19,10 +18,8 @@ from fractions import Fraction
 import numpy as np
 import pyarrow as pa
 
-from settings.errors import ConfigError, DataError
+from settings.errors import DataError
 from trainer.schema import TIMESTAMP, USER_ID
-
-METHODS = ("none", "random", "last", "time")
 
 _TRAIN, _VALIDATION, _TEST = range(3)
 
@@ -31,7 +28,7 @@ _HeldOutRule = Callable[[int], tuple[int, int]]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Row numbers of the ratings table: ascending, disjoint, together every row.
+    """Row numbers of the ratings table. They are ascending, and each row is in exactly one part.
 
     Attributes:
       train: int64 [num_train].
@@ -47,35 +44,37 @@ class Split:
 def split_ratings(
     ratings: pa.Table, *, method: str, validation_fraction: float, test_fraction: float, seed: int
 ) -> Split:
-    """Deals the rows of `ratings` to training, validation and test.
+    """Splits the rows of `ratings` into training, validation and test rows.
 
     Args:
       ratings: a table of RATINGS_SCHEMA.
-      method: `none` trains on every rating and holds none out, whatever the fractions. `random` holds out
-        some of each user's ratings. `last` holds out each user's latest, ties in time by row order: the test
-        ratings come after the validation ratings, and these after the training ratings. `time` cuts all
-        ratings at two points in time, which nothing straddles: ratings of the same second stay together, in
-        the later split, which may thereby grow at the cost of the one before it.
+      method: `none` uses all ratings for training and ignores the fractions. `random` holds out random ratings of
+        each user. `last` holds out each user's latest ratings, with ties in time ordered by row: the test ratings
+        are the latest, and the validation ratings come before them. `time` cuts all ratings at two points in time.
+        Ratings of the same second stay together in the later split, so it can be larger than its fraction.
       validation_fraction: in [0, 1).
-      test_fraction: in [0, 1); less than 1 together with `validation_fraction`.
-      seed: of `random`, which is a pure function of the seed and the rows, on any version of NumPy.
+      test_fraction: in [0, 1). The sum of both fractions is less than 1.
+      seed: the seed of `random`. The split depends only on the seed and the rows, not on the version of NumPy.
 
     Raises:
-      ConfigError: the method is unknown, or a fraction is out of range.
-      DataError: there is nothing to train on, or a split that was asked for has no rating.
+      DataError: no ratings are left for training, or a split with a positive fraction is empty.
     """
-    check_split(method, validation_fraction, test_fraction)
     if ratings.num_rows == 0:
-        raise DataError("There are no ratings, so there is nothing to split or to train on.")
+        raise DataError(
+            "There are no ratings to train on: the table of ratings is empty. Set config.data.source to other ratings."
+        )
 
     num_held_out = _held_out_rule(validation_fraction, test_fraction)
     if method == "none":
         part = np.full(ratings.num_rows, _TRAIN, np.int8)
     elif method == "time":
         part = _cut_time(_timestamps(ratings), num_held_out)
+    elif method == "random":
+        part = _hold_out_per_user(ratings, _random_order(ratings.num_rows, seed), num_held_out)
+    elif method == "last":
+        part = _hold_out_per_user(ratings, _time_order(ratings), num_held_out)
     else:
-        order = _random_order(ratings.num_rows, seed) if method == "random" else _time_order(ratings)
-        part = _hold_out_per_user(ratings, order, num_held_out)
+        raise ValueError(f"unknown split method {method!r}")
 
     split = Split(*(np.flatnonzero(part == which) for which in (_TRAIN, _VALIDATION, _TEST)))
     if method != "none":
@@ -88,10 +87,10 @@ def rows_by_user(user_indices: np.ndarray, num_users: int) -> tuple[np.ndarray, 
 
     Args:
       user_indices: integers [num_rows], in [0, num_users).
-      num_users: number of users, those without a row included.
+      num_users: the number of users, including those without a row.
 
     Returns:
-      Offsets int64 [num_users + 1] and rows int64 [num_rows]: the rows of user u are
+      Offsets int64 [num_users + 1] and rows int64 [num_rows]. The rows of user u are
       rows[offsets[u]:offsets[u + 1]].
     """
     num_rows = np.bincount(user_indices, minlength=num_users)
@@ -101,8 +100,8 @@ def rows_by_user(user_indices: np.ndarray, num_users: int) -> tuple[np.ndarray, 
 def _stable_order(keys: np.ndarray) -> np.ndarray:
     """The stable argsort, int64 [num_rows], of fewer than 2³² integers `keys` [num_rows] in [0, 2³²).
 
-    Key and row share one integer, so no two are equal and a sort of the numbers themselves is stable. NumPy
-    sorts numbers with vector instructions but argsorts stably without: 1.4 s against 3.5 s for 25 million.
+    Each key and its row are packed into one integer. These integers all differ, so sorting them is stable. NumPy sorts
+    integers with vector instructions, but not its stable argsort: 1.4 s against 3.5 s for 25 million keys.
     """
     packed = keys.astype(np.uint64) << np.uint64(32)
     packed |= np.arange(len(keys), dtype=np.uint64)
@@ -113,8 +112,8 @@ def _stable_order(keys: np.ndarray) -> np.ndarray:
 
 def _random_order(num_rows: int, seed: int) -> np.ndarray:
     """A seeded permutation, int64 [num_rows]."""
-    # NumPy keeps the raw draws of a bit generator for ever, but not what a Generator makes of them: with
-    # `permutation`, an upgrade could move test ratings into training between a run and its resumption.
+    # NumPy guarantees the raw output of a bit generator for all versions, but not `Generator.permutation`. With that,
+    # an upgrade between a run and its resumption could move test ratings into the training split.
     return _stable_order(np.random.PCG64(seed).random_raw(num_rows) >> np.uint64(32))
 
 
@@ -127,7 +126,7 @@ def _timestamps(ratings: pa.Table) -> np.ndarray:
 
 
 def _held_out_rule(validation_fraction: float, test_fraction: float) -> _HeldOutRule:
-    """The module's rule: a function from n ≥ 1 to (num_validation, num_test)."""
+    """The rule of the module docstring, as a function from n ≥ 1 to (num_validation, num_test)."""
     validation, test, half = _exact(validation_fraction), _exact(test_fraction), Fraction(1, 2)
 
     def num_held_out(n: int) -> tuple[int, int]:
@@ -139,12 +138,12 @@ def _held_out_rule(validation_fraction: float, test_fraction: float) -> _HeldOut
 
 
 def _exact(fraction: float) -> Fraction:
-    """The decimal that the user wrote, which is the shortest that reads as this float."""
+    """The decimal that the user wrote: the shortest one that is read as this float."""
     return Fraction(str(float(fraction)))
 
 
 def _hold_out_per_user(ratings: pa.Table, order: np.ndarray, num_held_out: _HeldOutRule) -> np.ndarray:
-    """The part of each row, int8 [num_rows]: the last of each user in `order` int64 [num_rows] are test."""
+    """The part of each row, int8 [num_rows]. The last rows of each user in `order` int64 [num_rows] are for testing."""
     users = ratings.column(USER_ID).dictionary_encode().combine_chunks()
     num_users = len(users.dictionary)
     offsets, positions = rows_by_user(users.indices.to_numpy()[order], num_users)
@@ -154,7 +153,7 @@ def _hold_out_per_user(ratings: pa.Table, order: np.ndarray, num_held_out: _Held
     num_validation, num_test = np.array([num_held_out(n) for n in sizes.tolist()])[size_of_user].T
     num_train = num_ratings - num_validation - num_test
 
-    # Along `order[positions]` each user's ratings lie together: first those of training, and so on.
+    # In `order[positions]` the ratings are sorted by user, and each user's training ratings come first.
     parts_of_users = np.tile(np.array([_TRAIN, _VALIDATION, _TEST], np.int8), num_users)
     part: np.ndarray = np.empty(len(order), np.int8)
     part[order[positions]] = np.repeat(parts_of_users, np.column_stack([num_train, num_validation, num_test]).ravel())
@@ -162,7 +161,7 @@ def _hold_out_per_user(ratings: pa.Table, order: np.ndarray, num_held_out: _Held
 
 
 def _cut_time(timestamps: np.ndarray, num_held_out: _HeldOutRule) -> np.ndarray:
-    """The part of each row, int8 [num_rows], given its time, int64 [num_rows]."""
+    """The part of each row, int8 [num_rows], from its time, int64 [num_rows]."""
     num_rows = len(timestamps)
     num_validation, num_test = num_held_out(num_rows)
     ascending = np.sort(timestamps)
@@ -175,33 +174,17 @@ def _cut_time(timestamps: np.ndarray, num_held_out: _HeldOutRule) -> np.ndarray:
     return part
 
 
-def check_split(method: str, validation_fraction: float, test_fraction: float) -> None:
-    """Raises ConfigError where the method is unknown or a fraction out of range."""
-    if method not in METHODS:
-        raise ConfigError(f"config.split.method is {method!r}; it must be one of {', '.join(METHODS)}.")
-    fractions = {
-        "config.split.validation_fraction": validation_fraction,
-        "config.split.test_fraction": test_fraction,
-    }
-    for field, fraction in fractions.items():
-        if not 0 <= fraction < 1:
-            raise ConfigError(f"{field} is {fraction}; it must be at least 0 and less than 1.")
-    if sum(map(_exact, fractions.values())) >= 1:
-        values = " and ".join(f"{field} is {fraction}" for field, fraction in fractions.items())
-        raise ConfigError(f"{values}; together they must be less than 1, to leave ratings to train on.")
-
-
 def _check_not_empty(split: Split, method: str, validation_fraction: float, test_fraction: float) -> None:
     num_ratings = len(split.train) + len(split.validation) + len(split.test)
     if len(split.train) == 0:
         raise DataError(
-            f"Nothing is left to train on: config.split.method is {method!r}, and of {num_ratings} ratings "
-            "none is earlier than those held out. Lower the held-out fractions, or split by another method."
+            f"No ratings are left to train on: config.split.method is {method!r}, and none of the {num_ratings} "
+            "ratings is earlier than the held-out ones. Lower the fractions in config.split, or set another method."
         )
     if method == "time":
-        reason = "the ratings are too few, or too many of them lie at one point in time, to cut there"
+        reason = "there are too few ratings, or too many of them have the same time"
     else:
-        reason = "no user has enough ratings to give one up"
+        reason = "no user has enough ratings to hold one out"
     for name, rows, fraction in (
         ("validation", split.validation, validation_fraction),
         ("test", split.test, test_fraction),
@@ -209,6 +192,6 @@ def _check_not_empty(split: Split, method: str, validation_fraction: float, test
         if fraction > 0 and len(rows) == 0:
             raise DataError(
                 f"The {name} split of {num_ratings} ratings is empty: config.split.method is {method!r}, "
-                f"config.split.{name}_fraction is {fraction}, and {reason}. Raise the fraction, split by "
-                "another method, or set the fraction to 0 to do without this split."
+                f"config.split.{name}_fraction is {fraction}, and {reason}. Raise the fraction, set another method, "
+                "or set the fraction to 0 to have no such split."
             )

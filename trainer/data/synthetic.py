@@ -1,11 +1,11 @@
-"""The embedded ratings: as many and as uneven as MovieLens 100K's, drawn from a model that is known.
+"""Draws synthetic ratings from a known model. Their number and their distribution are like MovieLens 100K's.
 
-Because the model is known, so is the best ranking that any trained model could find: `expected_rating`.
-Users and items have a bias and a vector of factors each,
+Because the model is known, the best possible ranking is known too: `expected_rating`. Users and items each have a bias
+and a vector of factors,
 
     score[u, i] = user_bias[u] + quality[i] + <user_factors[u], item_factors[i]>,
 
-and the stars of a rating are the number of thresholds that its score, with logistic noise added, exceeds.
+and the stars of a rating are 1 + the number of thresholds that its score, with logistic noise added, exceeds.
 """
 
 import dataclasses
@@ -16,31 +16,31 @@ import pyarrow as pa
 from trainer import schema
 
 STAR_SHARES = (0.0611, 0.1137, 0.27145, 0.34174, 0.21201)
-"""The share of 1, 2, 3, 4 and 5 stars in MovieLens 100K."""
+"""The shares of ratings with 1, 2, 3, 4 and 5 stars in MovieLens 100K."""
 
 FIRST_SECOND = 874_724_710
 NUM_SECONDS = 18_561_928
-"""When MovieLens 100K was gathered, 20 September 1997 to 22 April 1998: seven months."""
+"""The period of MovieLens 100K: 20 September 1997 to 22 April 1998."""
 
 MIN_RATINGS_PER_USER = 20
 ACTIVITY_DEVIATION = 1.15
 MAX_ACTIVITY = 2.4
-"""The numbers of ratings a user gives beyond the least are log-normal, cut off so many deviations up."""
+"""A user's number of ratings beyond the minimum is log-normal, cut off at this many standard deviations."""
 
 MAX_SESSIONS = 3
 SECONDS_BETWEEN_RATINGS = 20
 
-# The deviations of the parts of a score, to those of MovieLens 100K's least-squares fit, roughly.
+# The standard deviations of the parts of a score, close to those of a least-squares fit to MovieLens 100K.
 USER_BIAS_DEVIATION = 0.4
 QUALITY_DEVIATION = 0.5
 TASTE_DEVIATION = 0.7
 NOISE_SCALE = 0.4
 
-# Which items a user comes to rate: the popular ones, and among those the ones to the user's taste.
+# Users mostly rate popular items, and among these the items to their taste.
 POPULARITY_DEVIATION = 1.75
 TASTE_IN_CHOICE = 0.5
 QUALITY_OF_POPULAR = 0.5
-"""The correlation of an item's quality with its popularity."""
+"""The correlation between the quality and the popularity of an item."""
 
 GENRES = (
     "Action Adventure Animation Biography Comedy Crime Documentary Drama Family Fantasy Film-Noir Horror "
@@ -62,14 +62,14 @@ NOUNS = (
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticRatings:
-    """Ratings with a known right answer.
+    """Ratings whose best possible ranking is known.
 
     Attributes:
-      ratings: schema.RATINGS_SCHEMA, in the order of time.
-      items: schema.ITEMS_SCHEMA, one row an item.
-      expected_rating: float32 [num_users, num_items], the mean stars that user str(u + 1) would give item
-        str(i + 1). No ranking of items that a user rated has a higher expected sum of discounted stars.
-        (It says nothing of which items a user comes to rate: that is mostly their popularity.)
+      ratings: schema.RATINGS_SCHEMA, sorted by time.
+      items: schema.ITEMS_SCHEMA, one row per item.
+      expected_rating: float32 [num_users, num_items], the expected stars if user str(u + 1) rates item str(i + 1).
+        No ranking of a user's rated items has a higher expected sum of discounted stars. It does not predict which
+        items a user rates, which depends mostly on their popularity.
     """
 
     ratings: pa.Table
@@ -85,17 +85,17 @@ def generate_ratings(
     num_ratings: int = 100_000,
     num_factors: int = 4,
 ) -> SyntheticRatings:
-    """Draws ratings from the model above; the same seed gives the same ratings on every platform.
+    """Draws ratings from the model above. The same seed gives the same ratings on every platform.
 
     Args:
-      seed: of the one generator that everything is drawn from.
-      num_users: their ids are "1", "2", ...
-      num_items: their ids are "1", "2", ...
-      num_ratings: exactly as many, no user rating an item twice.
-      num_factors: the length of the taste vectors.
+      seed: the seed of the random generator.
+      num_users: the number of users. Their ids are "1", "2", ...
+      num_items: the number of items. Their ids are "1", "2", ...
+      num_ratings: the number of ratings. No user rates an item twice.
+      num_factors: the length of the factor vectors.
 
     Raises:
-      ValueError: where there are more ratings than pairs of a user and an item.
+      ValueError: there are more ratings than pairs of a user and an item.
     """
     if num_ratings > num_users * num_items:
         raise ValueError(f"{num_ratings} ratings do not fit {num_users} users and {num_items} items")
@@ -104,9 +104,9 @@ def generate_ratings(
     genres = _draw_genres(random, num_items)
     user_factors = random.standard_normal((num_users, num_factors))
     item_factors = _draw_item_factors(random, genres, num_factors)
-    taste = user_factors @ item_factors.T / np.sqrt(num_factors)  # [num_users, num_items], deviation 1
+    taste = user_factors @ item_factors.T / np.sqrt(num_factors)  # [num_users, num_items], standard deviation 1
 
-    # Log popularity falls evenly from item to item but for a few hits. Deviation 1.
+    # The log popularity is nearly uniform, with a few hits. Its standard deviation is 1.
     popularity = np.sqrt(0.85 * 3) * random.uniform(-1, 1, num_items)
     popularity += np.sqrt(0.15) * random.standard_normal(num_items)
     own_quality = random.standard_normal(num_items)
@@ -145,14 +145,14 @@ def generate_ratings(
 
 
 def _draw_genres(random: np.random.Generator, num_items: int) -> list[list[int]]:
-    """One to three different genres an item."""
+    """One to three different genres per item."""
     num_genres = random.integers(1, 4, num_items)
     shuffled = np.argsort(random.random((num_items, len(GENRES.split()))), axis=1)
     return [row[:count].tolist() for row, count in zip(shuffled, num_genres, strict=True)]
 
 
 def _draw_item_factors(random: np.random.Generator, genres: list[list[int]], num_factors: int) -> np.ndarray:
-    """Half of their variance is the genres': what a user likes, they share. [num_items, num_factors]"""
+    """Item factors [num_items, num_factors]. Half of their variance is shared by items of the same genres."""
     genre_factors = random.standard_normal((len(GENRES.split()), num_factors))
     of_genres = np.stack(
         [genre_factors[genres_of_item].sum(axis=0) / np.sqrt(len(genres_of_item)) for genres_of_item in genres]
@@ -163,14 +163,14 @@ def _draw_item_factors(random: np.random.Generator, genres: list[list[int]], num
 def _draw_num_ratings_of_user(
     random: np.random.Generator, num_users: int, num_items: int, num_ratings: int
 ) -> np.ndarray:
-    """A least number for every user, and a log-normally distributed number on top. int64 [num_users]"""
+    """The number of ratings of each user, int64 [num_users]: a minimum, plus a log-normal number."""
     least = min(MIN_RATINGS_PER_USER, num_ratings // num_users)
     room = num_items - least
     weights = np.exp(ACTIVITY_DEVIATION * np.minimum(random.standard_normal(num_users), MAX_ACTIVITY))
     weights -= weights.min()
     num_on_top = num_ratings - least * num_users
     on_top = np.minimum(np.floor(weights / max(weights.sum(), 1e-9) * num_on_top).astype(np.int64), room)
-    while missing := num_on_top - on_top.sum():  # What rounding, and users who rated everything, left over.
+    while missing := num_on_top - on_top.sum():  # Left over by rounding and by users who rated everything.
         by_activity = np.argsort(-on_top, kind="stable")
         on_top[by_activity[on_top[by_activity] < room][:missing]] += 1
     return least + on_top
@@ -179,13 +179,13 @@ def _draw_num_ratings_of_user(
 def _choose_items(
     random: np.random.Generator, attraction: np.ndarray, num_ratings_of_user: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Each user's items, drawn without replacement in proportion to exp(attraction).
+    """Draws each user's items without replacement, with probabilities proportional to exp(attraction).
 
-    The items with the largest attraction + Gumbel noise are such a draw
+    Adding Gumbel noise to the attraction and taking the largest values is equivalent to such a draw
     (Efraimidis and Spirakis 2006, https://doi.org/10.1016/j.ipl.2005.11.003).
 
     Returns:
-      The user and the item of each rating, int64 [num_ratings] each, user by user.
+      The user and the item of each rating, int64 [num_ratings] each, sorted by user.
     """
     perturbed = attraction - np.log(random.standard_exponential(attraction.shape))
     ranked = np.argsort(-perturbed, axis=1)
@@ -194,12 +194,12 @@ def _choose_items(
 
 
 def _draw_timestamps(random: np.random.Generator, users: np.ndarray, num_users: int) -> np.ndarray:
-    """Each user comes one to MAX_SESSIONS times and rates one item after the other. int64 [num_ratings]"""
+    """Timestamps int64 [num_ratings]. Each user has one to MAX_SESSIONS sessions and rates items one after another."""
     num_sessions = random.integers(1, MAX_SESSIONS + 1, num_users)
     session = random.integers(0, num_sessions[users]) + MAX_SESSIONS * users
     longest = SECONDS_BETWEEN_RATINGS * np.bincount(session).max()
     start = FIRST_SECOND + random.integers(0, max(NUM_SECONDS - longest, 1), num_users * MAX_SESSIONS)
-    # The items of a session are rated in no order: which is the position of a random key in its session.
+    # The order within a session is random: the rank of a random key.
     by_session = np.lexsort((random.random(len(users)), session))
     first_of_session = np.searchsorted(session[by_session], session[by_session])
     position = np.empty_like(users)
@@ -209,7 +209,7 @@ def _draw_timestamps(random: np.random.Generator, users: np.ndarray, num_users: 
 
 
 def _draw_titles(random: np.random.Generator, num_items: int) -> list[str]:
-    """Titles with years, all different: where the words run out, there are sequels."""
+    """Different titles with years. After all combinations of words are used, titles get sequel numbers."""
     names = [f"{adjective} {noun}" for adjective in ADJECTIVES.split() for noun in NOUNS.split()]
     order = random.permutation(len(names))
     years = random.integers(1930, 1999, num_items)
@@ -221,7 +221,7 @@ def _draw_titles(random: np.random.Generator, num_items: int) -> list[str]:
 
 
 def _expected_stars(score: np.ndarray, thresholds: np.ndarray) -> np.ndarray:
-    """1 + the sum of the probabilities that score + logistic noise exceeds each threshold. float32"""
+    """1 + the sum over thresholds of the probability that score + logistic noise exceeds it, as float32."""
     expected = np.ones(score.shape)
     for threshold in thresholds:
         expected += 1 / (1 + np.exp((threshold - score) / NOISE_SCALE))

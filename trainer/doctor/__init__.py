@@ -1,7 +1,7 @@
-"""What would break on an accelerator, found on any machine, before anything is paid for.
+"""Finds on any machine, before anything is paid for, what would fail on an accelerator.
 
-One replica's share of the run is built from the real config and data, and its steps are traced and compiled
-here as they would be there. Nothing is trained, and nothing is left behind.
+The doctor builds the share of one replica from the real config and data. It traces and compiles the steps here as they
+would be compiled there. It trains nothing and leaves no files behind.
 """
 
 import re
@@ -15,19 +15,19 @@ from rich.table import Table
 
 from settings import cli
 from settings.errors import ConfigError, UserError
+from settings.trainer_config import TrainerConfig, load_trainer_config
 from trainer import config as config_lib
 from trainer import storage
 from trainer.compat import tf
 from trainer.data.dataset import Dataset, load_dataset
 from trainer.doctor.memory import check_memory, estimate_memory
-from trainer.evaluation import metrics
 from trainer.evaluation.evaluator import build_eval_call
 from trainer.modeling import input_pipeline
-from trainer.training import losses, steps
-from trainer.training.run import Learner, build_learner, check_batch_size
+from trainer.training import steps
+from trainer.training.learner import Learner, build_learner, check_batch_size
 from trainer.workdir import Workdir
 
-# What XLA says of an operation it has no code for.
+# The error of XLA for an operation that it cannot compile.
 _UNSUPPORTED = re.compile(r"on XLA_\w+: (?P<op>\w+) .*?\{\{node (?P<node>\S+)\}\}")
 
 
@@ -36,8 +36,8 @@ class Finding:
     """One row of the table.
 
     Attributes:
-      passed: None where it was not checked.
-      says: what was found; of a failure, with the way out.
+      passed: None if it was not checked.
+      says: what was found, and for a failure the way out.
     """
 
     check: str
@@ -47,12 +47,12 @@ class Finding:
 
 @dataclass(frozen=True)
 class Step:
-    """A call of the run as it was traced.
+    """A traced call of the run.
 
     Attributes:
       call: a `tf.function`.
-      arguments: what one replica calls it with.
-      nodes: every operation of its graph, those of the functions within it included.
+      arguments: the arguments of one replica.
+      nodes: every operation of its graph, including those of the functions that it calls.
     """
 
     name: str
@@ -64,20 +64,21 @@ class Step:
 def examine(
     config: ConfigDict, *, strategy_name: str, num_replicas: int = 1, workdir: str = "", accelerator: str = ""
 ) -> list[Finding]:
-    """Checks a run of `config`, what is quick first.
+    """Checks a run of `config`. Quick checks come first.
 
     Args:
-      strategy_name: one of strategy.STRATEGIES; with `tpu` all of a step has to compile, else its loop over steps.
+      config: the config with its overrides, not yet checked.
+      strategy_name: one of strategy.STRATEGIES. With `tpu` XLA has to compile a whole call, else the loop over steps.
       num_replicas: of the run, over all its machines.
       workdir: of the run; empty to leave it unchecked.
-      accelerator: one of memory.ACCELERATORS; empty for an estimate of the memory that is compared with nothing.
+      accelerator: one of memory.ACCELERATORS; empty to print the estimate of the memory without comparing it.
     """
     findings: list[Finding] = []
 
     def attempt(check: str, action: Callable[..., Any], *needs: Any, says: Callable[[Any], str] = str) -> Any:
-        """What `action(*needs)` returns; None where it fails, or where something that it needs is None."""
+        """Returns what `action(*needs)` returns; None if it fails, or if something that it needs is None."""
         if any(need is None for need in needs):
-            findings.append(Finding(check, None, "It needs what failed above."))
+            findings.append(Finding(check, None, "It depends on a check above that failed."))
             return None
         try:
             found = action(*needs)
@@ -87,17 +88,16 @@ def examine(
         findings.append(Finding(check, True, says(found)))
         return found
 
-    def load(config: ConfigDict) -> Dataset:
+    def load(config: TrainerConfig) -> Dataset:
         return load_dataset(**config_lib.dataset_arguments(config))
 
-    def build_batches(dataset: Dataset, replica_batch_size: int) -> dict[str, tf.data.Dataset]:
-        del replica_batch_size  # Needed only in that there is one.
+    def build_batches(config: TrainerConfig, dataset: Dataset, _: int) -> dict[str, tf.data.Dataset]:
         return _build_batches(config, dataset, num_replicas)
 
-    def trace(learner: Learner, batches: dict[str, tf.data.Dataset]) -> list[Step]:
+    def trace(config: TrainerConfig, learner: Learner, batches: dict[str, tf.data.Dataset]) -> list[Step]:
         return [trace_step(*call) for call in _build_calls(config, learner, batches, whole=strategy_name == "tpu")]
 
-    def compare_memory(learner: Learner, replica_batch_size: int) -> str:
+    def compare_memory(config: TrainerConfig, learner: Learner, replica_batch_size: int) -> str:
         needed = estimate_memory(
             weight_bytes=_num_bytes(learner.model.variables),
             slot_bytes=_num_bytes(learner.optimizer.variables),
@@ -106,57 +106,49 @@ def examine(
             list_size=config.list_size,
             steps_per_execution=config.train.steps_per_execution,
             loss_key=config.loss.key,
-            catalogue_size=learner.model.num_items if config.eval.num_catalogue_users else 0,
+            num_items=learner.model.num_items if config.eval.num_catalogue_users else 0,
         )
         return check_memory(needed, accelerator, strategy_name)
 
-    usable_config = attempt("config", check_config, config, says=lambda _: "Every field can be used.")
+    usable = attempt("config", load_trainer_config, config, says=lambda _: "All fields can be used.")
     replica_batch_size = attempt(
         "batch size",
         lambda usable: check_replicas(usable.train.global_batch_size, strategy_name, num_replicas),
-        usable_config,
-        says=lambda size: f"{size:,} lists a step for each of {num_replicas:,} replicas.",
+        usable,
+        says=lambda size: f"{size:,} lists per step for each of {num_replicas:,} replicas.",
     )
     if workdir:
-        attempt("workdir", lambda usable: check_workdir(workdir, usable), usable_config)
-    dataset = attempt("data", load, usable_config, says=_describe_data)
-    learner = attempt("model", lambda data: _build_learner(config, data), dataset, says=_describe_learner)
+        attempt("workdir", lambda usable: check_workdir(workdir, usable), usable)
+    dataset = attempt("data", load, usable, says=_describe_data)
+    learner = attempt("model", _build_learner, usable, dataset, says=_describe_learner)
     batches = attempt(
-        "batches", build_batches, dataset, replica_batch_size, says=lambda built: f"For {' and '.join(built)}."
+        "batches", build_batches, usable, dataset, replica_batch_size, says=lambda built: f"For {' and '.join(built)}."
     )
     attempt("shapes of batches", check_batch_shapes, batches)
     attempt("types of batches", check_batch_types, batches)
-    step_list = attempt("steps", trace, learner, batches, says=lambda _: "They can be traced.")
+    step_list = attempt("steps", trace, usable, learner, batches, says=lambda _: "They can be traced.")
     attempt("shapes in steps", check_step_shapes, step_list)
     attempt("compilation", check_compilation, step_list)
-    attempt("memory", compare_memory, learner, replica_batch_size)
+    attempt("memory", compare_memory, usable, learner, replica_batch_size)
     return findings
 
 
-def check_config(config: ConfigDict) -> ConfigDict:
-    """Raises ConfigError for whatever can be refused without data; returns the config."""
-    config_lib.check_config(config)
-    metrics.check_metrics(config.eval.metrics)
-    losses.build_loss(**config.loss, seed=config.seed)
-    return config
-
-
 def check_replicas(global_batch_size: int, strategy_name: str, num_replicas: int) -> int:
-    """The per-replica batch size; raises ConfigError where the replicas cannot share a batch."""
+    """Returns the per-replica batch size. Raises ConfigError if the replicas cannot share a batch equally."""
     if strategy_name == "default" and num_replicas > 1:
         raise ConfigError(
-            f"--strategy=default runs on one device, not on --num_replicas={num_replicas}: use "
-            "--strategy=mirrored for the devices of one machine."
+            f"--strategy=default runs on one device, and --num_replicas={num_replicas}. Use --strategy=mirrored for "
+            "the devices of one machine."
         )
     check_batch_size(global_batch_size, num_replicas)
     return global_batch_size // num_replicas
 
 
-def check_workdir(path: str, config: ConfigDict) -> str:
-    """Raises StorageError or ConfigError where a run of `config` could not write there."""
+def check_workdir(path: str, config: TrainerConfig) -> str:
+    """Raises StorageError or ConfigError if a run of `config` could not write there."""
     with storage.writing(path):
         Workdir(path).check(config)
-        if "://" in path:  # Only a write tells whether one may write to a bucket.
+        if "://" in path:  # Only a write shows whether a bucket can be written.
             probe = storage.join(path, ".doctor")
             storage.write_bytes(probe, b"")
             tf.io.gfile.remove(probe)
@@ -164,51 +156,51 @@ def check_workdir(path: str, config: ConfigDict) -> str:
 
 
 def check_batch_shapes(batches: Mapping[str, tf.data.Dataset]) -> str:
-    """Raises ConfigError where a feature's shape is known only when it is there: XLA has no code for that."""
+    """Raises ConfigError if the shape of a feature is not constant. XLA cannot compile such a step."""
     for name, dataset in batches.items():
         for feature, spec in dataset.element_spec.items():
             if not spec.shape.is_fully_defined():
                 raise ConfigError(
                     f"The feature {feature!r} of the batches for {name} has the shape {spec.shape}, which is not "
-                    "fully known beforehand: pad it to a constant size in trainer/input_pipeline.py."
+                    "constant. Pad it to a constant size in trainer/data/lists.py."
                 )
     return "All are constant."
 
 
 def check_batch_types(batches: Mapping[str, tf.data.Dataset]) -> str:
-    """Raises ConfigError where a feature is not a dense tensor of numbers."""
+    """Raises ConfigError if a feature is not a dense tensor of numbers."""
     for name, dataset in batches.items():
         for feature, spec in dataset.element_spec.items():
             if not isinstance(spec, tf.TensorSpec):
                 raise ConfigError(
                     f"The feature {feature!r} of the batches for {name} is a {spec.value_type.__name__}, which "
-                    "accelerators do not have: pad it to a dense tensor in trainer/input_pipeline.py."
+                    "accelerators do not support. Pad it to a dense tensor in trainer/data/lists.py."
                 )
             if spec.dtype == tf.string:
                 raise ConfigError(
                     f"The feature {feature!r} of the batches for {name} holds strings, which accelerators do not "
-                    "have: turn it into indices in trainer/vocabulary.py."
+                    "support. Turn it into indices in trainer/data/vocabulary.py."
                 )
     return "All are dense tensors of numbers."
 
 
 def trace_step(name: str, call: Any, arguments: Sequence[Any]) -> Step:
-    """Traces a `tf.function`; raises ConfigError where that fails, for whatever reason."""
+    """Traces a `tf.function`. Raises ConfigError if that fails for any reason."""
     try:
         graph = call.get_concrete_function(*arguments).graph.as_graph_def(add_shapes=True)
     except Exception as error:
         raise ConfigError(
-            f"The step for {name} cannot be traced: {_reason(error)}. What is above in this table may say "
-            "why; else trainer.main --strategy=default --traceback shows where."
+            f"The step for {name} cannot be traced: {_reason(error)}. A failed check above may be the cause. If not, "
+            "run trainer.main --strategy=default --traceback to see where it fails."
         ) from error
     bodies = [graph.node, *(function.node_def for function in graph.library.function)]
     return Step(name, call, tuple(arguments), [node for nodes in bodies for node in nodes])
 
 
 def check_step_shapes(traced: Sequence[Step]) -> str:
-    """Raises ConfigError where an operation's result has a shape that depends on values.
+    """Raises ConfigError if the shape of a result depends on values.
 
-    XLA may well compile such an operation on a CPU, and refuse it, or pad it at every step, elsewhere.
+    XLA may compile such an operation on a CPU, and refuse it elsewhere, or pad it at every step.
     """
     for step in traced:
         for node in step.nodes:
@@ -216,27 +208,27 @@ def check_step_shapes(traced: Sequence[Step]) -> str:
             if unknown := [shape for shape in shapes if not shape.is_fully_defined()]:
                 raise ConfigError(
                     f"In the step for {step.name} the result of {node.name} ({node.op}) has the shape {unknown[0]}, "
-                    "which depends on values: mask with tf.where, whose result keeps its shape, in place of "
-                    "tf.boolean_mask, tf.unique and the like."
+                    "which depends on values. Use tf.where, whose result keeps its shape, instead of tf.boolean_mask, "
+                    "tf.unique and the like."
                 )
     return "All are constant."
 
 
 def check_compilation(traced: Sequence[Step]) -> str:
-    """Raises ConfigError where XLA cannot compile a step, as one that handles strings, or where it then fails."""
+    """Raises ConfigError if XLA cannot compile a step, for example because of strings, or if the step fails."""
     for step in traced:
         try:
             step.call(*step.arguments)
         except Exception as error:
             raise ConfigError(
-                f"XLA cannot compile the step for {step.name}: {_reason(error)}. Replace the operation that "
-                "it names, or move it out of the step into trainer/input_pipeline.py."
+                f"XLA cannot compile the step for {step.name}: {_reason(error)}. Replace this operation, or move it "
+                "out of the step into trainer/modeling/input_pipeline.py."
             ) from error
     return f"XLA compiles the steps for {' and '.join(step.name for step in traced)}."
 
 
 def print_findings(findings: Sequence[Finding]) -> None:
-    """A row a check; on a terminal, long sentences are folded under themselves."""
+    """Prints one row per check. On a terminal, long sentences are wrapped within their column."""
     words = {True: "pass", False: "FAIL", None: "not checked"}
     table = Table(box=None, pad_edge=False, show_header=False)
     for finding in findings:
@@ -245,7 +237,7 @@ def print_findings(findings: Sequence[Finding]) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """The one line that says what is wrong, of what TensorFlow reports about a step."""
+    """The one line of TensorFlow's report that tells what is wrong."""
     text = str(error).strip()
     if unsupported := _UNSUPPORTED.search(text):
         return f"it has no {unsupported['op']} ({unsupported['node']})"
@@ -254,22 +246,19 @@ def _reason(error: Exception) -> str:
     return storage.reason(error)
 
 
-def _build_learner(config: ConfigDict, dataset: Dataset) -> Learner:
-    num_lists = dataset.lists["train"].num_lists
-    epoch_steps = input_pipeline.steps_per_epoch(num_lists, config.train.global_batch_size)
+def _build_learner(config: TrainerConfig, dataset: Dataset) -> Learner:
+    epoch_steps = input_pipeline.steps_per_epoch(dataset.lists["train"].num_lists, config.train.global_batch_size)
     return build_learner(
         config,
-        dataset,
+        dataset.vocabulary,
         tf.distribute.get_strategy(),
-        loss_fn=losses.build_loss(**config.loss, seed=config.seed),
         total_steps=epoch_steps * config.train.num_epochs,
     )
 
 
-def _build_batches(config: ConfigDict, dataset: Dataset, num_replicas: int) -> dict[str, tf.data.Dataset]:
-    """What the first replica of the run gets."""
+def _build_batches(config: TrainerConfig, dataset: Dataset, num_replicas: int) -> dict[str, tf.data.Dataset]:
+    """The batches of the first replica of the run."""
     arguments: dict[str, Any] = {
-        "list_size": config.list_size,
         "global_batch_size": config.train.global_batch_size,
         "context": tf.distribute.InputContext(num_input_pipelines=num_replicas, num_replicas_in_sync=num_replicas),
     }
@@ -287,19 +276,18 @@ def _build_batches(config: ConfigDict, dataset: Dataset, num_replicas: int) -> d
 
 
 def _build_calls(
-    config: ConfigDict, learner: Learner, batches: Mapping[str, tf.data.Dataset], *, whole: bool
+    config: TrainerConfig, learner: Learner, batches: Mapping[str, tf.data.Dataset], *, whole: bool
 ) -> list[tuple[str, Any, tuple[Any, ...]]]:
-    """The calls of the run with their names and arguments; `whole` has XLA compile all of them, as a TPU does."""
+    """The calls of the run with their names and arguments. With `whole`, XLA compiles all of them, as on a TPU."""
     strategy = tf.distribute.get_strategy()
-    train_call = steps.build_train_call(
+    train_call = steps.build_train_call(strategy, learner.model, learner.optimizer, learner.loss_fn, learner.metrics)
+    eval_call = build_eval_call(
         strategy,
         learner.model,
-        learner.optimizer,
-        learner.loss_fn,
         learner.metrics,
-        steps_per_execution=config.train.steps_per_execution,
+        global_batch_size=config.train.global_batch_size,
+        loss_fn=learner.loss_fn,
     )
-    eval_call = build_eval_call(strategy, learner.model, learner.metrics, loss_fn=learner.loss_fn)
     arguments = {
         "training": (train_call, (tf.constant(0, tf.int64), tf.constant(1))),
         "evaluation": (eval_call, ()),
@@ -311,8 +299,8 @@ def _build_calls(
 
 
 def _describe_data(dataset: Dataset) -> str:
-    said = dataset.description
-    return f"{said['source']}: {said['num_users']:,} users, {said['num_items']:,} items."
+    data = dataset.description
+    return f"{data['source']}: {data['num_users']:,} users, {data['num_items']:,} items."
 
 
 def _describe_learner(learner: Learner) -> str:

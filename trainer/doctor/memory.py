@@ -1,10 +1,11 @@
-"""Does what one replica does fit into an accelerator's memory? An estimate, from sizes alone."""
+"""Estimates from sizes alone whether the work of one replica fits into the memory of an accelerator."""
 
 from collections.abc import Mapping, Sequence
 
 from rich.filesize import decimal
 
 from settings.errors import ConfigError
+from trainer.evaluation.catalogue import CHUNK_BYTES
 
 ACCELERATORS = {
     "T4": 16,
@@ -19,20 +20,20 @@ ACCELERATORS = {
     "TPU-v3": 16,
     "TPU-v5e": 16,
 }
-"""The gigabytes that a replica has: a GPU, a core of a TPU v2 or v3, a chip of a TPU v5e."""
+"""The memory of a replica in gigabytes. A replica is a GPU, a core of a TPU v2 or v3, or a chip of a TPU v5e."""
 
 _USABLE_FRACTION = 0.9
-"""Of that memory: the driver, the runtime and the gaps between buffers take the rest."""
+"""The driver, the runtime and gaps between buffers take the rest of the memory."""
 
 _NUMBER_BYTES = 4
-"""Of a float32 or an int32: there is nothing else in a step."""
+"""The size of a float32 or an int32. A step contains no other types."""
 
 _QUADRATIC_LOSSES = ("approx_", "pairwise_", "yeti_")
-"""By their keys: what they compare are the pairs of a list's entries."""
+"""The keys of losses that compare pairs of entries of a list begin with these."""
 
 _NOISY_LOSSES = ("gumbel_", "yeti_")
 _NUM_NOISE_SAMPLES = 8
-"""TF-Ranking looks at each list under so many draws of noise."""
+"""TF-Ranking evaluates each list with this many draws of noise."""
 
 _SAVINGS = {
     "weights": "lower config.model.embedding_size",
@@ -41,9 +42,9 @@ _SAVINGS = {
     "towers": "lower config.train.global_batch_size or raise --num_replicas",
     "loss": "lower config.list_size or config.train.global_batch_size, or choose a config.loss.key like softmax_loss",
     "features": "lower config.train.steps_per_execution",
-    "catalogue": "lower config.train.global_batch_size, or set config.eval.num_catalogue_users to 0",
+    "catalogue": "lower config.model.embedding_size, or set config.eval.num_catalogue_users to 0",
 }
-"""What makes each part of the estimate smaller."""
+"""How to reduce each part of the estimate."""
 
 
 def estimate_memory(
@@ -55,21 +56,21 @@ def estimate_memory(
     list_size: int,
     steps_per_execution: int,
     loss_key: str,
-    catalogue_size: int,
+    num_items: int,
 ) -> dict[str, int]:
-    """What one replica keeps in memory when it needs the most: bytes by what takes them.
+    """Estimates what one replica keeps in memory when it needs the most: bytes by part.
 
-    That is a training step, or the final evaluation, whose lists are the catalogue. Tables have dense
-    gradients. An activation counts with its gradient, or with its product in the score; so does, for losses
-    that compare pairs, a value for each pair of a list's entries. Features count twice, since the next call's
-    are there already.
+    That is during a training step, or during the final evaluation, which scores the catalogue in chunks. Tables have
+    dense gradients. An activation counts twice: with its gradient, or with its product in the score. Losses that
+    compare pairs count a value for each pair of entries of a list. Features count twice, because the next call's
+    features are loaded during a call.
 
     Args:
-      weight_bytes: of the model's variables.
-      slot_bytes: of the optimizer's.
+      weight_bytes: size of the variables of the model.
+      slot_bytes: size of the variables of the optimizer.
       layer_sizes: of a tower, the embedding first.
-      batch_size: lists a step and replica.
-      catalogue_size: entries of the longest list of the catalogue; 0 where none is ranked.
+      batch_size: lists per step and replica.
+      num_items: size of the catalogue; 0 if the final evaluation does not rank it.
     """
     entries = batch_size * list_size
     vectors = sum(layer_sizes) + (layer_sizes[0] if len(layer_sizes) > 1 else 0)
@@ -82,28 +83,29 @@ def estimate_memory(
         "loss": 2 * _NUMBER_BYTES * entries * per_entry * num_samples,
         "features": 2 * _NUMBER_BYTES * steps_per_execution * 2 * (batch_size + entries),
     }
-    evaluation = {"catalogue": 2 * _NUMBER_BYTES * batch_size * catalogue_size * vectors}
+    # The vectors of all candidates, and the chunks of scores; see evaluation/catalogue.py.
+    evaluation = {"catalogue": _NUMBER_BYTES * num_items * layer_sizes[0] + 6 * CHUNK_BYTES if num_items else 0}
     return kept | max(training, evaluation, key=lambda parts: sum(parts.values()))
 
 
 def check_memory(needed: Mapping[str, int], accelerator: str, strategy_name: str) -> str:
-    """Raises ConfigError where the bytes of `estimate_memory` are too many, or the accelerator is of another kind."""
+    """Raises ConfigError if the estimate is too large for the accelerator, or if the strategy does not run on it."""
     total = sum(needed.values())
     listed = ", ".join(f"{part} {decimal(size)}" for part, size in needed.items())
-    estimate = f"About {decimal(total)} a replica ({listed})"
+    estimate = f"About {decimal(total)} per replica ({listed})"
     if not accelerator:
-        return f"{estimate}; --accelerator=NAME compares it with what there is."
+        return f"{estimate}. Pass --accelerator=NAME to compare it with the memory of an accelerator."
     is_tpu, wants_tpu = accelerator.startswith("TPU"), strategy_name == "tpu"
     if is_tpu != wants_tpu:
         fitting = ", ".join(name for name in ACCELERATORS if name.startswith("TPU") == wants_tpu)
         raise ConfigError(
-            f"--strategy={strategy_name} does not run on --accelerator={accelerator}: name one of {fitting}."
+            f"--strategy={strategy_name} does not run on --accelerator={accelerator}. Use one of {fitting}."
         )
     usable = int(ACCELERATORS[accelerator] * 10**9 * _USABLE_FRACTION)
     if total > usable:
         largest = max(needed, key=needed.__getitem__)
         raise ConfigError(
-            f"{estimate}, and the {accelerator} has {decimal(usable)} to use: {_SAVINGS[largest]}, or take an "
+            f"{estimate}, but the {accelerator} has {decimal(usable)} to use. Please {_SAVINGS[largest]}, or use an "
             "accelerator with more memory."
         )
     return f"{estimate}; the {accelerator} has {decimal(usable)} to use."

@@ -1,4 +1,4 @@
-"""Evaluates a scorer on the lists of a split, over all replicas of a strategy."""
+"""Evaluates a scorer on the lists of a split, on all replicas of a strategy."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,51 +6,66 @@ import numpy as np
 
 from trainer import schema
 from trainer.compat import tf
-from trainer.data.lists import QueryLists
+from trainer.data.lists import ListSource
 from trainer.evaluation.metrics import RankingMetric
-from trainer.evaluation.statistics import Figures, figure_from_sums
+from trainer.evaluation.statistics import ListMetrics, Metrics
 from trainer.modeling import input_pipeline
 from trainer.modeling.two_tower import Features
 
-LossFn = Callable[[tf.Tensor, tf.Tensor, "tf.Tensor | int"], tf.Tensor]
-EvalCall = Callable[[Features], tf.Tensor]
-Scorer = Callable[[Features], tf.Tensor]
+LossFn = Callable[[tf.Tensor, tf.Tensor, "tf.Tensor | int", tf.Tensor], tf.Tensor]
+"""`loss_fn(labels, scores, step, rows)` returns the loss of each list, [batch_size]."""
 
-NUM_SUMS = 5
-"""What an evaluation adds up for each figure; see `build_eval_call`."""
+Scorer = Callable[[Features], tf.Tensor]
+"""Takes a batch of features and returns scores [batch_size, list_size]."""
+
+EvalCall = Callable[[Features], tf.Tensor]
 
 
 class Evaluator:
-    """Evaluates a scorer on lists, over all replicas of a strategy."""
+    """Evaluates a scorer on lists, on all replicas of a strategy."""
 
     def __init__(
         self,
         strategy: tf.distribute.Strategy,
         scorer: Scorer,
-        lists: QueryLists,
+        lists: ListSource,
         metrics: Sequence[RankingMetric],
         *,
-        list_size: int,
         global_batch_size: int,
         loss_fn: LossFn | None = None,
     ):
-        """`scorer` takes a batch of features and returns scores [batch_size, list_size]."""
+        """Builds the pipeline and the compiled call once, for any number of evaluations.
+
+        Args:
+          strategy: Its replicas share each batch.
+          scorer: The model or a baseline.
+          lists: The lists to evaluate on.
+          metrics: The metrics to compute.
+          global_batch_size: Number of lists per batch. A multiple of the number of replicas.
+          loss_fn: Adds a metric `loss`, which comes first.
+        """
         self._names = (["loss"] if loss_fn else []) + [metric.name for metric in metrics]
-        self._eval_call = build_eval_call(strategy, scorer, metrics, loss_fn=loss_fn)
+        self._num_lists = lists.num_lists
+        self._eval_call = build_eval_call(
+            strategy, scorer, metrics, global_batch_size=global_batch_size, loss_fn=loss_fn
+        )
         self._num_batches = input_pipeline.steps_per_epoch(lists.num_lists, global_batch_size)
         self._batches = strategy.distribute_datasets_from_function(
             lambda context: input_pipeline.build_eval_dataset(
-                lists, list_size=list_size, global_batch_size=global_batch_size, context=context
+                lists, global_batch_size=global_batch_size, context=context
             )
         )
 
-    def evaluate(self) -> Figures:
-        """The figures of the scorer as it is now, by name."""
+    def evaluate(self) -> Metrics:
+        """The means of the metrics, with the scorer's current weights."""
+        return self.evaluate_lists().means()
+
+    def evaluate_lists(self) -> ListMetrics:
+        """The metrics of each list, in the order of the lists, with the scorer's current weights."""
         batches = iter(self._batches)
-        sums = np.zeros([len(self._names), NUM_SUMS])
-        for _ in range(self._num_batches):
-            sums += self._eval_call(next(batches)).numpy()
-        return {name: figure_from_sums(*row) for name, row in zip(self._names, sums, strict=True)}
+        parts = [self._eval_call(next(batches)).numpy() for _ in range(self._num_batches)]
+        pairs = np.concatenate(parts)[: self._num_lists]
+        return ListMetrics(self._names, pairs[:, :, 0], pairs[:, :, 1])
 
 
 def build_eval_call(
@@ -58,23 +73,25 @@ def build_eval_call(
     scorer: Scorer,
     metrics: Sequence[RankingMetric],
     *,
+    global_batch_size: int,
     loss_fn: LossFn | None = None,
 ) -> EvalCall:
-    """Builds `eval_call(batch)`: the sums that means and standard errors are made of.
+    """Builds `eval_call(batch)`, which scores a batch and computes the metrics of its lists on all replicas.
 
-    It takes the features of `input_pipeline.build_eval_dataset`, scores them with `scorer`, and returns
-    float32 [num_figures, NUM_SUMS]: for the loss (where `loss_fn` is given), then for each metric, where x is
-    its value for a list and w the list's weight, the number of lists with w > 0 and the sums of w, w·x, w·x²
-    and w², over all replicas.
+    It takes the features of `input_pipeline.build_eval_dataset` and returns float32
+    [global_batch_size, num_metrics, 2]: the value and the weight of each metric, for the loss first if `loss_fn` is
+    given. Row i is row i of the global batch.
     """
 
     def eval_step(features: Features) -> tf.Tensor:
         scores, labels, weights = scorer(features), features[schema.LABELS], features[schema.WEIGHTS]
-        figures = [(loss_fn(labels, scores, 0), weights)] if loss_fn else []
-        figures += [metric(labels, scores, weights, items=features[schema.ITEMS]) for metric in metrics]
-        return tf.stack(
-            [tf.reduce_sum([tf.cast(w > 0, tf.float32), w, w * x, w * x * x, w * w], axis=1) for x, w in figures]
-        )
+        rows = features[schema.ROWS]
+        pairs = [(loss_fn(labels, scores, 0, rows), weights)] if loss_fn else []
+        pairs += [metric(labels, scores, weights, items=features[schema.ITEMS]) for metric in metrics]
+        of_replica = tf.stack([tf.stack(pair, axis=-1) for pair in pairs], axis=1)
+        # Each replica fills in its own rows. The sum over replicas then holds all rows in order.
+        empty = tf.zeros([global_batch_size, len(pairs), 2])
+        return tf.tensor_scatter_nd_update(empty, rows[:, tf.newaxis], of_replica)
 
     @tf.function
     def eval_call(features: Features) -> tf.Tensor:

@@ -1,24 +1,39 @@
-"""The metrics of TensorFlow Ranking by key and cutoff, one value per list, with relevance made explicit.
+"""TF-Ranking's metrics by key and cutoff, one value per list, with an explicit relevance threshold.
 
-Its binary metrics call every label from 1 relevant, so that with star ratings every item is. Here the
-threshold is an argument, and decides for all of them. NDCG, DCG, ARP and ordered pair accuracy see the graded
-labels.
+TF-Ranking's binary metrics count every label from 1 as relevant. With star ratings every item would be relevant.
+Here the threshold is an argument, the same for all binary metrics. NDCG, DCG, ARP and ordered pair accuracy use
+graded labels.
 """
 
 import dataclasses
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from settings.errors import ConfigError
+from settings.trainer_config import METRIC_KEYS, parse_metric_name
 from trainer.compat import sorting_once, tf, tfr
+from trainer.evaluation.rank_metrics import RankedLists, values_from_ranks
 from trainer.schema import PADDING_LABEL
 
 _Key = tfr.keras.metrics.RankingMetricKey
-# What the Keras metrics average: the same numbers per list, without their variables.
+# The Keras metrics average these. They return a value per list and have no variables.
 _impl = tfr.keras.metrics.metrics_impl
+
+
+class _PrecisionMetric(_impl.PrecisionMetric):
+    """Precision at n, divided by n also where the list has fewer than n items."""
+
+    def _compute_impl(
+        self, labels: tf.Tensor, predictions: tf.Tensor, weights: tf.Tensor, mask: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        values, list_weights = super()._compute_impl(labels, predictions, weights, mask)
+        if self._topn is not None:
+            list_size = tf.reduce_sum(tf.cast(mask, tf.float32), axis=1, keepdims=True)
+            values *= tf.minimum(list_size / self._topn, 1.0)
+        return values, list_weights
+
 
 _GRADED = {
     _Key.NDCG: _impl.NDCGMetric,
@@ -29,8 +44,9 @@ _GRADED = {
 _BINARY = {
     _Key.MRR: _impl.MRRMetric,
     _Key.MAP: _impl.MeanAveragePrecisionMetric,
-    _Key.PRECISION: _impl.PrecisionMetric,
-    "recall": _impl.RecallMetric,  # TensorFlow Ranking has the metric, but no key for it.
+    _Key.PRECISION: _PrecisionMetric,
+    "tfr_precision": _impl.PrecisionMetric,
+    "recall": _impl.RecallMetric,  # TF-Ranking has this metric, but no key for it.
     _Key.HITS: _impl.HitsMetric,
 }
 _SUBTOPICS = {
@@ -45,7 +61,7 @@ _TIES_SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class RankingMetric:
-    """A metric per list; `build_metrics` builds it.
+    """A metric that has a value for each list. `build_metrics` builds it.
 
     Attributes:
       name: "key" or "key@cutoff".
@@ -53,25 +69,24 @@ class RankingMetric:
 
     name: str
     _metric: Any = dataclasses.field(repr=False)
-    # Labels from here are relevant; None where the metric sees graded labels.
+    # Labels at or above this value are relevant. None if the metric uses graded labels.
     _relevance_threshold: float | None = dataclasses.field(repr=False, default=None)
-    # bool or float [num_items, num_subtopics]; None where the metric knows no subtopics.
-    _item_subtopics: tf.Tensor | None = dataclasses.field(repr=False, default=None)
+    # bool or float [num_items, num_subtopics]. None if the metric does not use subtopics.
+    _item_subtopics: np.ndarray | None = dataclasses.field(repr=False, default=None)
 
     def __call__(
         self, labels: tf.Tensor, scores: tf.Tensor, weights: tf.Tensor, *, items: tf.Tensor | None = None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Computes the metric of each list.
 
-        Over one batch, sum(values × weights) / sum(weights) is what the Keras metric would report. So for
-        ordered_pair_accuracy a list weighs as many as it has ordered pairs, and for arp the sum of its
-        labels; for all others it weighs 1. A list where the metric is undefined, because nothing in it is
-        relevant, has value 0, and counts.
+        Over one batch, sum(values × weights) / sum(weights) is what the Keras metric would report. The weight of a
+        list is its number of ordered pairs for ordered_pair_accuracy, the sum of its labels for arp, and 1 for all
+        others. Where the metric is undefined because nothing is relevant, the value is 0 and the list counts.
 
         Args:
           labels: float32 [batch_size, list_size], negative where padded.
           scores: [batch_size, list_size] of any float type.
-          weights: float32 [batch_size]: 1 for a list, 0 for a filler row.
+          weights: float32 [batch_size]: 1 for a list, 0 for a padding row.
           items: int32 [batch_size, list_size]: item indices, for alpha_dcg and precision_ia only.
 
         Returns:
@@ -90,39 +105,16 @@ class RankingMetric:
             values, list_weights = self._metric.compute(labels, tf.cast(scores, tf.float32), weights[:, tf.newaxis])
         return values[:, 0], list_weights[:, 0]
 
+    def from_ranks(self, lists: RankedLists) -> tuple[np.ndarray, np.ndarray]:
+        """Computes the metric of each list from the ranks of its labelled items, without the whole list.
 
-def _parse(name: str) -> tuple[str, int | None]:
-    """Splits a metric's name into its key and its cutoff, None for the whole list."""
-    key, at, digits = name.partition("@")
-    if key not in _METRICS:
-        raise ConfigError(
-            f"config.eval.metrics names {name!r}, but a metric is one of {', '.join(sorted(_METRICS))}, with "
-            "or without a cutoff, as in ndcg@10."
-        )
-    if not at:
-        return key, None
-    if not _takes_cutoff(key):
-        raise ConfigError(f"config.eval.metrics names {name!r}, but {key} always looks at the whole list: write {key}.")
-    # isdecimal alone would let through digits of other scripts.
-    if not (digits.isascii() and digits.isdecimal()) or int(digits) == 0:
-        raise ConfigError(f"config.eval.metrics names {name!r}, but a cutoff is a rank from 1, as in {key}@10.")
-    return key, int(digits)
+        The values and weights are those of `__call__` for the whole list, if labels from 1 are relevant. The
+        relevance threshold plays no part: it is applied before, when ratings become labels.
 
-
-def _takes_cutoff(key: str) -> bool:
-    return "topn" in inspect.signature(_METRICS[key]).parameters
-
-
-def check_metrics(names: Sequence[str]) -> None:
-    """Checks the names as far as can be without the items.
-
-    Raises:
-      ConfigError: For an unknown key, a malformed cutoff, or a name that stands twice.
-    """
-    for name in names:
-        _parse(name)
-    if len(set(names)) < len(names):
-        raise ConfigError(f"config.eval.metrics names one metric twice: {', '.join(names)}.")
+        Returns:
+          The values and their weights, both float64 [num_queries].
+        """
+        return values_from_ranks(*parse_metric_name(self.name), lists, self._item_subtopics)
 
 
 def build_metrics(
@@ -130,31 +122,35 @@ def build_metrics(
 ) -> list[RankingMetric]:
     """Builds metrics by name, in the order of the names.
 
+    Metrics of graded labels: ndcg, dcg (both with gain 2^label − 1), arp, ordered_pair_accuracy. Metrics of
+    relevant items: mrr, map, precision, tfr_precision, recall, hits, and, per subtopic, precision_ia and alpha_dcg.
+    `precision@n` has the usual definition: the number of relevant items among the first n, divided by n.
+    `tfr_precision@n` is TF-Ranking's, which divides by min(n, list length) and so is higher for short lists.
+
     Args:
-      names: Each "key" or "key@cutoff". Seeing graded labels: ndcg, dcg (gain 2^label − 1), arp,
-        ordered_pair_accuracy. Seeing whether an item is relevant: mrr, map, precision, recall, hits,
-        precision_ia and alpha_dcg, the last two for each subtopic.
-      relevance_threshold: The lowest label that is relevant.
-      item_subtopics: bool or float [num_items, num_subtopics]: which subtopics (genres, say) an item covers;
-        row i is that of item index i. Only needed for alpha_dcg and precision_ia.
+      names: Each "key" or "key@cutoff".
+      relevance_threshold: Labels at or above this value are relevant.
+      item_subtopics: bool or float [num_items, num_subtopics]: the subtopics (genres, for example) that an item
+        covers. Row i belongs to item index i. Only alpha_dcg and precision_ia need it.
 
     Raises:
-      ConfigError: For an unknown key, a malformed cutoff, or a metric of subtopics without `item_subtopics`.
+      ConfigError: A name has an unknown key or a malformed cutoff, or a metric of subtopics has no
+        `item_subtopics`.
     """
     metrics = []
     for name in names:
-        key, cutoff = _parse(name)
+        key, cutoff = parse_metric_name(name)
         if key in _SUBTOPICS and item_subtopics is None:
             raise ConfigError(
-                f"config.eval.metrics names {name!r}, but it needs the genres of the items, which these "
-                "ratings come without: remove it, or add genres to the items."
+                f"config.eval.metrics contains {name!r}, which needs the genres of the items, but this data has no "
+                "genres. Remove the metric, or add genres to the items."
             )
         metrics.append(
             RankingMetric(
                 name,
-                _METRICS[key](name, topn=cutoff) if _takes_cutoff(key) else _METRICS[key](name),
+                _METRICS[key](name, topn=cutoff) if METRIC_KEYS[key] else _METRICS[key](name),
                 None if key in _GRADED else relevance_threshold,
-                tf.constant(item_subtopics) if key in _SUBTOPICS else None,
+                item_subtopics if key in _SUBTOPICS else None,
             )
         )
     return metrics

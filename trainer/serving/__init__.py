@@ -1,1 +1,1 @@
-"""A trained model → a SavedModel and recommendations."""
+"""Export a trained model as a SavedModel, and recommend items from it."""

@@ -1,163 +1,165 @@
-"""The trained model as a SavedModel with its vocabulary inside: ids in, scores and recommendations out.
-
-Plain TensorFlow loads it, with no import of this project. Its functions:
-
-- `score` (the signature `serving_default`): user ids [batch_size] and item ids [batch_size, list_size],
-  strings → scores [batch_size, list_size].
-- `recommend` (a signature too): user ids [batch_size], k, and item ids to exclude
-  [batch_size, num_excluded], "" where there are fewer → item ids, titles and scores
-  [batch_size, min(k, num_items)], best first, ties by item index, that is the more popular first. Where fewer
-  candidates are left, the rest are "" with the score -inf.
-- `score_indices` and `recommend_indices`: the same with indices for ids.
-"""
+"""Export a trained model as a SavedModel, and check and load an exported one."""
 
 import json
 import os
 import pathlib
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from settings.errors import StorageError
+from settings.errors import ConfigError, StorageError
 from trainer import schema, storage
 from trainer.compat import tf
 from trainer.data.vocabulary import Vocabulary
 from trainer.modeling.two_tower import TwoTowerModel
+from trainer.serving import manifest, verify_export
+from trainer.serving.serving_model import ServingModel
 
-_VERIFIER = pathlib.Path(__file__).with_name("verify_export.py")
+Verifier = Callable[[dict[str, Any]], str | None]
+"""Takes a sample and returns the first difference, as `verify_export.compare` does."""
 
-
-class ServingModel(tf.Module):
-    """The functions of the SavedModel."""
-
-    def __init__(self, model: TwoTowerModel, vocabulary: Vocabulary):
-        """`model` has variables of its own, of no strategy."""
-        super().__init__(name="serving_model")
-        self.model = model
-        # The candidate tower sees nothing that is not known now, so its vectors are computed once.
-        self.candidates = tf.Variable(model.candidate_tower(tf.range(model.num_items)), trainable=False)
-        self.user_index = _lookup_table(vocabulary.users[schema.USER_ID].to_pylist())
-        self.item_index = _lookup_table(vocabulary.items[schema.ITEM_ID].to_pylist())
-        self.item_ids = tf.Variable(vocabulary.items[schema.ITEM_ID].to_pylist(), trainable=False)
-        self.titles = tf.Variable(vocabulary.items[schema.TITLE].to_pylist(), trainable=False)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)])
-    def score_indices(self, query: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-        """Indices [batch_size] and [batch_size, list_size] → scores [batch_size, list_size]."""
-        return self.model({schema.QUERY: query, schema.ITEMS: items})
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None], tf.int32),
-            tf.TensorSpec([], tf.int32),
-            tf.TensorSpec([None, None], tf.int32),
-        ]
-    )
-    def recommend_indices(self, query: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Indices [batch_size], k, and item indices to exclude [batch_size, num_excluded], 0 where fewer.
-
-        Returns:
-          Item indices and scores, [batch_size, min(k, num_items)]; where no candidate is left, index 0 with
-          the score -inf.
-        """
-        scores = tf.matmul(self.model.query_tower(query), self.candidates, transpose_b=True)
-        excluded = tf.pad(excluded, [[0, 0], [1, 0]], constant_values=schema.UNKNOWN_INDEX)
-        rows = tf.broadcast_to(tf.range(tf.shape(query)[0])[:, None], tf.shape(excluded))
-        cells = tf.reshape(tf.stack([rows, excluded], axis=-1), [-1, 2])
-        never = tf.fill([tf.shape(cells)[0]], -np.inf)
-        scores = tf.tensor_scatter_nd_update(scores, cells, never)
-        best, items = tf.math.top_k(scores, tf.minimum(k, tf.shape(scores)[1]))
-        return tf.where(best > -np.inf, items, schema.UNKNOWN_INDEX), best
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.string)])
-    def score(self, user_ids: tf.Tensor, item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Ids [batch_size] and [batch_size, list_size] → `scores` [batch_size, list_size]."""
-        return {"scores": self.score_indices(self.user_index.lookup(user_ids), self.item_index.lookup(item_ids))}
-
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None], tf.string),
-            tf.TensorSpec([], tf.int32),
-            tf.TensorSpec([None, None], tf.string),
-        ]
-    )
-    def recommend(self, user_ids: tf.Tensor, k: tf.Tensor, excluded_item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Ids [batch_size], k, and ids to exclude → `item_ids`, `titles`, `scores` [batch_size, min(k, num_items)]."""
-        items, scores = self.recommend_indices(
-            self.user_index.lookup(user_ids), k, self.item_index.lookup(excluded_item_ids)
-        )
-        return {
-            "item_ids": tf.gather(self.item_ids, items),
-            "titles": tf.gather(self.titles, items),
-            "scores": scores,
-        }
+_VERIFIER_SCRIPT = pathlib.Path(verify_export.__file__)
 
 
-def export_model(model: TwoTowerModel, vocabulary: Vocabulary, folder: str, *, sizes: dict[str, Any]) -> None:
-    """Writes the SavedModel, and declares success only after a fresh process has loaded it.
+def verify_in_fresh_process(sample: dict[str, Any]) -> str | None:
+    """Runs `verify_export.compare` in a new process, which imports plain TensorFlow and nothing of this project.
 
-    That process has plain TensorFlow and not this project; its scores of a sample of users and items must be
-    the trainer's. Until then the model lies beside `folder`, and an earlier one in `folder` stays.
-
-    Args:
-      model: the trained model, under any strategy.
-      folder: `WORKDIR/model`, local or gs://.
-      sizes: what `TwoTowerModel` was built with.
-
-    Raises:
-      StorageError: it cannot be written, or what was written does not give the trainer's scores.
+    It takes some seconds, most of them for the import of TensorFlow.
     """
-    # On the CPU, whose arithmetic the fresh process repeats; an accelerator may round otherwise.
-    with tf.device("CPU:0"):
-        copy = TwoTowerModel(**sizes)
-        copy.set_weights(model.get_weights())
-        serving = ServingModel(copy, vocabulary)
-    partial = f"{folder.rstrip('/')}.partial"
-    try:
-        tf.saved_model.save(
-            serving, partial, signatures={"serving_default": serving.score, "recommend": serving.recommend}
-        )
-        _verify(model, vocabulary, partial)
-        if tf.io.gfile.exists(folder):
-            tf.io.gfile.rmtree(folder)
-        tf.io.gfile.rename(partial, folder)
-    except (tf.errors.OpError, OSError) as error:
-        raise StorageError(f"The model cannot be exported to {folder}: {storage.reason(error)}.") from error
-    finally:
-        if tf.io.gfile.exists(partial):
-            tf.io.gfile.rmtree(partial)
-
-
-def _verify(model: TwoTowerModel, vocabulary: Vocabulary, folder: str) -> None:
-    users = np.linspace(0, vocabulary.num_users - 1, num=min(16, vocabulary.num_users), dtype=np.int32)
-    items = np.linspace(0, vocabulary.num_items - 1, num=min(64, vocabulary.num_items), dtype=np.int32)
-    with tf.device("CPU:0"):
-        scores = model({schema.QUERY: tf.constant(users), schema.ITEMS: tf.tile(items[None], [len(users), 1])})
-    sample = {
-        "folder": folder,
-        "user_ids": vocabulary.users[schema.USER_ID].take(users).to_pylist(),
-        "item_ids": vocabulary.items[schema.ITEM_ID].take(items).to_pylist(),
-        "scores": scores.numpy().tolist(),
-    }
-    # Its users choose their own Keras. The accelerator's memory is taken by this process, which trained on it.
+    # Users of the model choose their own Keras. This process holds the memory of the accelerator.
     environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
-    fresh = subprocess.run(
-        # As text, since a script's own folder is searched for imports, and here that holds a `metrics.py`.
-        [sys.executable, "-c", _VERIFIER.read_text()],
+    process = subprocess.run(
+        # As text, because Python would add the folder of a script to its import path.
+        [sys.executable, "-c", _VERIFIER_SCRIPT.read_text()],
         env=environment | {"CUDA_VISIBLE_DEVICES": "-1"},
         input=json.dumps(sample),
         capture_output=True,
         text=True,
         check=False,
     )
-    if fresh.returncode:
-        said = (fresh.stderr.strip().splitlines() or ["nothing"])[-1]
-        raise StorageError(f"The exported model failed its test in a fresh process and was not kept: {said}")
+    if process.returncode == 0:
+        return None
+    return (process.stderr.strip().splitlines() or [f"exit code {process.returncode}, without a message"])[-1]
 
 
-def _lookup_table(ids: list[str]) -> tf.lookup.StaticHashTable:
-    """id → index; UNKNOWN_INDEX for all others."""
-    initializer = tf.lookup.KeyValueTensorInitializer(ids, np.arange(len(ids), dtype=np.int32))
-    return tf.lookup.StaticHashTable(initializer, default_value=schema.UNKNOWN_INDEX)
+def verify_in_this_process(sample: dict[str, Any]) -> str | None:
+    """Makes the same comparison faster. It cannot notice that the model needs something of this project."""
+    with tf.device("CPU:0"):
+        return verify_export.compare(sample)
+
+
+def export_model(
+    model: TwoTowerModel,
+    vocabulary: Vocabulary,
+    folder: str,
+    *,
+    sizes: dict[str, Any],
+    verify: Verifier = verify_in_fresh_process,
+) -> None:
+    """Writes the SavedModel and its manifest, and replaces an earlier export only after a successful check.
+
+    The check loads the new model and compares its scores for a sample of users and items with those of `model`.
+
+    Args:
+      model: the trained model, built under any strategy.
+      vocabulary: the vocabulary that `model` was trained with.
+      folder: `WORKDIR/model`, local or gs://.
+      sizes: the arguments that `TwoTowerModel` was built with.
+      verify: makes the check.
+
+    Raises:
+      StorageError: the model cannot be written, or the written model fails the check.
+    """
+    # Save from the CPU. The check repeats its arithmetic, and an accelerator may round differently.
+    with tf.device("CPU:0"):
+        copy = TwoTowerModel(**sizes)
+        copy.assign_from(model)
+        serving = ServingModel(copy, vocabulary)
+    partial = f"{folder.rstrip('/')}.partial"
+    try:
+        _remove(partial)
+        signatures = {"serving_default": serving.score, "recommend": serving.recommend}
+        tf.saved_model.save(serving, partial, signatures=signatures)
+        if difference := verify(_build_sample(model, vocabulary, partial)):
+            raise StorageError(
+                f"The exported model failed its check and was not kept in {folder}: {difference}. The checkpoints "
+                "are not affected. Run the same command again, which exports the model again; if the error stays, "
+                "please report it."
+            )
+        manifest.write_manifest(partial, vocabulary_fingerprint=vocabulary.fingerprint())
+        _remove(folder)
+        tf.io.gfile.rename(partial, folder)
+    except storage.file_errors() as error:
+        raise StorageError(
+            f"The model cannot be exported to {folder}: {storage.reason(error)}. Free space there or change the "
+            "access rights, and run the same command again, which exports the model from the checkpoint."
+        ) from error
+    finally:
+        _remove(partial)
+
+
+def is_whole(folder: str, vocabulary: Vocabulary) -> bool:
+    """Returns whether `folder` holds a complete, undamaged export that was made with `vocabulary`.
+
+    Reads every file of the model once and does not load it. A run that has finished calls this to decide whether to
+    export its model again.
+    """
+    return manifest.find_damage(folder, vocabulary_fingerprint=vocabulary.fingerprint()) is None
+
+
+def load_export(folder: str, vocabulary: Vocabulary | None = None) -> Any:
+    """Checks the files of an exported model against its manifest, and loads it.
+
+    Args:
+      folder: `WORKDIR/model`, local or gs://.
+      vocabulary: if given, the vocabulary that the model must have been exported with.
+
+    Returns:
+      The loaded SavedModel, with the functions of `ServingModel`.
+
+    Raises:
+      ConfigError: `folder` holds no model.
+      StorageError: the model is damaged, or was exported by an older version or with another vocabulary.
+    """
+    if not storage.exists(folder) or not storage.list_folder(folder):
+        raise ConfigError(
+            f"There is no exported model in {folder}: the run has not finished. Run python -m trainer.main with this "
+            "--workdir, which trains to the end and exports the model."
+        )
+    fingerprint = vocabulary.fingerprint() if vocabulary else None
+    damage = manifest.find_damage(folder, vocabulary_fingerprint=fingerprint)
+    if damage is None:
+        broken: tuple[type[Exception], ...] = (*storage.file_errors(), ValueError)
+        try:
+            return tf.saved_model.load(folder)
+        except broken as error:
+            damage = f"TensorFlow cannot load it ({storage.reason(error)})"
+    raise StorageError(
+        f"The model in {folder} cannot be used: {damage}. Run python -m trainer.main again with the --workdir and the "
+        "--config of this run: it exports the model again from the checkpoint."
+    )
+
+
+def _build_sample(model: TwoTowerModel, vocabulary: Vocabulary, folder: str) -> dict[str, Any]:
+    """The input of `verify_export.compare`: known users and items, spread over all of them, and their scores."""
+    num_users, num_items = vocabulary.num_users - 1, vocabulary.num_items - 1
+    users = np.linspace(1, num_users, num=min(16, num_users), dtype=np.int32)
+    items = np.linspace(1, num_items, num=min(64, num_items), dtype=np.int32)
+    with tf.device("CPU:0"):
+        scores = model({schema.QUERY: tf.constant(users), schema.ITEMS: tf.tile(items[None], [len(users), 1])})
+    item_ids = vocabulary.items[schema.ITEM_ID].take(items).to_pylist()
+    return {
+        "folder": folder,
+        "user_ids": vocabulary.users[schema.USER_ID].take(users).to_pylist(),
+        "item_ids": item_ids,
+        "scores": scores.numpy().tolist(),
+        "most_popular": item_ids[0],  # Indices are in the order of popularity.
+    }
+
+
+def _remove(folder: str) -> None:
+    if tf.io.gfile.exists(folder):
+        tf.io.gfile.rmtree(folder)

@@ -1,36 +1,58 @@
-"""Loads an exported model as its users will: with plain TensorFlow and nothing of this project.
+"""Checks that an exported model gives the scores of the trainer.
 
-Run as a script by `export`, which writes a JSON object to its standard input: `folder`, `user_ids` [n],
-`item_ids` [m] and the `scores` [n, m] that the trainer gave them. Fails where the model gives others.
+This file imports plain TensorFlow and nothing of this project, as the users of the model do. As a script it reads
+a sample, a JSON object, from standard input and exits with an error message if the check fails. `compare`
+documents the fields of the sample.
 """
 
 import json
 import sys
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+UNKNOWN_ID = ""
+"""The empty string is never an id, so no model knows it."""
 
-def main() -> None:
-    """Compares; raises SystemExit with one line where something differs."""
-    sample = json.load(sys.stdin)
+
+def compare(sample: dict[str, Any]) -> str | None:
+    """Loads the model and compares its answers with those of the trainer.
+
+    Args:
+      sample: `folder` of the SavedModel, known `user_ids` [n] and known `item_ids` [m], the `scores` [n, m] that the
+        trainer computes for them, and `most_popular`, the id of the item with the most training ratings.
+
+    Returns:
+      The first difference, as a clause for an error message. None if there is none.
+    """
     model = tf.saved_model.load(sample["folder"])
+    score, recommend = model.signatures["serving_default"], model.signatures["recommend"]
     user_ids = tf.constant(sample["user_ids"])
-    item_ids = tf.tile(tf.constant(sample["item_ids"])[None], [len(user_ids), 1])
-    scores = model.signatures["serving_default"](user_ids=user_ids, item_ids=item_ids)["scores"].numpy()
+    item_ids = tf.tile(tf.constant([*sample["item_ids"], UNKNOWN_ID])[None], [len(user_ids), 1])
+    scores = score(user_ids=user_ids, item_ids=item_ids)["scores"].numpy()
     expected = np.asarray(sample["scores"], np.float32)
-    # What rounding may do: a score near 0 is the sum of products as large as those of the largest score.
+    # Rounding errors grow with the terms of the dot product, also where their sum is close to 0.
     tolerance = 1e-5 * np.abs(expected).max()
-    difference = np.abs(scores - expected).max()
-    if not difference <= tolerance:  # This way round it also refuses NaN.
-        sys.exit(f"its scores differ from the trainer's by up to {difference:.3g}.")
-    best = model.signatures["recommend"](
-        user_ids=user_ids, k=tf.constant(1), excluded_item_ids=tf.zeros([len(user_ids), 0], tf.string)
+    difference = np.abs(scores[:, :-1] - expected).max()
+    if not difference <= tolerance:  # Also true if the difference is NaN.
+        return f"its scores differ from the trainer's by up to {difference:.3g}"
+    if not np.all(scores[:, -1] == -np.inf):
+        return f"an unknown item has the score {scores[:, -1].max():.3g} instead of -inf"
+
+    best = recommend(user_ids=user_ids, k=tf.constant(1), excluded_item_ids=tf.zeros([len(user_ids), 0], tf.string))
+    best_scores = score(user_ids=user_ids, item_ids=best["item_ids"])["scores"].numpy()
+    if not np.all(best_scores[:, 0] >= expected.max(axis=1) - tolerance):
+        return "an item scores higher than the one that it recommends first"
+
+    popular = recommend(
+        user_ids=tf.constant([UNKNOWN_ID]), k=tf.constant(1), excluded_item_ids=tf.zeros([1, 0], tf.string)
     )
-    best_scores = model.signatures["serving_default"](user_ids=user_ids, item_ids=best["item_ids"])["scores"].numpy()
-    if not np.all(best_scores[:, 0] >= expected[:, 1:].max(axis=1) - tolerance):
-        sys.exit("an item scores higher than the one that it recommends first.")
+    if (first := popular["item_ids"].numpy()[0, 0].decode()) != sample["most_popular"]:
+        return f"it recommends {first!r} first to an unknown user, and {sample['most_popular']!r} is the most popular"
+    return None
 
 
 if __name__ == "__main__":
-    main()
+    if found := compare(json.load(sys.stdin)):
+        sys.exit(found)

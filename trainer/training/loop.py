@@ -1,22 +1,23 @@
-"""The training loop: calls of several steps, and what is due between them.
+"""What the training loop in `run.py` is made of: its state, its plan, and what it does between two calls.
 
-Each line of the log, each evaluation and each checkpoint falls on the end of a call. The state of the loop is
-in every checkpoint, so that a resumed run logs, evaluates, keeps and stops as the uninterrupted one does.
+Log lines, validations and checkpoints fall on the end of a call. The state is in every checkpoint. So a resumed run
+logs, validates, keeps and stops as the uninterrupted one does.
 """
 
+import contextlib
 import itertools
 import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import FrameType
 
 import numpy as np
 
 from settings.errors import DivergedError, Stopped
 from trainer.compat import keras, tf
-from trainer.evaluation.statistics import Figures
+from trainer.evaluation.statistics import Metrics
 from trainer.modeling.two_tower import Features
 from trainer.training.metric_writer import MetricWriter
 from trainer.training.steps import TrainCall
@@ -31,27 +32,39 @@ class RunState:
 
     Attributes:
       step: optimizer steps taken.
-      sums: [num_figures, 2], of the training figures since the last line of the log: sums and weights.
-      train_figures: the newest line of the log.
-      best_step: of the best evaluation; None before the first.
-      best_value: of the metric that chooses.
+      accumulators: [1 + num_metrics, 2], sums and weights of the training loss and metrics since the last log line.
+      train_metrics: the values of the newest log line.
+      best_step: the step of the best validation; None before the first.
+      best_value: the value of the metric that selects the best checkpoint.
       evaluations_since_best: what early stopping counts.
     """
 
     step: int = 0
-    sums: list[list[float]] = field(default_factory=list)
-    train_figures: dict[str, float] = field(default_factory=dict)
+    accumulators: list[list[float]] = field(default_factory=list)
+    train_metrics: dict[str, float] = field(default_factory=dict)
     best_step: int | None = None
     best_value: float | None = None
     evaluations_since_best: int = 0
 
     def is_finished(self, total_steps: int, patience: int) -> bool:
-        """Whether no step is left, or `patience` evaluations (0 for any number) have brought none that is better."""
+        """Whether all steps are taken, or `patience` validations (0: any number) in a row brought no improvement."""
         return self.step >= total_steps or (bool(patience) and self.evaluations_since_best >= patience)
+
+    def note_validation(self, value: float, direction: str) -> bool:
+        """Records a validation. Returns whether it is the best so far, by `max` or `min`.
+
+        A value that is not finite never counts as an improvement.
+        """
+        best = self.best_value
+        is_better = math.isfinite(value) and (best is None or (value > best if direction == "max" else value < best))
+        if is_better:
+            self.best_step, self.best_value = self.step, value
+        self.evaluations_since_best = 0 if is_better else self.evaluations_since_best + 1
+        return is_better
 
 
 class Cadence:
-    """Due every so many steps, and always after the last one."""
+    """Due every given number of steps, and always after the last step."""
 
     def __init__(self, every_steps: int, *, epoch_steps: int, total_steps: int):
         """`every_steps` of 0 means once an epoch."""
@@ -65,10 +78,10 @@ class Cadence:
 def plan_calls(
     first_step: int, total_steps: int, *, steps_per_execution: int, cadences: Sequence[Cadence]
 ) -> np.ndarray:
-    """After which steps calls begin and end: as long as can be without passing a step where something is due.
+    """Plans after which steps calls begin and end. They are as long as possible, and pass no step where work is due.
 
     Returns:
-      int64 [num_calls + 1], ascending from first_step to total_steps; just [first_step] where they are equal.
+      int64 [num_calls + 1], ascending from first_step to total_steps. Only [first_step] where they are equal.
     """
     due = [np.arange(0, total_steps, cadence.every_steps) for cadence in cadences]
     stops = np.unique(np.concatenate([*due, [first_step, total_steps]]))
@@ -78,160 +91,137 @@ def plan_calls(
 
 
 class StopSignal:
-    """Remembers SIGTERM or Ctrl-C, so that the loop can save and leave between two calls.
+    """Handles SIGTERM and Ctrl-C, so that a run saves before it ends.
 
     Attributes:
-      requested: the signal that came; None before.
+      requested: the signal that arrived; None before.
     """
 
     def __init__(self) -> None:
         self.requested: signal.Signals | None = None
+        self._all_is_saved = False
 
-    def listen(self) -> None:
-        """Takes the place of the signals' defaults, which would end the process at once."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._remember)
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Remembers a signal that arrives in the body, in `requested`. A second one ends the process at once."""
+        previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
 
-    def ignore(self) -> None:
-        """Gives the signals their defaults back."""
+    def raise_at_once(self) -> None:
+        """From here on a signal raises Stopped at once. Call it when all steps are saved.
+
+        Raises:
+          Stopped: a signal had arrived before.
+        """
+        self._all_is_saved = True
+        if self.requested is not None:
+            self._stop()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested = signal.Signals(number)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._all_is_saved:
+            self._stop()
 
-    def _remember(self, number: int, frame: Any) -> None:
-        self.requested = signal.Signals(number)
-        self.ignore()  # A second one ends it at once.
+    def _stop(self) -> None:
+        assert self.requested is not None
+        raise Stopped(
+            f"Stopped by {self.requested.name} after training. All steps are saved. The same command finishes the run.",
+            exit_code=128 + self.requested,
+        )
 
 
 @dataclass
-class TrainingLoop:
-    """Trains from `state.step` on; see `run`.
+class Trainer:
+    """Takes training calls, logs and validates. The loop in `run.py` decides when.
 
     Attributes:
       state: is updated in place.
-      train_call, batches: what steps.build_train_call and input_pipeline.build_train_dataset made, the latter
-        for the calls of `plan_calls`.
+      train_call: from `steps.build_train_call`.
+      batches: superbatches from `input_pipeline.build_train_dataset`, one for each call.
       schedule: step → learning rate.
-      names: of the figures that `train_call` sums.
-      validate: evaluates the validation lists; None where there are none.
-      after_validation: is told of each evaluation's step.
-      save: writes a checkpoint of the state.
-      best_metric, best_direction: which evaluation is the best, by `max` or `min`.
-      patience: evaluations without a better one before it stops; 0 for never.
+      metric_names: the names of what `train_call` sums.
+      validate_fn: evaluates the validation lists; None where there are no validation lists.
+      best_metric: selects the best checkpoint, by the `max` or `min` of best_direction.
       clock: seconds.
+      train_seconds: of steady training, without the first call, which compiles, and without validations and saves.
+      timed_steps: the steps taken in train_seconds.
+      validation_value: the value of best_metric at the current step; None if it was not measured.
     """
 
     state: RunState
     train_call: TrainCall
     batches: Iterator[Features]
-    calls: np.ndarray
+    schedule: keras.optimizers.schedules.LearningRateSchedule
+    metric_names: Sequence[str]
     epoch_steps: int
     global_batch_size: int
-    schedule: keras.optimizers.schedules.LearningRateSchedule
-    names: Sequence[str]
-    log_due: Cadence
-    eval_due: Cadence
-    checkpoint_due: Cadence
-    validate: Callable[[], Figures] | None
-    after_validation: Callable[[int], None]
-    save: Callable[[RunState], None]
-    writer: MetricWriter
+    validate_fn: Callable[[], Metrics] | None
     best_metric: str
     best_direction: str
-    patience: int
-    stop: StopSignal
+    writer: MetricWriter
     clock: Clock = time.perf_counter
-    # Of steady training: without the first call, which compiles, and without evaluations and checkpoints.
     train_seconds: float = 0.0
     timed_steps: int = 0
+    validation_value: float | None = None
+    _is_compiled: bool = False
 
-    def run(self) -> None:
-        """Takes all steps, or fewer where early stopping ends it.
+    def train(self, begin: int, end: int) -> None:
+        """Takes the steps from `begin` to `end` in one call.
 
         Raises:
-          DivergedError: the loss is no longer finite; nothing is saved from then on.
-          Stopped: SIGTERM or Ctrl-C arrived; the state is saved.
+          DivergedError: the loss or a metric is no longer finite.
         """
-        for begin, end in itertools.pairwise(self.calls.tolist()):
-            if self._is_finished:
-                break
-            self._train(begin, end)
-            if self.log_due(end):
-                self._log()
-            improved = self._evaluate() if self.validate and self.eval_due(end) else False
-            # Before the checkpoint: what it makes final has then been written, and the rest is cut off on resume.
-            self.writer.flush()
-            # Read once: a signal that arrives from here on waits for the end of the next call.
-            stopping = self.stop.requested
-            if improved or self.checkpoint_due(end) or stopping is not None or self._is_finished:
-                self.save(self.state)
-            if stopping is not None:
-                raise Stopped(
-                    f"Stopped by {stopping.name} after step {end}; it is saved. The same command goes on from there.",
-                    exit_code=128 + stopping,
-                )
-
-    @property
-    def train_figures(self) -> dict[str, float]:
-        """The newest line of the log, be it of this run or of the one that it goes on with."""
-        return self.state.train_figures
-
-    @property
-    def steps_per_second(self) -> float:
-        """Of steady training; NaN where there was only one call."""
-        return self.timed_steps / self.train_seconds if self.train_seconds else math.nan
-
-    def _train(self, begin: int, end: int) -> None:
         started = self.clock()
         first_step, num_steps = tf.constant(begin, tf.int64), tf.constant(end - begin, tf.int32)
         sums = self.train_call(next(self.batches), first_step, num_steps).numpy().astype(np.float64)
-        if begin != self.calls[0]:
+        if self._is_compiled:
             self.train_seconds += self.clock() - started
             self.timed_steps += end - begin
+        self._is_compiled = True
         if not np.isfinite(sums).all():
             raise DivergedError(
                 f"Training diverged: between step {begin} and step {end} the loss or a metric became "
                 f"{sums[~np.isfinite(sums)][0]}. Nothing was saved since the last checkpoint. Lower "
                 "config.optimizer.learning_rate or set config.optimizer.clip_norm, and use a new --workdir."
             )
-        self.state.step = end
-        self.state.sums = (np.asarray(self.state.sums or np.zeros_like(sums)) + sums).tolist()
+        self.state.step, self.validation_value = end, None
+        self.state.accumulators = (np.asarray(self.state.accumulators or np.zeros_like(sums)) + sums).tolist()
         self.writer.advance(end, self.steps_per_second)
 
-    def _log(self) -> None:
-        self.state.train_figures = {
+    def log(self) -> None:
+        """Writes the training loss and metrics since the last log line."""
+        self.state.train_metrics = {
             name: total / weight if weight else math.nan
-            for name, (total, weight) in zip(self.names, self.state.sums, strict=True)
+            for name, (total, weight) in zip(self.metric_names, self.state.accumulators, strict=True)
         }
         pace = {"learning_rate": float(self.schedule(self.state.step))}
         if self.timed_steps:
             pace["lists_per_second"] = self.steps_per_second * self.global_batch_size
-        self.writer.write_scalars(self.state.step, self._epoch, "train", self.train_figures | pace)
-        self.state.sums = []
+        self.writer.write_scalars(self.state.step, self.epoch, "train", self.state.train_metrics | pace)
+        self.state.accumulators = []
 
-    def _evaluate(self) -> bool:
-        """Whether this evaluation is the best so far."""
-        assert self.validate is not None
-        figures = self.validate()
+    def validate(self) -> bool:
+        """Writes the validation metrics. Returns whether this validation is the best so far."""
+        assert self.validate_fn is not None
+        metrics = self.validate_fn()
         self.writer.write_scalars(
-            self.state.step, self._epoch, "validation", {name: f.value for name, f in figures.items()}
+            self.state.step, self.epoch, "validation", {name: metric.value for name, metric in metrics.items()}
         )
-        self.after_validation(self.state.step)
-        value, best = figures[self.best_metric].value, self.state.best_value
-        # One that is not finite is no better than none, also where there is none yet.
-        is_better = math.isfinite(value) and (
-            best is None or (value > best if self.best_direction == "max" else value < best)
-        )
-        if is_better:
-            self.state.best_step, self.state.best_value = self.state.step, value
-            self.state.evaluations_since_best = 0
-        else:
-            self.state.evaluations_since_best += 1
-        return is_better
+        self.validation_value = metrics[self.best_metric].value
+        return self.state.note_validation(self.validation_value, self.best_direction)
 
     @property
-    def _is_finished(self) -> bool:
-        return self.state.is_finished(int(self.calls[-1]), self.patience)
-
-    @property
-    def _epoch(self) -> float:
+    def epoch(self) -> float:
+        """How often each list has been seen."""
         return self.state.step / self.epoch_steps
+
+    @property
+    def steps_per_second(self) -> float:
+        """Of steady training; NaN before the second call."""
+        return self.timed_steps / self.train_seconds if self.train_seconds else math.nan

@@ -12,25 +12,18 @@ Each way is closed here:
 - ListMLE and Coupled-RankDistil rank the padding too, which adds a constant: it is taken off.
 """
 
-import inspect
 import math
 from collections.abc import Callable
 
-from settings.errors import ConfigError
+from settings.trainer_config import LOSSES_WITHOUT_TEMPERATURE, PAIRWISE_LOSSES
 from trainer.compat import keras, stateless_random, tf, tfr
 
-LossFn = Callable[[tf.Tensor, tf.Tensor, "tf.Tensor | int"], tf.Tensor]
-"""(labels [batch_size, list_size], scores [batch_size, list_size], step) → losses float32 [batch_size]."""
+LossFn = Callable[[tf.Tensor, tf.Tensor, "tf.Tensor | int", tf.Tensor], tf.Tensor]
+"""(labels [batch_size, list_size], scores [batch_size, list_size], step, rows [batch_size]) → losses [batch_size]."""
 
 _Key = tfr.keras.losses.RankingLossKey
 
 _POINTWISE = (_Key.SIGMOID_CROSS_ENTROPY_LOSS, _Key.MEAN_SQUARED_LOSS, _Key.ORDINAL_LOSS)
-_PAIRWISE = (
-    _Key.PAIRWISE_HINGE_LOSS,
-    _Key.PAIRWISE_LOGISTIC_LOSS,
-    _Key.PAIRWISE_SOFT_ZERO_ONE_LOSS,
-    _Key.PAIRWISE_MSE_LOSS,
-)
 
 _PAIR_WEIGHTS = {
     "label_diff": tfr.keras.losses.LabelDiffLambdaWeight,
@@ -41,65 +34,9 @@ _PAIR_WEIGHTS = {
     "precision": tfr.keras.losses.PrecisionLambdaWeight,
 }
 _DCG_WEIGHTS = ("dcg", "ndcg", "ndcg_v2", "yeti_dcg")
-_WITH_CUTOFF = (*_DCG_WEIGHTS, "precision")
 
 # The discount of DCG. That of position-aware ListMLE, 2^(list_size − rank) − 1, is 6e29 at rank 1 of 100.
 _list_mle_discount = tfr.keras.utils.log2_inverse
-
-
-def _lambda_weights_of(key: str) -> tuple[str, ...]:
-    """The lambda weights that a loss heeds: some take, and silently ignore, any other."""
-    if key in _PAIRWISE:
-        return tuple(_PAIR_WEIGHTS)
-    return {
-        _Key.YETI_LOGISTIC_LOSS: ("yeti_dcg",),
-        _Key.SOFTMAX_LOSS: ("dcg", "ndcg"),
-        _Key.LIST_MLE_LOSS: ("list_mle",),
-    }.get(key, ())
-
-
-def _takes_temperature(key: str) -> bool:
-    # Yeti has a temperature among its arguments, but never reads it.
-    loss_class = type(tfr.keras.losses.get(key))
-    return key != _Key.YETI_LOGISTIC_LOSS and "temperature" in inspect.signature(loss_class).parameters
-
-
-def _check(key: str, temperature: float, lambda_weight: str, lambda_weight_cutoff: int) -> None:
-    """Raises ConfigError for whatever `build_loss` cannot build."""
-    known = sorted(_Key.all_keys())
-    if key not in known:
-        raise ConfigError(f"config.loss.key is {key!r}, but must be one of {', '.join(known)}.")
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ConfigError(f"config.loss.temperature is {temperature}, but must be a positive number.")
-    if temperature != 1.0 and not _takes_temperature(key):
-        takers = ", ".join(filter(_takes_temperature, known))
-        raise ConfigError(
-            f"config.loss.temperature is {temperature}, but {key} has no temperature: leave it at 1.0, or "
-            f"choose as config.loss.key one of {takers}."
-        )
-    allowed = _lambda_weights_of(key)
-    if lambda_weight and lambda_weight not in allowed:
-        raise ConfigError(
-            f"config.loss.lambda_weight is {lambda_weight!r}, but {key} takes "
-            f"{'one of ' + ', '.join(allowed) if allowed else 'none'}: choose accordingly, or leave it empty."
-        )
-    if lambda_weight_cutoff < 0:
-        raise ConfigError(
-            f"config.loss.lambda_weight_cutoff is {lambda_weight_cutoff}, but must be 0, for none, or a rank from 1."
-        )
-    # The softmax loss weighs single entries, and those weights have no cutoff.
-    has_cutoff = lambda_weight in _WITH_CUTOFF and key != _Key.SOFTMAX_LOSS
-    if lambda_weight_cutoff and not has_cutoff:
-        raise ConfigError(
-            f"config.loss.lambda_weight_cutoff is {lambda_weight_cutoff}, but {key} with "
-            f"config.loss.lambda_weight {lambda_weight!r} has no cutoff: set it to 0, or use one of the "
-            f"lambda weights {', '.join(_WITH_CUTOFF)} with a pairwise loss."
-        )
-    if lambda_weight == "precision" and not lambda_weight_cutoff:
-        raise ConfigError(
-            "config.loss.lambda_weight_cutoff is 0, but the lambda weight precision needs the rank down to "
-            "which precision is counted: set it to 10, say."
-        )
 
 
 def _build_lambda_weight(name: str, cutoff: int):  # type: ignore[no-untyped-def]
@@ -147,6 +84,7 @@ def build_loss(
     temperature: float = 1.0,
     lambda_weight: str = "",
     lambda_weight_cutoff: int = 0,
+    global_batch_size: int,
     seed: int = 0,
 ) -> LossFn:
     """Builds the loss of TensorFlow Ranking with this key of RankingLossKey.
@@ -170,19 +108,18 @@ def build_loss(
         losses, dcg or ndcg with softmax_loss, list_mle with list_mle_loss (the discount of DCG by rank).
         yeti_logistic_loss always has yeti_dcg.
       lambda_weight_cutoff: The rank down to which the lambda weight counts, 0 for all.
-      seed: With the step, fixes the noise of the gumbel, yeti and rankdistil losses and how ties are broken.
+      global_batch_size: The number of lists of a step, over all replicas.
+      seed: The noise of the gumbel, yeti and rankdistil losses, and the order of ties, depend on the seed, the step
+        and the row of a list in the global batch, and on nothing else.
 
     Returns:
-      A function of labels [batch_size, list_size], negative where padded, scores [batch_size, list_size] of
-      any float type and the step, to the loss of each list, float32 [batch_size].
-
-    Raises:
-      ConfigError: For an unknown key, or an option that the loss does not have.
+      A function that takes labels [batch_size, list_size], negative where padded, scores [batch_size, list_size] of
+      any float type, the step, and the rows int32 [batch_size] of the lists in the global batch. It returns the loss
+      of each list, float32 [batch_size].
     """
     if key == _Key.YETI_LOGISTIC_LOSS:
         lambda_weight = lambda_weight or "yeti_dcg"
-    _check(key, temperature, lambda_weight, lambda_weight_cutoff)
-    options = {"temperature": temperature} if _takes_temperature(key) else {}
+    options = {} if key in LOSSES_WITHOUT_TEMPERATURE else {"temperature": temperature}
     loss = tfr.keras.losses.get(
         key,
         reduction=keras.losses.Reduction.NONE,
@@ -190,15 +127,15 @@ def build_loss(
         **options,
     )
 
-    def loss_fn(labels: tf.Tensor, scores: tf.Tensor, step: tf.Tensor | int) -> tf.Tensor:
+    def loss_fn(labels: tf.Tensor, scores: tf.Tensor, step: tf.Tensor | int, rows: tf.Tensor) -> tf.Tensor:
         labels = tf.cast(labels, tf.float32)
         is_real = labels >= 0
         scores = _separate_padding(key, tf.cast(scores, tf.float32), is_real)
-        if key in _PAIRWISE:
+        if key in PAIRWISE_LOSSES:
             scores /= temperature  # The Keras pairwise losses take a temperature, but never read it.
         if key == _Key.ORDINAL_LOSS:
             scores = scores[:, :, tf.newaxis]
-        with stateless_random(seed, step):
+        with stateless_random(seed, step, rows, global_batch_size):
             losses = loss(labels, scores)
 
         # [batch_size × num_samples], the same with a last dimension 1, or with list_size.
@@ -206,10 +143,10 @@ def build_loss(
         num_samples = losses.shape[0] // batch_size
         list_loss = tf.reduce_sum(tf.reshape(losses, [batch_size, -1]), axis=1) / num_samples
         num_real = tf.reduce_sum(tf.cast(is_real, tf.float32), axis=1)
-        if key in (*_PAIRWISE, _Key.YETI_LOGISTIC_LOSS) and lambda_weight in _DCG_WEIGHTS:
+        if key in (*PAIRWISE_LOSSES, _Key.YETI_LOGISTIC_LOSS) and lambda_weight in _DCG_WEIGHTS:
             # These weights come times list_size and should be times num_real: for the mean both cancel.
             list_loss /= list_size
-        elif key in _POINTWISE + _PAIRWISE:
+        elif key in _POINTWISE + PAIRWISE_LOSSES:
             list_loss /= tf.maximum(num_real, 1.0)
         list_loss -= _loss_of_padding(key, lambda_weight, labels, is_real)
         return tf.where(num_real > 0, list_loss, 0.0)

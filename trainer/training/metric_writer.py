@@ -1,6 +1,6 @@
-"""Where figures go: TensorBoard, metrics.jsonl, the console. One small class a sink, one that fans out.
+"""Writes metrics to TensorBoard, metrics.jsonl and the console: one class per destination, and one that calls them all.
 
-Only the chief makes a writer that writes; the other workers get one without sinks.
+Only the chief's writer has destinations. The other workers use a writer without any.
 """
 
 import contextlib
@@ -8,51 +8,64 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
 from typing import Any
 
 from rich import progress
 from rich.console import Console
 from tensorboard.plugins.hparams import api as hparams_api
 from tensorflow.core.util import event_pb2
+from typing_extensions import Self
 
 from settings.errors import StorageError
 from trainer import schema, storage
 from trainer.compat import tf
 
-# A record in an event file: its length and the checksum of that in front, its own checksum behind.
-_RECORD_FRAME_SIZE = 8 + 4 + 4
+# What an event file holds beside each record: its length, the checksum of the length, and its own checksum.
+_RECORD_FRAME_BYTES = 8 + 4 + 4
+
+_EVENT_FILE_PREFIX = "events.out.tfevents."
 
 
 class Sink:
-    """What a sink can be told; each overrides what it has a use for."""
+    """The calls that a sink can receive. Each sink overrides those that it uses."""
 
     def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
-        """Figures of one split. `epoch` is how often each list has been seen, with its fraction."""
+        """Writes the metrics of one split. `epoch` is `step` in epochs, with a fraction."""
 
     def write_text(self, step: int, split: str, tag: str, markdown: str) -> None:
-        """A text, in Markdown."""
+        """Writes a text in Markdown."""
 
     def write_config(
-        self, fields: Mapping[str, Any], hyperparameters: Mapping[str, Any], final_figures: Sequence[tuple[str, str]]
+        self, fields: Mapping[str, Any], hyperparameters: Mapping[str, Any], final_metrics: Sequence[tuple[str, str]]
     ) -> None:
-        """The resolved config by dotted name, and the (split, name) of the figures to show beside it."""
+        """Writes the config. It replaces the one that an earlier start of the run has written.
+
+        Args:
+          fields: all fields, with dotted names.
+          hyperparameters: the fields that runs are compared by.
+          final_metrics: the (split, name) of each metric that is shown beside the hyperparameters.
+        """
 
     def advance(self, step: int, steps_per_second: float) -> None:
-        """Training has come to `step`."""
+        """Shows that training has reached `step`."""
 
     def truncate_after(self, step: int) -> None:
-        """Forgets all that was written for later steps, which a resumed run is about to take again."""
+        """Removes what a run that resumes after `step` writes again: later steps, and the final metrics of `step`.
+
+        The final metrics are those named PROTOCOL/METRIC.
+        """
 
     def flush(self) -> None:
-        """Makes what was written visible to readers."""
+        """Makes everything visible to readers."""
 
     def close(self) -> None:
-        """Flushes and frees."""
+        """Flushes, and frees what the sink holds."""
 
 
 class MetricWriter(Sink):
-    """Tells every sink."""
+    """Passes every call to each of its sinks. As a context manager, it closes them, also after an error."""
 
     def __init__(self, sinks: Sequence[Sink]):
         self._sinks = sinks
@@ -66,10 +79,10 @@ class MetricWriter(Sink):
             sink.write_text(step, split, tag, markdown)
 
     def write_config(
-        self, fields: Mapping[str, Any], hyperparameters: Mapping[str, Any], final_figures: Sequence[tuple[str, str]]
+        self, fields: Mapping[str, Any], hyperparameters: Mapping[str, Any], final_metrics: Sequence[tuple[str, str]]
     ) -> None:
         for sink in self._sinks:
-            sink.write_config(fields, hyperparameters, final_figures)
+            sink.write_config(fields, hyperparameters, final_metrics)
 
     def advance(self, step: int, steps_per_second: float) -> None:
         for sink in self._sinks:
@@ -84,12 +97,27 @@ class MetricWriter(Sink):
             sink.flush()
 
     def close(self) -> None:
-        for sink in self._sinks:
-            sink.close()
+        # ExitStack closes the others even if one cannot be closed.
+        with contextlib.ExitStack() as stack:
+            for sink in reversed(self._sinks):
+                stack.callback(sink.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+            return
+        # The error in the body is the one to report. A full disk, for example, makes closing fail too.
+        with contextlib.suppress(StorageError):
+            self.close()
 
 
 class TensorBoardSink(Sink):
-    """Event files in LOGS/train, LOGS/validation and LOGS/test; hyperparameters in LOGS itself."""
+    """Event files in LOGS/train, LOGS/validation and LOGS/test, and the config in LOGS itself."""
 
     def __init__(self, folder: str):
         self._folder = folder
@@ -105,9 +133,10 @@ class TensorBoardSink(Sink):
             tf.summary.text(tag, markdown)
 
     def write_config(
-        self, fields: Mapping[str, Any], hyperparameters: Mapping[str, Any], final_figures: Sequence[tuple[str, str]]
+        self, fields: Mapping[str, Any], hyperparameters: Mapping[str, Any], final_metrics: Sequence[tuple[str, str]]
     ) -> None:
-        # The HParams tab knows scalars and strings only.
+        earlier = [] if "" in self._writers else _event_files(self._folder)
+        # TensorBoard's HParams accepts only scalars and strings.
         hparams = {name: str(value) if isinstance(value, tuple) else value for name, value in hyperparameters.items()}
         lines = [
             "| field | value |",
@@ -118,18 +147,20 @@ class TensorBoardSink(Sink):
             tf.summary.text("config", "\n".join(lines))
             hparams_api.hparams_config(
                 hparams=[hparams_api.HParam(name) for name in hparams],
-                metrics=[hparams_api.Metric(name, group=split) for split, name in final_figures],
+                metrics=[hparams_api.Metric(name, group=split) for split, name in final_metrics],
             )
             hparams_api.hparams(hparams)
+        # TensorBoard shows the first config that it finds.
+        with storage.writing(self._folder):
+            self._writers[""].flush()
+            for path in earlier:
+                tf.io.gfile.remove(path)
 
     def truncate_after(self, step: int) -> None:
-        """Rewrites the event files that hold later steps, or a last record that a crash cut short."""
+        """Rewrites the event files that contain what is removed, or an incomplete record at the end."""
         for split in schema.SPLITS:
-            folder = storage.join(self._folder, split)
-            names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
-            for name in names:
-                if name.startswith("events.out.tfevents."):
-                    _truncate_events(storage.join(folder, name), step)
+            for path in _event_files(storage.join(self._folder, split)):
+                _truncate_events(path, step)
 
     def flush(self) -> None:
         with storage.writing(self._folder):
@@ -137,13 +168,13 @@ class TensorBoardSink(Sink):
                 writer.flush()
 
     def close(self) -> None:
-        with storage.writing(self._folder):
+        with storage.writing(self._folder), contextlib.ExitStack() as stack:
             for writer in self._writers.values():
-                writer.close()
+                stack.callback(writer.close)
 
     @contextlib.contextmanager
     def _events(self, split: str, step: int) -> Iterator[None]:
-        """Makes the summaries of the body events of a split and a step."""
+        """Writes the summaries of the body to the event file of a split."""
         folder = storage.join(self._folder, split) if split else self._folder
         with storage.writing(folder):
             if split not in self._writers:
@@ -152,11 +183,16 @@ class TensorBoardSink(Sink):
                 yield
 
 
+def _event_files(folder: str) -> list[str]:
+    names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
+    return [storage.join(folder, name) for name in names if name.startswith(_EVENT_FILE_PREFIX)]
+
+
 def _truncate_events(path: str, step: int) -> None:
-    # To the reader a record that was cut short is an error, after which there is nothing more.
+    # An incomplete record is an error to the reader, and nothing follows it.
     records = [record.numpy() for record in tf.data.TFRecordDataset(path).ignore_errors()]
-    kept = [record for record in records if event_pb2.Event.FromString(record).step <= step]
-    if sum(len(record) + _RECORD_FRAME_SIZE for record in kept) == tf.io.gfile.stat(path).length:
+    kept = [record for record in records if _is_kept(event_pb2.Event.FromString(record), step)]
+    if sum(len(record) + _RECORD_FRAME_BYTES for record in kept) == tf.io.gfile.stat(path).length:
         return
     temporary = f"{path.rsplit('/', 1)[0]}/truncated.tmp"
     with storage.writing(path):
@@ -166,8 +202,19 @@ def _truncate_events(path: str, step: int) -> None:
         tf.io.gfile.rename(temporary, path, overwrite=True)
 
 
+def _is_kept(event: event_pb2.Event, step: int) -> bool:
+    return event.step < step or (event.step == step and not _are_final(value.tag for value in event.summary.value))
+
+
+def _are_final(names: Iterable[str]) -> bool:
+    return any("/" in name for name in names)
+
+
 class JsonlSink(Sink):
-    """One JSON object a line: step, epoch, split, metrics, null where one is not finite. Written when flushed."""
+    """One JSON object per line: step, epoch, split and metrics. A metric that is not finite is null.
+
+    Lines are written to the file by `flush`.
+    """
 
     def __init__(self, path: str):
         self._path = path
@@ -180,19 +227,23 @@ class JsonlSink(Sink):
         self._lines.append(json.dumps(line, allow_nan=False) + "\n")
 
     def truncate_after(self, step: int) -> None:
-        """Drops the lines of later steps, and a last line that a crash cut short."""
+        """Removes the lines of later steps, the final metrics of `step`, and an incomplete last line."""
         if not tf.io.gfile.exists(self._path):
             return
         lines = storage.read_bytes(self._path).splitlines(keepends=True)
         try:
-            kept = [line for line in lines if line.endswith(b"\n") and json.loads(line)["step"] <= step]
+            kept = [line for line in lines if line.endswith(b"\n") and self._is_kept(json.loads(line), step)]
         except (ValueError, LookupError, TypeError) as error:
             raise StorageError(
-                f"{self._path} cannot be gone on with: a line of it is not what a run writes "
-                f"({storage.reason(error)}). Move the file elsewhere; the run begins a new one."
+                f"{self._path} cannot be continued: it contains a line that no run has written "
+                f"({storage.reason(error)}). Move the file elsewhere, and the run starts a new one."
             ) from error
         if kept != lines:
             storage.write_bytes(self._path, b"".join(kept))
+
+    @staticmethod
+    def _is_kept(line: dict[str, Any], step: int) -> bool:
+        return line["step"] < step or (line["step"] == step and not _are_final(line["metrics"]))
 
     def flush(self) -> None:
         """Appends the lines since the last flush."""
@@ -206,10 +257,10 @@ class JsonlSink(Sink):
 
 
 class TuningSink(Sink):
-    """The validation figures for the study that this run is a trial of: a JSON line each, in the file it reads.
+    """The validation metrics for a hyperparameter-tuning study: one JSON object per line and metric.
 
-    The format is that of the cloudml-hypertune package. A study compares numbers, so none that is not finite
-    is told; a trial without any counts as infeasible.
+    The format is that of the cloudml-hypertune package. A metric that is not finite is left out. The study counts a
+    trial without metrics as infeasible.
     """
 
     def __init__(self, path: str, *, trial: str, clock: Callable[[], float] = time.time):
@@ -220,16 +271,17 @@ class TuningSink(Sink):
     def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
         if split != "validation":
             return
-        told = {"timestamp": self._clock(), "trial": self._trial, "global_step": str(step)}
+        common = {"timestamp": self._clock(), "trial": self._trial, "global_step": str(step)}
         finite = {name: value for name, value in scalars.items() if math.isfinite(value)}
         with storage.writing(self._path):
             os.makedirs(os.path.dirname(self._path) or ".", exist_ok=True)
             with open(self._path, "a", encoding="utf-8") as file:
-                file.writelines(json.dumps({**told, name: str(float(value))}) + "\n" for name, value in finite.items())
+                for name, value in finite.items():
+                    file.write(json.dumps({**common, name: str(float(value))}) + "\n")
 
 
 class ConsoleSink(Sink):
-    """A line for each set of figures; on a terminal also a bar with the rate and the time left."""
+    """One line per set of metrics. On a terminal also a progress bar, which hides the cursor until `close`."""
 
     def __init__(self, console: Console, *, first_step: int, total_steps: int):
         self._console = console
@@ -247,18 +299,18 @@ class ConsoleSink(Sink):
         self._progress.start()
 
     def advance(self, step: int, steps_per_second: float) -> None:
-        # NaN until there is something to measure.
+        # The rate is NaN before the first measurement.
         rate = "" if math.isnan(steps_per_second) else f"{steps_per_second:,.0f} steps/s"
         self._progress.update(self._task, completed=step, rate=rate)
 
     def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
         """`step 480  epoch 10.0  train  loss 748.1  ndcg 0.938 ...`"""
         if split == "test":
-            return  # The table of final figures has them, with error bars and floors.
+            return  # The table of final metrics shows them, with standard errors and baselines.
         width = len(f"{self._total_steps:,}")
-        figures = "  ".join(f"{name} {_readable(name, value)}" for name, value in scalars.items())
+        metrics = "  ".join(f"{name} {_readable(name, value)}" for name, value in scalars.items())
         self._console.print(
-            f"step {step:>{width},}  epoch {epoch:<6.4g} {split:<10}  {figures}",
+            f"step {step:>{width},}  epoch {epoch:<6.4g} {split:<10}  {metrics}",
             soft_wrap=True,
         )
 

@@ -1,26 +1,118 @@
-"""What a device does: training steps, several a call, and evaluation steps, under `strategy.run`.
+"""Training steps: what a device computes, several steps per call, under `strategy.run`.
 
-One `call` runs up to K steps over a superbatch [K, batch_size, list_size]. What XLA compiles differs by
-strategy, the arithmetic does not:
+One call runs up to K steps over a superbatch [K, batch_size, list_size]. The strategy decides which part XLA compiles
+(`trainer.strategy.Compilation`); the arithmetic is the same:
 
-- `default`: the whole loop over steps is one compiled function.
-- `mirrored`, `multi_worker_mirrored`: summing gradients over replicas has to leave the replica, which a
-  compiled loop cannot do; so the loop stands outside and forward plus backward of a step is compiled.
-- `tpu`: TensorFlow compiles what `strategy.run` runs; the loop stands outside.
+- LOOP: the whole loop over steps is one compiled function.
+- STEP: to sum gradients over replicas a step has to leave its replica, which a compiled loop cannot do. The loop stands
+  outside, and forward and backward pass of a step are compiled.
+- RUN: TensorFlow compiles whatever `strategy.run` runs, and the loop stands outside.
 
-The trip count is a tensor, so one compilation serves calls of any length, and a resumed run executes the
-very same machine code as an uninterrupted one.
+The number of steps is a tensor. So one compilation serves calls of any length, and a resumed run executes the same
+machine code as an uninterrupted one.
 """
 
 from collections.abc import Callable, Sequence
 
 from trainer import schema
+from trainer import strategy as strategy_lib
 from trainer.compat import keras, tf
 from trainer.evaluation.metrics import RankingMetric
 from trainer.modeling.two_tower import Features, TwoTowerModel
+from trainer.strategy import Compilation
 from trainer.training.losses import LossFn
 
 TrainCall = Callable[[Features, tf.Tensor, tf.Tensor], tf.Tensor]
+"""(superbatch, first_step, num_steps) → sums and weights, float32 [1 + num_metrics, 2]."""
+
+Accumulators = tuple[tf.Tensor, tf.Tensor]
+"""What the steps of a call leave for the metrics: summed losses [K] and scores [K, batch_size, list_size]."""
+
+
+class TrainStep:
+    """One optimizer step of one replica.
+
+    The loss that is differentiated is the mean over the real lists of the global batch. Each replica sums the losses of
+    its lists and divides by their number in the whole batch, and gradients are summed over replicas. So the number of
+    replicas does not change the result.
+    """
+
+    def __init__(
+        self,
+        model: TwoTowerModel,
+        optimizer: keras.optimizers.Optimizer,
+        loss_fn: LossFn,
+        *,
+        jit_compile: bool,
+    ):
+        """With `jit_compile`, XLA compiles the forward and backward pass as one function."""
+        self._model = model
+        self._optimizer = optimizer
+        self._loss_fn = loss_fn
+        self._gradients = tf.function(self.forward_backward, jit_compile=True) if jit_compile else self.forward_backward
+
+    def __call__(
+        self, superbatch: Features, index: tf.Tensor, first_step: tf.Tensor, accumulators: Accumulators
+    ) -> Accumulators:
+        """Takes step `index` of a call. Returns the accumulators with its loss and scores at that index."""
+        batch = {name: batch_at(feature, index) for name, feature in superbatch.items()}
+        loss, scores, gradients = self._gradients(batch, first_step + tf.cast(index, tf.int64))
+        self._optimizer.apply_gradients(zip(gradients, self._model.trainable_variables, strict=True))
+        at = tf.reshape(index, [1, 1])
+        losses, all_scores = accumulators
+        return (
+            tf.tensor_scatter_nd_update(losses, at, loss[None]),
+            tf.tensor_scatter_nd_update(all_scores, at, scores[None]),
+        )
+
+    def forward_backward(self, batch: Features, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+        """Returns the summed loss [] and the scores [batch_size, list_size] of this replica, and its gradients."""
+        with tf.GradientTape() as tape:
+            scores = self._model(batch)
+            losses = self._loss_fn(batch[schema.LABELS], scores, step, batch[schema.ROWS]) * batch[schema.WEIGHTS]
+            loss = tf.reduce_sum(losses) / batch[schema.NUM_LISTS]
+        gradients = self._model.dense_gradients(tape.gradient(loss, self._model.trainable_variables))
+        return tf.reduce_sum(losses), scores, gradients
+
+
+def empty_accumulators(superbatch: Features) -> Accumulators:
+    """Accumulators of zeros for the steps of one call."""
+    labels = superbatch[schema.LABELS]
+    return tf.zeros(labels.shape[:1]), tf.zeros(labels.shape)
+
+
+def build_train_loop(train_step: TrainStep) -> Callable[[Features, tf.Tensor, tf.Tensor], Accumulators]:
+    """Builds the loop over the steps of a call as one graph, which XLA can compile."""
+
+    def train_loop(superbatch: Features, first_step: tf.Tensor, num_steps: tf.Tensor) -> Accumulators:
+        # A loop over tf.range would make its length a constant under XLA, and each new length would compile again.
+        _, losses, scores = tf.while_loop(
+            lambda index, *_: index < num_steps,
+            lambda index, *accumulators: (index + 1, *train_step(superbatch, index, first_step, accumulators)),
+            (tf.constant(0), *empty_accumulators(superbatch)),
+        )
+        return losses, scores
+
+    return train_loop
+
+
+def sum_metrics(
+    metrics: Sequence[RankingMetric], superbatch: Features, accumulators: Accumulators, num_steps: tf.Tensor
+) -> tf.Tensor:
+    """Sums the loss and each metric over the lists of this replica.
+
+    Returns:
+      float32 [1 + num_metrics, 2]: the sum over lists and the sum of their weights, of the loss and of each metric.
+    """
+    losses, scores = accumulators
+    taken = tf.cast(tf.range(losses.shape[0]) < num_steps, tf.float32)
+    labels, items = merge_steps(superbatch[schema.LABELS]), merge_steps(superbatch[schema.ITEMS])
+    weights = merge_steps(superbatch[schema.WEIGHTS] * taken[:, None])
+    sums = [tf.stack([tf.reduce_sum(losses), tf.reduce_sum(weights)])]
+    for metric in metrics:
+        values, value_weights = metric(labels, merge_steps(scores), weights, items=items)
+        sums.append(tf.stack([tf.reduce_sum(values * value_weights), tf.reduce_sum(value_weights)]))
+    return tf.stack(sums)
 
 
 def build_train_call(
@@ -29,95 +121,39 @@ def build_train_call(
     optimizer: keras.optimizers.Optimizer,
     loss_fn: LossFn,
     metrics: Sequence[RankingMetric],
-    *,
-    steps_per_execution: int,
 ) -> TrainCall:
     """Builds `train_call(superbatch, first_step, num_steps)`.
 
-    It takes `num_steps` <= steps_per_execution optimizer steps on the first batches of the superbatch, the
-    features of `input_pipeline.build_train_dataset`, and returns float32 [1 + num_metrics, 2]: the sum over
-    lists and the weight of the loss, then of each metric, over all replicas. The metrics are those of the
-    scores that the steps were taken on.
-
-    The loss that is differentiated is the mean over the real lists of the global batch: each replica sums
-    its lists' losses and divides by their number in the whole batch, and gradients are summed over
-    replicas. So the number of replicas does not change the result, but for losses that draw random numbers.
+    It takes `num_steps` optimizer steps, at most K, on the first batches of the superbatch, the features of
+    `input_pipeline.build_train_dataset`. It returns the sums of `sum_metrics` over all replicas. The metrics are those
+    of the scores that the steps were taken on.
     """
-    compile_loop = isinstance(strategy, _DEFAULT_STRATEGY)
-    compile_step = not compile_loop and not isinstance(strategy, tf.distribute.TPUStrategy)
-
-    def forward_backward(features: Features, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        with tf.GradientTape() as tape:
-            scores = model(features)
-            list_losses = loss_fn(features[schema.LABELS], scores, step) * features[schema.WEIGHTS]
-            loss = tf.reduce_sum(list_losses) / features[schema.NUM_LISTS]
-        gradients = tape.gradient(loss, model.trainable_variables)
-        # IndexedSlices would reach the optimizer through tf.unique, whose dynamic shape XLA compiles badly.
-        return tf.reduce_sum(list_losses), scores, [tf.convert_to_tensor(gradient) for gradient in gradients]
-
-    if compile_step:
-        forward_backward = tf.function(forward_backward, jit_compile=True)
-
-    def train_step(superbatch: Features, index: tf.Tensor, first_step: tf.Tensor, losses, scores):
-        """Takes step `index` of the call and notes its loss and its scores at that index."""
-        features = {name: _batch_at(feature, index) for name, feature in superbatch.items()}
-        loss, batch_scores, gradients = forward_backward(features, first_step + tf.cast(index, tf.int64))
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-        at = tf.reshape(index, [1, 1])
-        return (
-            tf.tensor_scatter_nd_update(losses, at, loss[None]),
-            tf.tensor_scatter_nd_update(scores, at, batch_scores[None]),
-        )
-
-    def empty_notes(superbatch: Features) -> tuple[tf.Tensor, tf.Tensor]:
-        return tf.zeros([steps_per_execution]), tf.zeros(superbatch[schema.LABELS].shape)
-
-    def train_loop(superbatch: Features, first_step: tf.Tensor, num_steps: tf.Tensor):
-        # Not a loop over tf.range: under XLA that makes its length a constant, and each new one compiles anew.
-        _, losses, scores = tf.while_loop(
-            lambda index, *_: index < num_steps,
-            lambda index, *notes: (index + 1, *train_step(superbatch, index, first_step, *notes)),
-            (tf.constant(0), *empty_notes(superbatch)),
-        )
-        return losses, scores
-
-    def totals(superbatch: Features, losses: tf.Tensor, scores: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
-        """Sums of this replica: [1 + num_metrics, 2]."""
-        taken = tf.cast(tf.range(steps_per_execution) < num_steps, tf.float32)
-        rows = {name: _merge_steps(feature) for name, feature in superbatch.items() if name != schema.NUM_LISTS}
-        weights = _merge_steps(superbatch[schema.WEIGHTS] * taken[:, None])
-        sums = [tf.stack([tf.reduce_sum(losses), tf.reduce_sum(weights)])]
-        for metric in metrics:
-            values, value_weights = metric(rows[schema.LABELS], _merge_steps(scores), weights, items=rows[schema.ITEMS])
-            sums.append(tf.stack([tf.reduce_sum(values * value_weights), tf.reduce_sum(value_weights)]))
-        return tf.stack(sums)
-
-    if compile_loop:
+    compilation = strategy_lib.compilation(strategy)
+    train_step = TrainStep(model, optimizer, loss_fn, jit_compile=compilation is Compilation.STEP)
+    train_loop = build_train_loop(train_step)
+    if compilation is Compilation.LOOP:
         train_loop = tf.function(train_loop, jit_compile=True)
 
     @tf.function
     def train_call(superbatch: Features, first_step: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
-        if compile_loop:
-            losses, scores = train_loop(superbatch, first_step, num_steps)
+        if compilation is Compilation.LOOP:
+            accumulators = train_loop(superbatch, first_step, num_steps)
         else:
-            losses, scores = strategy.run(empty_notes, (superbatch,))
+            accumulators = strategy.run(empty_accumulators, (superbatch,))
             for index in tf.range(num_steps):
-                losses, scores = strategy.run(train_step, (superbatch, index, first_step, losses, scores))
-        sums = strategy.run(totals, (superbatch, losses, scores, num_steps))
+                accumulators = strategy.run(train_step, (superbatch, index, first_step, accumulators))
+        sums = strategy.run(lambda *arguments: sum_metrics(metrics, *arguments), (superbatch, accumulators, num_steps))
         return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
     return train_call
 
 
-_DEFAULT_STRATEGY = type(tf.distribute.get_strategy())
-
-
-def _batch_at(feature: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
-    """[K, ...] → [...]. A slice of constant size, which XLA compiles to a plain offset."""
+def batch_at(feature: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+    """[K, ...] → [...] at `index`. The slice has a constant size, which XLA compiles to a plain offset."""
     begin = tf.concat([index[None], tf.zeros([feature.shape.rank - 1], index.dtype)], 0)
     return tf.reshape(tf.slice(feature, begin, [1, *feature.shape[1:]]), feature.shape[1:])
 
 
-def _merge_steps(feature: tf.Tensor) -> tf.Tensor:
-    """[K, b, ...] → [K·b, ...]."""
+def merge_steps(feature: tf.Tensor) -> tf.Tensor:
+    """[K, batch_size, ...] → [K·batch_size, ...]."""
     return tf.reshape(feature, [-1, *feature.shape[2:]])

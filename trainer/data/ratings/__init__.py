@@ -1,4 +1,4 @@
-"""Any source of ratings → one Arrow table of ratings and one of items, checked row by row."""
+"""Loads any source of ratings as an Arrow table of ratings and one of items. Every row is checked."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -12,18 +12,17 @@ from trainer.data.synthetic import generate_ratings
 
 SYNTHETIC = "synthetic"
 MOVIELENS = "movielens/"
-ITEM_IDENTITIES = (schema.ITEM_ID, schema.TITLE)
 
 
 @dataclasses.dataclass(frozen=True)
 class Ratings:
-    """What every source becomes.
+    """The ratings and items of a source.
 
     Attributes:
-      ratings: schema.RATINGS_SCHEMA, in the source's own order of rows.
-      items: schema.ITEMS_SCHEMA, one row an item, those without a rating too.
-      report: rows "read" and "used", "duplicate" rows dropped, and rows dropped for each reason in
-        `cleaning.BAD`; "read" is the sum of all others.
+      ratings: schema.RATINGS_SCHEMA, in the order of the source.
+      items: schema.ITEMS_SCHEMA, one row per item, including items without ratings.
+      report: the number of rows "read" and "used", of "duplicate" rows, and of bad rows for each reason in
+        `cleaning.BAD`. "read" is the sum of all others.
     """
 
     ratings: pa.Table
@@ -41,28 +40,26 @@ def load_ratings(
     item_identity: str = schema.ITEM_ID,
     seed: int = 0,
 ) -> Ratings:
-    """Loads ratings, drops the bad rows and counts them, and keeps the last of a user's ratings of an item.
+    """Loads ratings. Bad rows are dropped and counted. Of a user's ratings of the same item the last is kept.
 
     Args:
-      source: "synthetic"; "movielens/100k" or another of TensorFlow Datasets' versions; or a path, local or
-        gs://, of a MovieLens folder or zip as its authors distribute it, of a CSV, TSV or Parquet file, or of
-        a folder of such files.
-      data_dir: where TensorFlow Datasets keeps its data; "" for its own default.
-      columns: for CSV, TSV and Parquet: our names (user_id, item_id, rating, timestamp, title, genres) → the
-        file's. "" for none of timestamp, title or genres: the row number is the time, the item id the title.
+      source: "synthetic"; "movielens/100k" or another version that TensorFlow Datasets has; or a path, local or
+        gs://, to a MovieLens folder or zip, to a CSV, TSV or Parquet file, or to a folder of such files.
+      data_dir: the folder of TensorFlow Datasets; "" for its default.
+      columns: for CSV, TSV and Parquet: our column names (user_id, item_id, rating, timestamp, title, genres) → the
+        file's. "" if there is no timestamp, title or genres: then the row number is the time, and the item id is
+        the title.
       rating_range: the least and the greatest rating, inclusive.
-      max_bad_fraction: how large a part of the rows may be bad.
-      item_identity: "item_id", or "title" to let items of the same title be one, as a user's several ratings
-        of it then are not.
-      seed: of the synthetic ratings.
+      max_bad_fraction: the largest allowed fraction of bad rows.
+      item_identity: "item_id"; or "title" to treat items with the same title as one item. With "title" a user can
+        have several ratings of an item, and all are kept.
+      seed: the seed of the synthetic ratings.
 
     Raises:
-      ConfigError: an unknown source, or a path where nothing is.
-      DataError: a file that is not what it should be, or too many bad rows.
-      StorageError: a file that cannot be read, or data that cannot be downloaded.
+      ConfigError: the source is unknown, or there is nothing at the path.
+      DataError: a file has the wrong format or content, or too many rows are bad.
+      StorageError: a file cannot be read, or the data cannot be downloaded.
     """
-    if item_identity not in ITEM_IDENTITIES:
-        raise ConfigError(f"config.data.item_identity is {item_identity!r}: it is one of {', '.join(ITEM_IDENTITIES)}.")
     parts, item_table = _read(source, data_dir=data_dir, columns=columns, seed=seed)
     cleaned = cleaning.clean(parts, source=source, rating_range=rating_range, max_bad_fraction=max_bad_fraction)
     ratings = cleaned.ratings
@@ -77,7 +74,7 @@ def load_ratings(
 def _read(
     source: str, *, data_dir: str, columns: Mapping[str, str], seed: int
 ) -> tuple[Iterator[cleaning.Part], pa.Table | None]:
-    """The rows as they are, and the items, or None where the rows themselves say what the items are."""
+    """The rows without any change, and the items; None if the items are in the rows."""
     if source == SYNTHETIC:
         synthetic = generate_ratings(seed=seed)
         return iter([cleaning.Part(source, synthetic.ratings)]), synthetic.items
@@ -85,9 +82,9 @@ def _read(
         return tensorflow_datasets.read(source, data_dir=data_dir)
     if not source or not files.exists(source):
         raise ConfigError(
-            f"config.data.source is {source!r}, and nothing is there: it is {SYNTHETIC!r}, one of "
-            f"{', '.join(tensorflow_datasets.NAMES)}, or the path, local or gs://, of a MovieLens folder or "
-            "zip, or of a CSV, TSV or Parquet file or a folder of such."
+            f"config.data.source is {source!r}, and there is no such file or folder. Set it to {SYNTHETIC!r}, to one "
+            f"of {', '.join(tensorflow_datasets.NAMES)}, or to the path, local or gs://, of a MovieLens folder or zip, "
+            "of a CSV, TSV or Parquet file, or of a folder of such files."
         )
     container = files.open_container(source)
     if container is not None:

@@ -1,7 +1,8 @@
-"""Which rows of a source can be used, whatever it is: every other one is counted, under one reason."""
+"""Selects the rows that can be used. Every other row is counted under one reason."""
 
 import contextlib
 import dataclasses
+import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -21,37 +22,42 @@ REASONS = {
     "rating_out_of_range": schema.RATING,
     "timestamp_not_seconds": schema.TIMESTAMP,
 }
-"""Why a row that could be split into values is bad → the column to blame. The first that applies counts."""
+"""Why a row is bad → the column with the bad value. If several reasons apply, the first one counts."""
 
 BAD = (MALFORMED, *REASONS)
 
 MAX_TIMESTAMP = 4_102_444_800
-"""The year 2100 in seconds since 1970. Times from there on are taken for milliseconds, and refused."""
+"""The year 2100 in seconds since 1970. Later times are probably milliseconds, so they are refused."""
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
-WHOLE_FLOAT = r"^(?:(-?\d+)\.0)?$"
+WHOLE_FLOAT = r"^(-?\d+)\.0$"
 
 ROWS_A_CHUNK = 1 << 22
-"""An Arrow string array holds 2 GiB at most, so the ids are in several."""
+"""An Arrow string array has at most 2 GiB, so the ids are stored in several arrays."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Malformed:
-    """A row that does not have as many values as there are columns, and its number in the file."""
+    """A row with too few or too many values, and its number in the file."""
 
     row: int
     text: str
 
+    @property
+    def num_lines(self) -> int:
+        """The number of lines of the row, without blank lines. A quote that is not closed makes one row of many."""
+        return sum(1 for line in re.split("[\r\n]+", self.text) if line)
+
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """The rows of one file, as they are there.
+    """The rows of one file, without any change.
 
     Attributes:
-      path: what messages call it.
-      rows: columns by our names, of any type; without one for the timestamp, the row number is the time.
-      first_row: the number in the file of the first row, counted from 1: 2 where there is a header.
-      malformed: rows of the file that are not among `rows`.
+      path: the name of the file in messages.
+      rows: the columns under our names, of any type. Without a timestamp column the row number is the time.
+      first_row: the number of the first row in the file, starting from 1; 2 if the file has a header.
+      malformed: the rows of the file that are not in `rows`.
     """
 
     path: str
@@ -62,11 +68,11 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Cleaned:
-    """What is left, and how many rows went which way.
+    """The usable rows, and the number of rows of each kind.
 
     Attributes:
       ratings: schema.RATINGS_SCHEMA.
-      items: schema.ITEMS_SCHEMA, as far as the rows of the ratings say.
+      items: schema.ITEMS_SCHEMA, from the columns of the ratings.
       report: see `ratings.Ratings`.
     """
 
@@ -76,20 +82,22 @@ class Cleaned:
 
 
 def clean(parts: Iterable[Part], *, source: str, rating_range: tuple[float, float], max_bad_fraction: float) -> Cleaned:
-    """Drops the bad rows, and all but the last of a user's ratings of an item.
+    """Drops the bad rows, and all but the last of a user's ratings of the same item.
 
     Args:
       parts: the rows, in their order.
-      source: what messages call all of them together.
+      source: the name of all parts together in messages.
       rating_range: the least and the greatest rating, inclusive.
-      max_bad_fraction: how many bad rows are borne, of all that are read; duplicates are not bad.
+      max_bad_fraction: the largest allowed fraction of bad rows among all rows. A malformed row of several lines
+        counts as that many rows. Duplicates are not bad.
 
     Raises:
-      DataError: there are more, or no usable row is left.
+      DataError: more rows are bad, or no row can be used.
     """
     report = dict.fromkeys((READ, USED, DUPLICATE, *BAD), 0)
     ratings, named_items = [], []
     first_bad = ""
+    num_lost_lines = 0  # Beyond the one line of each bad row.
     for part in parts:
         with _naming_types(part):
             columns = _Columns.of(part, first_row_number=report[READ])
@@ -98,6 +106,7 @@ def clean(parts: Iterable[Part], *, source: str, rating_range: tuple[float, floa
             named_items.append(items.from_rows(part.rows, columns.item_id, ~is_bad))
         report[READ] += len(is_bad) + len(part.malformed)
         report[MALFORMED] += len(part.malformed)
+        num_lost_lines += sum(row.num_lines - 1 for row in part.malformed)
         for reason, rows in bad.items():
             report[reason] += int(rows.sum())
         first_bad = first_bad or _describe_first_bad(part, bad, is_bad)
@@ -107,24 +116,26 @@ def clean(parts: Iterable[Part], *, source: str, rating_range: tuple[float, floa
 
     num_bad = sum(report[reason] for reason in BAD)
     reasons = ", ".join(f"{report[reason]:,} {reason}" for reason in BAD if report[reason])
-    if num_bad > max_bad_fraction * report[READ]:
+    if num_bad + num_lost_lines > max_bad_fraction * (report[READ] + num_lost_lines):
         least, greatest = rating_range
+        lines = f" in {num_bad + num_lost_lines:,} lines" if num_lost_lines else ""
         raise DataError(
-            f"{source}: {num_bad:,} of {report[READ]:,} rows are bad ({reasons}), more than "
-            f"config.data.max_bad_fraction={max_bad_fraction:g} allows. The first is {first_bad}. Ratings go "
-            f"from {least:g} to {greatest:g} (config.data.rating_range), and times are seconds since 1970. "
-            "Mend the file, or raise config.data.max_bad_fraction to go on without these rows."
+            f"{source}: {num_bad:,} of {report[READ]:,} rows{lines} are bad ({reasons}), more than "
+            f"config.data.max_bad_fraction={max_bad_fraction:g} allows. The first is {first_bad}. Ratings must be "
+            f"from {least:g} to {greatest:g} (config.data.rating_range), and times must be seconds since 1970. "
+            "Correct the file, or raise config.data.max_bad_fraction to continue without these rows."
         )
     if num_bad == report[READ]:
-        raise DataError(f"{source} has no ratings ({reasons or 'no rows at all'}): set config.data.source to others.")
-    table = pa.concat_tables(ratings).combine_chunks()
+        raise DataError(
+            f"{source} has no ratings ({reasons or 'no rows at all'}). Set config.data.source to a file with ratings."
+        )
+    table, all_items = _unify_ids(ratings, pa.concat_tables(named_items))
     kept = _last_of_each_pair(table)
     if kept is not None:
         report[DUPLICATE] = table.num_rows - int(kept.sum())
         table = table.filter(pa.array(kept))
     report[USED] = table.num_rows
     table = pa.Table.from_batches(table.to_batches(max_chunksize=ROWS_A_CHUNK), table.schema)
-    all_items = pa.concat_tables(named_items)
     return Cleaned(
         table.cast(schema.RATINGS_SCHEMA),
         items.build(*(all_items[name].to_pylist() for name in schema.ITEMS_SCHEMA.names)),
@@ -132,23 +143,53 @@ def clean(parts: Iterable[Part], *, source: str, rating_range: tuple[float, floa
     )
 
 
+def _unify_ids(ratings: list[pa.Table], all_items: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Joins the ratings of all parts and writes equal ids in one way.
+
+    An integer column with a missing value is often stored as floats, so 42 in one file can be 42.0 in another. Ids
+    lose a final ".0" if every id of the source that contains a point is such a whole number. Otherwise the point is
+    part of the ids, as in 1.0 and 1.5, and all ids are kept.
+    """
+    for name in (schema.USER_ID, schema.ITEM_ID):
+        columns = [table[name].combine_chunks() for table in ratings]
+        has_point = pa.chunked_array([column.dictionary for column in columns])
+        has_point = has_point.filter(pc.match_substring(has_point, "."))
+        if not len(has_point) or not pc.all(pc.match_substring_regex(has_point, WHOLE_FLOAT)).as_py():
+            continue
+        position = schema.RATINGS_SCHEMA.get_field_index(name)
+        ratings = [
+            table.set_column(position, name, _without_points(column))
+            for table, column in zip(ratings, columns, strict=True)
+        ]
+        if name == schema.ITEM_ID:
+            item_ids = pc.replace_substring_regex(all_items[name], WHOLE_FLOAT, r"\1")
+            all_items = all_items.set_column(all_items.schema.get_field_index(name), name, item_ids)
+    return pa.concat_tables(ratings).unify_dictionaries().combine_chunks(), all_items
+
+
+def _without_points(ids: pa.DictionaryArray) -> pa.DictionaryArray:
+    # Encoded again, because 42 and 42.0 may both be in the dictionary.
+    values = pc.replace_substring_regex(ids.dictionary, WHOLE_FLOAT, r"\1").dictionary_encode()
+    return pa.DictionaryArray.from_arrays(values.indices.take(ids.indices), values.dictionary)
+
+
 @contextlib.contextmanager
 def _naming_types(part: Part) -> Iterator[None]:
-    """Says which types the columns have where one cannot be converted."""
+    """Turns a failed conversion of a column into a message with the types of all columns."""
     try:
         yield
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         types = ", ".join(f"{field.name}: {field.type}" for field in part.rows.schema)
         raise DataError(
-            f"{part.path} has a column of a type that cannot be used ({types}; {error}): ids and titles are "
-            "text or numbers, ratings are numbers, times numbers or dates, genres text or lists of text. Name "
-            "other columns in config.data.columns."
+            f"{part.path} has a column of a type that cannot be used ({types}; {error}). Ids and titles must be text "
+            "or numbers, ratings numbers, times numbers or dates, and genres text or lists of text. Set "
+            "config.data.columns to other columns."
         ) from error
 
 
 @dataclasses.dataclass(frozen=True)
 class _Columns:
-    """The columns of a part in the types to judge them by; a number that is none is NaN. All [num_rows]."""
+    """The columns of a part, converted. A value that is not a number is NaN. Each column is [num_rows]."""
 
     user_id: pa.DictionaryArray
     item_id: pa.DictionaryArray
@@ -165,7 +206,7 @@ class _Columns:
         return cls(_ids(rows[schema.USER_ID]), _ids(rows[schema.ITEM_ID]), _numbers(rows[schema.RATING]), timestamp)
 
     def bad(self, rating_range: tuple[float, float]) -> dict[str, np.ndarray]:
-        """Reason → the rows that are bad for it and for none before it, bool [num_rows]."""
+        """Returns for each reason the rows that are bad for it and for no earlier reason, bool [num_rows]."""
         least, greatest = rating_range
         suspects = (
             _is_missing(self.user_id),
@@ -182,7 +223,7 @@ class _Columns:
         return bad
 
     def ratings(self) -> pa.Table:
-        """RATINGS_SCHEMA, but with dictionaries for ids. Bad rows hold any numbers."""
+        """Returns RATINGS_SCHEMA, but with dictionaries for ids. Bad rows have arbitrary numbers."""
         with np.errstate(invalid="ignore", over="ignore"):
             columns = [
                 self.user_id,
@@ -194,7 +235,7 @@ class _Columns:
 
 
 def _ids(column: pa.ChunkedArray) -> pa.DictionaryArray:
-    """Ids as text; whole numbers without a decimal point, as 42.0 is what 42 becomes where one is missing."""
+    """Ids as text. A column of whole floats is read as integers, because large floats have an exponent in text."""
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)
         if pc.all(pc.equal(pc.floor(column), column)).as_py():
@@ -202,19 +243,18 @@ def _ids(column: pa.ChunkedArray) -> pa.DictionaryArray:
     if not pa.types.is_dictionary(column.type):
         column = column.cast(pa.string()).dictionary_encode()
     ids = column.combine_chunks()
-    values = ids.dictionary.cast(pa.string())
-    if pc.all(pc.match_substring_regex(values, WHOLE_FLOAT)).as_py():
-        values = pc.replace_substring_regex(values, WHOLE_FLOAT, r"\1")
-    return pa.DictionaryArray.from_arrays(ids.indices.cast(pa.int32()), values)
+    return pa.DictionaryArray.from_arrays(ids.indices.cast(pa.int32()), ids.dictionary.cast(pa.string()))
 
 
 def _is_missing(ids: pa.DictionaryArray) -> np.ndarray:
     codes = ids.indices.fill_null(-1).to_numpy()
-    return (codes == -1) | (codes == pc.index(ids.dictionary, "").as_py())  # the index is -1 where there is none
+    return (codes == -1) | (
+        codes == pc.index(ids.dictionary, "").as_py()
+    )  # The index of a value that is not found is -1.
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """Numbers, or seconds since 1970 from dates and times; NaN for what is neither. float64"""
+    """Numbers as float64. Dates and times become seconds since 1970. Any other value becomes NaN."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_temporal(column.type):
@@ -226,10 +266,10 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _last_of_each_pair(table: pa.Table) -> np.ndarray | None:
-    """Which rows stay where a user rated an item more than once: the last by time, or else in the table.
+    """Selects the last rating of each pair of a user and an item: by time, then by row.
 
     Returns:
-      bool [num_rows], or None where every pair is there once, which a sort of one column tells.
+      bool [num_rows], true for the rows to keep; None if no pair occurs twice.
     """
     user, item = (table[name].combine_chunks() for name in (schema.USER_ID, schema.ITEM_ID))
     pair = user.indices.to_numpy().astype(np.int64) * len(item.dictionary) + item.indices.to_numpy()
@@ -237,7 +277,7 @@ def _last_of_each_pair(table: pa.Table) -> np.ndarray | None:
     repeated = in_order[1:][in_order[1:] == in_order[:-1]]
     if not len(repeated):
         return None
-    # Where to look for a pair in `repeated`; the last place, for one that is greater than all, is as good.
+    # The last element is left out, so that the position of a pair greater than all is still valid.
     rows = np.flatnonzero(repeated[np.searchsorted(repeated[:-1], pair)] == pair)
     rows = rows[np.lexsort((rows, table[schema.TIMESTAMP].to_numpy()[rows], pair[rows]))]
     kept: np.ndarray = np.ones(len(pair), bool)
@@ -246,15 +286,15 @@ def _last_of_each_pair(table: pa.Table) -> np.ndarray | None:
 
 
 def row_number(part: Part, index: int) -> int:
-    """The number in the file of the row at `index` of `part.rows`, malformed rows counted."""
+    """Returns the number in the file of the row at `index` of `part.rows`. Malformed rows are counted too."""
     number = part.first_row + index
-    for malformed in part.malformed:  # in the order of the file
+    for malformed in part.malformed:  # In the order of the file.
         number += malformed.row <= number
     return number
 
 
 def _describe_first_bad(part: Part, bad: dict[str, np.ndarray], is_bad: np.ndarray) -> str:
-    """Where the first bad row of a part is and why; "" where there is none."""
+    """Describes where the first bad row of a part is and why it is bad. Returns "" if no row is bad."""
     descriptions = [
         (row.row, f"row {row.row} of {part.path}: {MALFORMED}, {row.text[:100]!r}") for row in part.malformed[:1]
     ]

@@ -1,4 +1,4 @@
-"""The table of items: one row each, a title for every one, and every rated item among them."""
+"""Builds the table of items: one row and one title per item, including every rated item."""
 
 from collections.abc import Iterable, Sequence
 
@@ -10,13 +10,13 @@ from trainer import schema
 
 GENRES_DELIMITER = "|"
 NO_GENRE = frozenset({"", "unknown", "(no genres listed)"})
-"""What MovieLens writes where there is no genre."""
+"""What MovieLens writes for an item without genres."""
 
 
 def build(item_ids: Sequence[str], titles: Sequence[str | None], genres: Iterable[str | list[str] | None]) -> pa.Table:
-    """Items [schema.ITEMS_SCHEMA] from their columns; genres may be joined by "|".
+    """Builds items [schema.ITEMS_SCHEMA] from their columns. Genres may be a list or one string joined by "|".
 
-    Of rows with the same id the first is kept; an item without a title has its id for one.
+    Of several rows with the same id the first is kept. An item without a title gets its id as title.
     """
     rows: dict[str, tuple[str, list[str]]] = {}
     for item_id, title, genres_of_item in zip(item_ids, titles, genres, strict=True):
@@ -34,17 +34,20 @@ def _split(genres: str | list[str] | None) -> list[str]:
 
 
 def from_rows(rows: pa.Table, item_ids: pa.DictionaryArray, usable: np.ndarray) -> pa.Table:
-    """Items [schema.ITEMS_SCHEMA], each from the first usable row that names it.
+    """Collects the items of some rows, each from the first usable row with its id.
 
     Args:
-      rows: with a column of titles or of genres, or neither.
-      item_ids: of each row.
+      rows: the rows; their columns of titles and of genres are optional.
+      item_ids: the item id of each row.
       usable: bool [num_rows].
+
+    Returns:
+      A table of schema.ITEMS_SCHEMA, with a null title where there is no title.
     """
     nowhere = len(item_ids.dictionary)
     codes = np.where(usable, item_ids.indices.fill_null(nowhere).to_numpy(), nowhere)
     first_row = np.full(nowhere + 1, -1)
-    first_row[codes[::-1]] = np.arange(len(codes))[::-1]  # Of several rows, the last assigned stays.
+    first_row[codes[::-1]] = np.arange(len(codes))[::-1]  # Reversed, so that the first row is assigned last.
     first_row = np.sort(first_row[:-1][first_row[:-1] >= 0])
 
     def column(name: str) -> list:
@@ -55,18 +58,19 @@ def from_rows(rows: pa.Table, item_ids: pa.DictionaryArray, usable: np.ndarray) 
         return values.cast(many if pa.types.is_nested(values.type) else pa.string()).to_pylist()
 
     ids = item_ids.take(pa.array(first_row)).to_pylist()
-    return build(ids, column(schema.TITLE), column(schema.GENRES))
+    genres = [_split(of_item) for of_item in column(schema.GENRES)]
+    return pa.table([ids, column(schema.TITLE), genres], schema=schema.ITEMS_SCHEMA)
 
 
 def complete(items: pa.Table, *, rated: pa.ChunkedArray) -> pa.Table:
-    """`items`, and after them those of the `rated` ids that it lacks."""
+    """Returns `items` followed by the `rated` ids that are missing in it."""
     ids = rated.unique()
     lacking = ids.filter(pc.invert(pc.is_in(ids, value_set=items[schema.ITEM_ID].combine_chunks()))).to_pylist()
     return pa.concat_tables([items, build(lacking, lacking, [None] * len(lacking))]) if lacking else items
 
 
 def identify_by_title(ratings: pa.Table, items: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Both tables with an item's title for its id: one row of `items` a title, no fewer of `ratings`."""
+    """Returns both tables with titles as item ids: one item per title, and all ratings."""
     row = pc.index_in(ratings[schema.ITEM_ID], value_set=items[schema.ITEM_ID].combine_chunks())
     position = ratings.schema.get_field_index(schema.ITEM_ID)
     titles = items[schema.TITLE].to_pylist()

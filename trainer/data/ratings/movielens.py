@@ -1,4 +1,4 @@
-"""MovieLens as its authors distribute it, in the three layouts it has had. https://grouplens.org/datasets"""
+"""Reads MovieLens in the three layouts that its authors have used. https://grouplens.org/datasets"""
 
 import csv
 import dataclasses
@@ -10,21 +10,21 @@ import pyarrow as pa
 
 from settings.errors import DataError
 from trainer import schema
-from trainer.data.ratings import files, items, tables
+from trainer.data.ratings import delimited, files, items
 from trainer.data.ratings.cleaning import Part
 
 RATINGS_COLUMNS = (schema.USER_ID, schema.ITEM_ID, schema.RATING, schema.TIMESTAMP)
 SAME_NAMES = {name: name for name in RATINGS_COLUMNS}
 CSV_NAMES = dict(zip(RATINGS_COLUMNS, ("userId", "movieId", "rating", "timestamp"), strict=True))
 
-# "::" is between the values of ratings.dat: ":", and between each two columns an empty one.
+# ratings.dat separates values by "::". It is read with the delimiter ":" and an empty column between two values.
 DOUBLE_COLON_NAMES = (
     schema.USER_ID, "empty_1", schema.ITEM_ID, "empty_2", schema.RATING, "empty_3", schema.TIMESTAMP,
 )  # fmt: skip
 
 WAY_OUT = (
-    "Download it anew, or where it is another dataset's, give its file of ratings as config.data.source and "
-    "name its columns in config.data.columns."
+    "Download it again. If it is another dataset's, set config.data.source to its file of ratings and "
+    "config.data.columns to the names of its columns."
 )
 
 Item = tuple[str, str, list[str]]
@@ -32,19 +32,19 @@ Item = tuple[str, str, list[str]]
 
 
 def _lines(text: str) -> list[str]:
-    # Not str.splitlines, which also splits at what Latin-1 has for control characters.
+    # Not str.splitlines, which also splits at some control characters of Latin-1.
     return [line for line in text.replace("\r\n", "\n").split("\n") if line]
 
 
 def _hundred_thousand_items(text: str, genres: list[str]) -> Iterator[Item]:
-    """u.item: id, title, two dates and a URL, and a flag a genre, with "|" between."""
+    """Parses u.item: id, title, two dates, a URL and one flag per genre, separated by "|"."""
     for line in _lines(text):
         item_id, title, _, _, _, *flags = line.split("|")
         yield item_id, title, [genre for genre, flag in zip(genres, flags, strict=False) if flag == "1"]
 
 
 def _million_items(text: str, genres: list[str]) -> Iterator[Item]:
-    """movies.dat: id::title::genres, where a title may have colons too."""
+    """Parses movies.dat: id::title::genres. A title may contain colons."""
     for line in _lines(text):
         item_id, rest = line.split("::", 1)
         title, joined = rest.rsplit("::", 1)
@@ -52,49 +52,43 @@ def _million_items(text: str, genres: list[str]) -> Iterator[Item]:
 
 
 def _csv_items(text: str, genres: list[str]) -> Iterator[Item]:
-    """movies.csv: movieId,title,genres."""
+    """Parses movies.csv: movieId,title,genres."""
     for row in csv.DictReader(io.StringIO(text)):
         yield row["movieId"], row["title"], row["genres"].split("|")
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Which files hold what, and how.
+    """The files of a version of MovieLens.
 
     Attributes:
-      folder: of the container that they are in; "" for its top.
-      ratings, items, genres: names of files; "" for none.
-      encoding: of the items.
-      parse_items: from the items' text and the names of the genres to items.
-      columns, delimiter, names, quote: for `tables.read_text`.
+      folder: the folder of the files in the container; "" for its top.
+      ratings, items, genres: the names of the files; "" for none.
+      encoding: the encoding of the file of items.
+      parse_items: turns the text of that file and the names of the genres into items.
+      columns: our column names → those of the file of ratings.
+      format: how the values of the file of ratings are separated.
     """
 
     ratings: str
     items: str
     encoding: str
     parse_items: Callable[[str, list[str]], Iterator[Item]]
-    delimiter: str
+    format: delimited.Format
     columns: Mapping[str, str] = dataclasses.field(default_factory=lambda: SAME_NAMES)
-    names: tuple[str, ...] = ()
-    quote: str = ""
     genres: str = ""
     folder: str = ""
 
     def read(self, container: files.Container) -> tuple[Iterator[Part], pa.Table]:
-        """The ratings as they are, and the items [schema.ITEMS_SCHEMA]."""
+        """Returns the ratings without any change, and the items [schema.ITEMS_SCHEMA]."""
         return self._read_ratings(container), self._read_items(container)
 
     def _read_ratings(self, container: files.Container) -> Iterator[Part]:
         ratings = posixpath.join(self.folder, self.ratings)
-        yield tables.read_text(
-            f"{container.path}/{ratings}",
-            lambda: container.open(ratings),
-            columns=self.columns,
-            delimiter=self.delimiter,
-            names=self.names,
-            quote=self.quote,
-            way_out=WAY_OUT,
-        )
+        path = f"{container.path}/{ratings}"
+        with files.reading(path):
+            file = container.open(ratings)
+        yield delimited.read(path, file, self.format, columns=self.columns, way_out=WAY_OUT)
 
     def _read_items(self, container: files.Container) -> pa.Table:
         genres = [line.split("|")[0] for line in _lines(self._read(container, self.genres))]
@@ -103,13 +97,13 @@ class Layout:
             rows = list(self.parse_items(text, genres))
         except (ValueError, KeyError, AttributeError, csv.Error) as error:
             raise DataError(
-                f"{container.path}/{posixpath.join(self.folder, self.items)} does not have the rows of a "
-                f"MovieLens {self.items} ({error}). {WAY_OUT}"
+                f"{container.path}/{posixpath.join(self.folder, self.items)} does not have the rows of the file "
+                f"{self.items} of MovieLens ({error}). {WAY_OUT}"
             ) from error
         return items.build(*zip(*rows, strict=True)) if rows else schema.ITEMS_SCHEMA.empty_table()
 
     def _read(self, container: files.Container, name: str) -> str:
-        """A file's text; "" for one that is not there, which only the names of the genres may be."""
+        """Returns the text of a file. The file of genres is optional; its text is "" if it is missing."""
         path = posixpath.join(self.folder, name)
         if path not in container.names:
             return ""
@@ -118,14 +112,27 @@ class Layout:
 
 
 LAYOUTS = (
-    Layout("u.data", "u.item", "latin-1", _hundred_thousand_items, "\t", names=RATINGS_COLUMNS, genres="u.genre"),
-    Layout("ratings.dat", "movies.dat", "latin-1", _million_items, ":", names=DOUBLE_COLON_NAMES),
-    Layout("ratings.csv", "movies.csv", "utf-8-sig", _csv_items, ",", columns=CSV_NAMES, quote='"'),
+    Layout(
+        "u.data",
+        "u.item",
+        "latin-1",
+        _hundred_thousand_items,
+        delimited.Format("\t", quote="", names=RATINGS_COLUMNS),
+        genres="u.genre",
+    ),
+    Layout(
+        "ratings.dat",
+        "movies.dat",
+        "latin-1",
+        _million_items,
+        delimited.Format(":", quote="", names=DOUBLE_COLON_NAMES),
+    ),
+    Layout("ratings.csv", "movies.csv", "utf-8-sig", _csv_items, delimited.Format(","), columns=CSV_NAMES),
 )
 
 
 def find_layout(container: files.Container) -> Layout | None:
-    """The layout whose ratings and items lie side by side, at the top or else in a subfolder; or None."""
+    """Returns the layout whose ratings and items are in one folder, at the top or below. Returns None if none is."""
     folders = sorted({posixpath.dirname(name) for name in container.names})
     for folder in folders:
         for layout in LAYOUTS:

@@ -1,4 +1,7 @@
-"""MovieLens as TensorFlow Datasets prepares it, read without decoding it example by example."""
+"""Reads MovieLens as TensorFlow Datasets prepares it, in batches instead of example by example.
+
+This is the only module of `data` that imports TensorFlow, and only when it reads.
+"""
 
 import contextlib
 import io
@@ -11,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 from absl import logging
 
-from settings.errors import ConfigError, StorageError
-from trainer import schema
+from settings.errors import ConfigError, DataError, StorageError
+from trainer import schema, storage
 from trainer.data.ratings import files, items
 from trainer.data.ratings.cleaning import Part
 
@@ -23,23 +26,24 @@ PROBE_SECONDS = 10
 
 
 def read(name: str, *, data_dir: str) -> tuple[Iterator[Part], pa.Table]:
-    """Reads prepared data, in its own order of rows, and has it prepared first where it is not.
+    """Reads a dataset in the order of its rows. If it is missing, it is downloaded and prepared first.
 
     Args:
       name: one of NAMES.
-      data_dir: where TensorFlow Datasets keeps its data; "" for its own default.
+      data_dir: the folder of TensorFlow Datasets; "" for its default.
 
     Returns:
-      The ratings as they are, and the items [schema.ITEMS_SCHEMA].
+      The ratings without any change, and the items [schema.ITEMS_SCHEMA].
 
     Raises:
-      ConfigError: there is no such dataset.
-      StorageError: it is not there and cannot be downloaded.
+      ConfigError: there is no dataset with this name.
+      DataError: the dataset is damaged.
+      StorageError: the dataset is missing and cannot be downloaded.
     """
     if name not in NAMES:
         raise ConfigError(
-            f"config.data.source is {name!r}, which is no dataset known here: known are {', '.join(NAMES)}. "
-            f"For a folder of that name, write ./{name}."
+            f"config.data.source is {name!r}, which is not a known dataset. The known ones are {', '.join(NAMES)}. "
+            f"To read a folder with this name, write ./{name}."
         )
     from trainer.compat import tf
 
@@ -79,7 +83,7 @@ def read(name: str, *, data_dir: str) -> tuple[Iterator[Part], pa.Table]:
 
 
 def _prepared(name: str, data_dir: str) -> Any:
-    """The dataset's builder, with its data in place."""
+    """The builder of a dataset whose data is in place."""
     with _quiet():
         import tensorflow_datasets as tfds
 
@@ -89,39 +93,48 @@ def _prepared(name: str, data_dir: str) -> Any:
             return builder
     url = builder.builder_config.download_url
     downloads = posixpath.join(str(builder.data_dir_root), "downloads")
-    logging.info("Preparing %s in %s: this is done once.", name, builder.data_dir)
     try:
-        _require_archive(url, downloads)
+        if _has_archive(url, downloads):
+            logging.info("Preparing %s in %s. This is done once.", name, builder.data_dir)
+        else:
+            logging.warning(
+                "Downloading %s from %s to %s, and preparing it in %s. This is done once.",
+                name,
+                url,
+                downloads,
+                builder.data_dir,
+            )
+            _require_network(url)
         with _quiet():
             builder.download_and_prepare(download_dir=downloads)
-    except Exception as error:  # Whatever a download, an archive, a disk and TensorFlow Datasets may raise.
+    except Exception as error:  # A download, an archive, a disk and TensorFlow Datasets can raise anything.
         archive = posixpath.basename(url)
         raise StorageError(
             f"config.data.source={name.rsplit('-', 1)[0]} is not in {builder.data_dir_root} "
-            f"(config.data.data_dir), and could not be downloaded and prepared there: "
-            f"{' '.join(str(error).split())[:300]}. Download {url} elsewhere, and either put it at "
-            f"{downloads}/manual/{archive}, or set config.data.source to the path of {archive} itself or of "
-            "the folder it unpacks to."
+            f"(config.data.data_dir) and could not be downloaded and prepared there: "
+            f"{' '.join(str(error).split())[:300]}. Download {url} on another machine. Then copy it to "
+            f"{downloads}/manual/{archive}, or set config.data.source to the path of {archive} or of the folder that "
+            "it unpacks to."
         ) from error
     return builder
 
 
-def _require_archive(url: str, downloads: str) -> None:
-    """Raises OSError at once where an archive is neither here nor to be had.
-
-    TensorFlow Datasets looks into `downloads` for what was put there by hand, and for what it downloaded
-    before. Else it downloads, and where there is no network it tries for minutes.
-    """
+def _has_archive(url: str, downloads: str) -> bool:
+    """Whether TensorFlow Datasets will find the archive among its downloads, or where a user has copied it."""
     from trainer.compat import tf
 
     stem = posixpath.splitext(posixpath.basename(url))[0]
-    if not tf.io.gfile.glob(f"{downloads}/*/*{stem}*.zip"):
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS).close()
+    return bool(tf.io.gfile.glob(f"{downloads}/*/*{stem}*.zip"))
+
+
+def _require_network(url: str) -> None:
+    """Raises OSError if `url` cannot be reached. Without this check TensorFlow Datasets tries for minutes."""
+    urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=PROBE_SECONDS).close()
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Holds back what TensorFlow Datasets prints and logs; what matters of it is in its exceptions."""
+    """Drops what TensorFlow Datasets prints and logs. Its exceptions have all that matters."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -132,12 +145,12 @@ def _quiet() -> Iterator[None]:
 
 
 def _examples(builder: Any, features: dict[str, Any]) -> dict[str, pa.ChunkedArray]:
-    """The features of all examples, each [num_examples], parsed a batch at a time."""
+    """The features of all examples, each [num_examples]."""
     from trainer.compat import tf
 
     chunks: dict[str, list[pa.Array]] = {name: [] for name in features}
     paths = [str(path) for path in builder.info.splits["train"].filepaths]
-    with files.reading(str(builder.data_dir)):
+    with files.reading(str(builder.data_dir)), _reading_records(str(builder.data_dir)):
         batches = (
             tf.data.TFRecordDataset(paths)
             .batch(BATCH_SIZE)
@@ -149,8 +162,20 @@ def _examples(builder: Any, features: dict[str, Any]) -> dict[str, pa.ChunkedArr
     return {name: pa.chunked_array(arrays) for name, arrays in chunks.items()}
 
 
+@contextlib.contextmanager
+def _reading_records(folder: str) -> Iterator[None]:
+    from trainer.compat import tf
+
+    try:
+        yield
+    except tf.errors.DataLossError as error:
+        raise DataError(
+            f"{folder} is damaged or incomplete ({storage.reason(error)}). Delete it, so that it is prepared again."
+        ) from error
+
+
 def _array(value: Any) -> pa.Array:
-    """An Arrow array from a tensor [batch_size], or a list array from a ragged one."""
+    """Converts a tensor [batch_size] to an array, and a ragged tensor to an array of lists."""
     from trainer.compat import tf
 
     if isinstance(value, tf.RaggedTensor):

@@ -1,0 +1,61 @@
+"""Lists and data sets of a few ratings, for the tests of this folder."""
+
+import numpy as np
+import pyarrow as pa
+
+from trainer.compat import tf
+from trainer.data.dataset import Dataset
+from trainer.data.lists import build_lists
+from trainer.data.vocabulary import Vocabulary
+
+NUM_ITEMS = 20
+DEFAULT_STRATEGY = tf.distribute.get_strategy()
+
+
+def lists_of(lists, list_size):
+    """QueryLists of (user, items, labels)."""
+    users, items, labels = zip(*lists, strict=True)
+    sizes = [len(list_items) for list_items in items]
+    return build_lists(np.repeat(users, sizes), np.concatenate(items), np.concatenate(labels), list_size=list_size)
+
+
+def random_lists(num_lists, list_size, seed=0):
+    """Lists of 1 to `list_size` items with labels from 1 to 5. Queries are numbered from 1."""
+    rng = np.random.default_rng(seed)
+    sizes = rng.integers(1, list_size + 1, num_lists)
+    return lists_of(
+        [
+            (query, rng.choice(np.arange(1, NUM_ITEMS), size, replace=False), rng.integers(1, 6, size))
+            for query, size in enumerate(sizes, start=1)
+        ],
+        list_size,
+    )
+
+
+def dataset_of(num_users, num_items, **ratings):
+    """A Dataset of triples (user, item, rating) of each split. Indices are what they say, so there are no ids."""
+    columns = {
+        split: (triples[:, 0].astype(np.int32), triples[:, 1].astype(np.int32), triples[:, 2].astype(np.float32))
+        for split, triples in ((split, np.asarray(triples).reshape([-1, 3])) for split, triples in ratings.items())
+        if len(triples)
+    }
+    vocabulary = Vocabulary(
+        users=pa.table({"index": np.arange(num_users, dtype=np.int32)}),
+        items=pa.table({"index": np.arange(num_items, dtype=np.int32)}),
+    )
+    lists = {split: build_lists(*part, list_size=num_items) for split, part in columns.items()}
+    return Dataset(vocabulary=vocabulary, lists=lists, ratings=columns, description={})
+
+
+def random_dataset(seed, num_users=6, num_items=9):
+    """Every pair of user and item is in one split or in none. Training knows no user or item of index 0."""
+    rng = np.random.default_rng(seed)
+    pairs = np.argwhere(np.ones([num_users, num_items]))
+    triples = np.column_stack([pairs, rng.integers(1, 6, len(pairs))])
+    # Some users have rated two items that training has not seen.
+    triples = np.concatenate([triples, triples[(triples[:, 1] == 0) & (rng.random(len(triples)) < 0.5)]])
+    part = rng.choice(["train", "validation", "test", "none"], len(triples))
+    part[((triples[:, 0] == 0) | (triples[:, 1] == 0)) & (part == "train")] = "none"
+    part[-1], triples[-1] = "train", (1, 1, 3)  # Training is never empty.
+    splits = {split: triples[part == split] for split in ("train", "validation", "test")}
+    return dataset_of(num_users, num_items, **splits)

@@ -1,0 +1,111 @@
+"""Metrics from ranks against TF-Ranking's metrics of the whole list."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from trainer.compat import tf
+from trainer.evaluation.metrics import build_metrics
+from trainer.evaluation.rank_metrics import ranked_lists
+from trainer.schema import PADDING_LABEL
+
+NUM_ITEMS = 12
+SUBTOPICS = np.random.default_rng(5).integers(0, 2, [NUM_ITEMS, 3]).astype(bool)
+SUBTOPICS[0] = False
+KEYS = ["ndcg", "dcg", "mrr", "map", "precision", "tfr_precision", "recall", "hits", "alpha_dcg", "precision_ia"]
+NAMES = [f"{key}{at}" for key in KEYS for at in ("", "@1", "@3", "@50")] + ["arp", "ordered_pair_accuracy"]
+METRICS = build_metrics(NAMES, relevance_threshold=1.0, item_subtopics=SUBTOPICS)
+
+
+@tf.function(reduce_retracing=True)
+def whole_list_metrics(labels, scores, items):
+    weights = tf.ones(tf.shape(labels)[:1])
+    return [metric(labels, scores, weights, items=items) for metric in METRICS]
+
+
+@st.composite
+def catalogues(draw):
+    """Labels and distinct scores of every item for some queries, and which items are no candidates."""
+    num_queries = draw(st.integers(1, 4))
+    labels = [0.0, 0.0, 0.0, 1.0, 1.5, 2.0, 3.0]
+    rows = [
+        (
+            [draw(st.sampled_from(labels)) for _ in range(NUM_ITEMS)],
+            draw(st.permutations(range(NUM_ITEMS))),
+            [draw(st.booleans()) for _ in range(NUM_ITEMS)],
+        )
+        for _ in range(num_queries)
+    ]
+    labels, scores, is_excluded = (np.array(column) for column in zip(*rows, strict=True))
+    is_excluded[:, 0], is_excluded[:, 1] = True, False
+    return labels.astype(np.float32), scores.astype(np.float32), is_excluded
+
+
+def ranked(labels, scores, is_excluded, *, with_zeros=False):
+    """RankedLists of the candidates with labels, in an arbitrary order within each query."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for row_labels, row_scores, row_excluded in zip(labels, scores, is_excluded, strict=True):
+        candidates = np.flatnonzero(~row_excluded)
+        by_score = candidates[np.argsort(-row_scores[candidates])].tolist()
+        held_out = rng.permutation([item for item in candidates if with_zeros or row_labels[item] > 0])
+        rows.append([(by_score.index(item) + 1, row_labels[item], item) for item in held_out])
+    offsets = np.cumsum([0, *(len(row) for row in rows)])
+    ranks, row_labels, items = (np.array([entry[i] for row in rows for entry in row]) for i in range(3))
+    return ranked_lists(offsets, ranks, row_labels, items.astype(np.int32), np.sum(~is_excluded, axis=1))
+
+
+@settings(deadline=None, max_examples=100)
+@given(catalogue=catalogues(), with_zeros=st.booleans())
+def test_values_and_weights_are_those_of_the_whole_list(catalogue, with_zeros):
+    labels, scores, is_excluded = catalogue
+    items = np.tile(np.arange(NUM_ITEMS, dtype=np.int32), [len(labels), 1])
+    whole = whole_list_metrics(np.where(is_excluded, PADDING_LABEL, labels).astype(np.float32), scores, items)
+    lists = ranked(labels, scores, is_excluded, with_zeros=with_zeros)
+    for metric, (values, weights) in zip(METRICS, whole, strict=True):
+        actual, actual_weights = metric.from_ranks(lists)
+        np.testing.assert_allclose(actual, values, rtol=1e-5, atol=1e-6, err_msg=metric.name)
+        np.testing.assert_allclose(actual_weights, weights, rtol=1e-6, err_msg=metric.name)
+
+
+@settings(deadline=None, max_examples=20)
+@given(catalogue=catalogues())
+def test_a_chunk_of_queries_has_the_same_values(catalogue):
+    lists = ranked(*catalogue)
+    for metric in METRICS:
+        chunks = [lists.chunk(row, row + 1) for row in range(lists.num_queries)]
+        for whole, *parts in zip(
+            metric.from_ranks(lists), *(metric.from_ranks(chunk) for chunk in chunks), strict=True
+        ):
+            np.testing.assert_array_equal(np.concatenate(parts), whole, metric.name)
+
+
+def test_an_item_that_cannot_be_ranked_is_missed():
+    """Of two equally relevant items one is ranked first of ten candidates, and one not at all."""
+    lists = ranked_lists(
+        np.array([0, 2]), np.array([np.inf, 1]), np.array([2.0, 2.0]), np.array([0, 3]), np.array([10])
+    )
+    expected = {
+        "ndcg": 1 / (1 + 1 / np.log2(3)),
+        "ndcg@1": 1.0,
+        "dcg@3": 3.0,
+        "mrr": 1.0,
+        "map": 1 / 2,
+        "precision@3": 1 / 3,
+        "precision": 1 / 11,
+        "tfr_precision@50": 1 / 11,
+        "recall@50": 1 / 2,
+        "hits@1": 1.0,
+        "arp": (1 + 11) / 2,  # After all candidates.
+        "ordered_pair_accuracy": 9 / 18,  # 9 candidates of label 0, for each of the two.
+    }
+    for metric in build_metrics(list(expected), relevance_threshold=1.0):
+        assert metric.from_ranks(lists)[0] == pytest.approx([expected[metric.name]]), metric.name
+
+
+def test_without_a_ranked_item_nothing_is_gained():
+    lists = ranked_lists(np.array([0, 1]), np.array([np.inf]), np.array([1.0]), np.array([0]), np.array([10]))
+    for metric in METRICS:
+        expected = 11.0 if metric.name == "arp" else 0.0
+        assert metric.from_ranks(lists)[0].tolist() == [expected], metric.name

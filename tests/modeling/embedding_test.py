@@ -1,0 +1,63 @@
+"""EmbeddingTable through its interface, with chunks smaller than the table."""
+
+import numpy as np
+import pytest
+
+from trainer.compat import tf
+from trainer.modeling import embedding
+from trainer.modeling.embedding import EmbeddingTable
+
+NUM_ROWS, SIZE = 7, 3
+VALUES = np.arange(NUM_ROWS * SIZE, dtype=np.float32).reshape(NUM_ROWS, SIZE)
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch):
+    """Two rows per chunk."""
+    monkeypatch.setattr(embedding, "CHUNK_BYTES", 2 * SIZE * 4)
+
+
+@pytest.fixture
+def table():
+    table = EmbeddingTable(NUM_ROWS, SIZE, seed=0)
+    table.embeddings.assign(VALUES)
+    return table
+
+
+def test_lookup_returns_the_rows_of_the_indices(table):
+    indices = np.array([[6, 0], [2, 2]])
+    np.testing.assert_array_equal(table.lookup(indices), VALUES[indices])
+    np.testing.assert_array_equal(table.rows(2, 5), VALUES[2:5])
+
+
+def test_the_dense_gradient_sums_the_slices_of_a_row(table):
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(table.lookup([2, 5, 2]) * [[1.0], [10.0], [100.0]])
+    gradient = tape.gradient(total, table.embeddings)
+    assert isinstance(gradient, tf.IndexedSlices)
+    expected = np.zeros([NUM_ROWS, 1])
+    expected[[2, 5]] = [[101], [10]]
+    np.testing.assert_array_equal(table.dense_gradient(gradient), np.broadcast_to(expected, [NUM_ROWS, SIZE]))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("row", [0, 1, 4, NUM_ROWS - 1])
+def test_one_value_that_is_not_finite_is_found_in_any_row(table, row, value):
+    assert table.is_finite()
+    table.embeddings.scatter_nd_update([[row, 1]], [value])
+    assert not table.is_finite()
+
+
+def test_values_are_copied_in_chunks(table):
+    other = EmbeddingTable(NUM_ROWS, SIZE, seed=9)
+    sizes = []
+    rows = table.rows
+    table.rows = lambda begin, end: sizes.append(end - begin) or rows(begin, end)
+    other.assign_from(table)
+    np.testing.assert_array_equal(other.embeddings, VALUES)
+    assert sizes == [2, 2, 2, 1]
+
+
+def test_values_of_another_shape_are_refused(table):
+    with pytest.raises(ValueError, match=r"\[8, 3\].*\[7, 3\]"):
+        EmbeddingTable(8, SIZE, seed=0).assign_from(table)

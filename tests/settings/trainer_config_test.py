@@ -1,0 +1,299 @@
+"""The ranges, names and cross-field rules of the trainer's config, and how a saved config is read."""
+
+import copy
+import importlib
+import math
+import pathlib
+import subprocess
+import sys
+from typing import get_args
+
+import pytest
+from ml_collections import ConfigDict
+
+import configs
+from configs import default
+from settings.errors import ConfigError
+from settings.trainer_config import (
+    METRIC_KEYS,
+    TrainerConfig,
+    from_saved,
+    load_trainer_config,
+    parse_metric_name,
+)
+from tests.conftest import REPOSITORY
+
+CONFIGS = sorted(path.stem for path in pathlib.Path(configs.__path__[0]).glob("*.py") if path.stem != "__init__")
+
+
+def flatten(tree, prefix=""):
+    flat = {}
+    for name, value in tree.items():
+        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return flat
+
+
+DEFAULT = flatten(default.get_config().to_dict())
+
+COUNT_FROM_1 = ([1, 2, 10**6], [0, -1])
+COUNT_FROM_0 = ([0, 1, 10**6], [-1])
+ABOVE_0 = ([5e-324, 1.0, 1, 1e308], [0.0, -1e-9, 0, math.inf])
+FROM_0_BELOW_1 = ([0.0, 0, 0.89], [-1e-9, 1.0, 1, math.inf])
+# Field → allowed values up to the borders, and values just beyond them.
+RANGES = {
+    "seed": ([0, 2**31 - 1], [-1, 2**31]),
+    "data.source": (["x"], [""]),
+    "data.rating_range": (
+        [(0.0, 5.0), (0, 4.0), (0, 100)],
+        [
+            *[(-1e-9, 5.0), (5.0, 5.0), (5.0, 0.0), (0.0, 100.1), (0.0, math.inf), (math.nan, 5.0), (0.0, math.nan)],
+            *[(), (0.0,), (0.0, 1.0, 2.0), ("0", "5"), (False, True), (None, 5.0)],
+        ],
+    ),
+    "data.max_bad_fraction": ([0.0, 0, 0.999], [-1e-9, 1.0, 1, math.inf]),
+    "data.item_identity": (["item_id", "title"], ["", "Title"]),
+    "split.method": (["none", "random", "last", "time"], ["", "Random"]),
+    "split.validation_fraction": FROM_0_BELOW_1,
+    "split.test_fraction": FROM_0_BELOW_1,
+    "list_size": ([2, 3], [1, 0, -1]),
+    "model.embedding_size": COUNT_FROM_1,
+    "model.hidden_sizes": ([(), (1,), (64, 32)], [(0,), (64, -1), (1.5,), (True,), ("64",)]),
+    "loss.key": (["softmax_loss", "list_mle_loss"], ["", "softmax"]),
+    "loss.temperature": ABOVE_0,
+    "loss.lambda_weight": (["", "ndcg"], ["mrr"]),
+    "loss.lambda_weight_cutoff": ([0], [-1]),
+    "optimizer.name": (["adam", "sgd"], ["", "Adam"]),
+    "optimizer.learning_rate": ABOVE_0,
+    "optimizer.schedule": (["constant", "warmup_cosine"], ["", "cosine"]),
+    "optimizer.warmup_steps": ([0], [-1]),
+    "optimizer.clip_norm": ([0, 0.0, 1e308], [-1e-9, math.inf]),
+    "optimizer.weight_decay": ([0, 0.0, 1e308], [-1e-9, math.nan]),
+    "optimizer.momentum": ([0, 0.0], [-1e-9, 1.0]),
+    "train.global_batch_size": COUNT_FROM_1,
+    "train.num_epochs": COUNT_FROM_1,
+    "train.steps_per_execution": COUNT_FROM_1,
+    "train.log_every_steps": COUNT_FROM_0,
+    "train.eval_every_steps": COUNT_FROM_0,
+    "train.checkpoint_every_steps": COUNT_FROM_0,
+    "train.keep_checkpoints": COUNT_FROM_1,
+    "train.early_stopping_patience": COUNT_FROM_0,
+    "eval.metrics": ([("ndcg@10",), ("mrr", "ndcg@10")], [(1, "ndcg@10"), (None, "ndcg@10")]),
+    # Up to the highest rating.
+    "eval.relevance_threshold": ([5e-324, 1.0, 1, 5.0], [0.0, -1e-9, 0, math.inf, 5.1]),
+    "eval.best_direction": (["max", "min"], ["", "Max", "most"]),
+    "eval.num_catalogue_users": ([-1, 0, 1], [-2]),
+    "eval.num_sample_users": COUNT_FROM_0,
+}
+# Strings of any content, and a name that is checked against eval.metrics.
+FREE_TEXT = {"data.data_dir", *(name for name in DEFAULT if name.startswith("data.columns.")), "eval.best_metric"}
+
+
+def with_fields(**changes):
+    """The default config with some fields changed; "loss__key" stands for loss.key."""
+    return with_dotted({name.replace("__", "."): value for name, value in changes.items()})
+
+
+def with_dotted(changes):
+    tree = copy.deepcopy(default.get_config().to_dict())
+    for name, value in changes.items():
+        *sections, field = name.split(".")
+        section = tree
+        for part in sections:
+            section = section[part]
+        section[field] = value
+    return ConfigDict(tree)
+
+
+def message(config):
+    with pytest.raises(ConfigError) as caught:
+        load_trainer_config(config)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_config_is_valid_and_keeps_its_values(name):
+    config = importlib.import_module(f"configs.{name}").get_config()
+    typed = load_trainer_config(config)
+    assert isinstance(typed, TrainerConfig)
+    assert typed.model_dump() == config.to_dict()
+    assert typed.train.num_epochs == config.train.num_epochs
+    assert load_trainer_config(typed.model_dump()) == typed
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name, (good, _) in RANGES.items() for value in good])
+def test_a_value_within_the_range_is_accepted(name, value):
+    load_trainer_config(with_dotted({name: value}))
+
+
+@pytest.mark.parametrize("name, value", [(name, value) for name, (_, bad) in RANGES.items() for value in bad])
+def test_a_value_beyond_the_range_is_refused(name, value):
+    assert message(with_dotted({name: value})).startswith(f"config.{name}={value!r} cannot be used: it has to be ")
+
+
+def test_every_field_has_a_tested_range():
+    assert RANGES.keys() | FREE_TEXT == DEFAULT.keys()
+
+
+@pytest.mark.parametrize("name", [name for name, value in DEFAULT.items() if isinstance(value, float)])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_number_that_is_not_finite_is_refused(name, value):
+    assert message(with_dotted({name: value})) == (
+        f"config.{name}={value!r} cannot be used: it has to be a finite number."
+    )
+
+
+@pytest.mark.parametrize("name", DEFAULT)
+def test_a_value_of_another_type_is_refused(name):
+    wrong = [None, {"a": 1}.keys(), b"x"]
+    wrong += [True] if not isinstance(DEFAULT[name], bool) else []
+    wrong += ["1"] if not isinstance(DEFAULT[name], str) else [1]
+    wrong += [1.0] if type(DEFAULT[name]) is int else []
+    for value in wrong:
+        assert message(with_dotted({name: value})).startswith(
+            f"config.{name}={value!r} is of type {type(value).__name__}. It has to be "
+        )
+
+
+@pytest.mark.parametrize("name", DEFAULT)
+def test_a_missing_field_is_named(name):
+    tree = default.get_config().to_dict()
+    *sections, field = name.split(".")
+    section = tree
+    for part in sections:
+        section = section[part]
+    del section[field]
+    assert message(ConfigDict(tree)).startswith(f"config.{name} is missing. Start from configs.default.get_config()")
+
+
+@pytest.mark.parametrize("name", ["sed", "model.embeding_size", "data.columns.stars"])
+def test_an_unknown_field_is_named(name):
+    assert message(with_dotted({name: 1})).startswith(f"config.{name} is not a field")
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "way_out"),
+    [
+        ({"split__validation_fraction": 0.9, "split__test_fraction": 0.1}, "split.validation_fraction=0.9", "below 1"),
+        ({"loss__key": "mean_squared_loss", "loss__temperature": 0.1}, "loss.temperature=0.1", "Set it to 1.0"),
+        ({"loss__key": "yeti_logistic_loss", "loss__temperature": 0.1}, "loss.temperature=0.1", "Set it to 1.0"),
+        ({"loss__lambda_weight": "precision"}, "loss.lambda_weight='precision'", "dcg, ndcg"),
+        ({"loss__key": "approx_ndcg_loss", "loss__lambda_weight": "ndcg"}, "loss.lambda_weight='ndcg'", "leave it"),
+        ({"loss__key": "pairwise_mse_loss", "loss__lambda_weight": "list_mle"}, "loss.lambda_weight=", "ndcg_v2"),
+        ({"loss__key": "pairwise_mse_loss", "loss__lambda_weight_cutoff": 5}, "loss.lambda_weight_cutoff=5", "to 0"),
+        ({"loss__lambda_weight": "ndcg", "loss__lambda_weight_cutoff": 5}, "loss.lambda_weight_cutoff=5", "pairwise"),
+        (
+            {"loss__key": "pairwise_mse_loss", "loss__lambda_weight": "precision"},
+            "loss.lambda_weight_cutoff=0",
+            "to 10",
+        ),
+        ({"optimizer__warmup_steps": 5}, "optimizer.warmup_steps=5", "warmup_cosine"),
+        ({"optimizer__name": "adamw"}, "optimizer.weight_decay=0", "to adam"),
+        ({"optimizer__name": "ftrl", "optimizer__weight_decay": 0.1}, "optimizer.weight_decay=0.1", "another"),
+        (
+            {
+                "optimizer__name": "ftrl",
+                "optimizer__schedule": "warmup_cosine",
+                "optimizer__warmup_steps": 5,
+            },
+            "optimizer.warmup_steps=5",
+            "another",
+        ),
+        ({"optimizer__name": "adam", "optimizer__momentum": 0.9}, "optimizer.momentum=0.9", "rmsprop, sgd"),
+        ({"eval__metrics": ("mrr", "ndcg@10", "mrr")}, "eval.metrics=", "twice"),
+        ({"eval__best_metric": "recall@5"}, "eval.best_metric='recall@5'", "loss, ndcg, ndcg@10"),
+        (
+            {"data__rating_range": (0.0, 3.0)},
+            "eval.relevance_threshold=4.0",
+            "config.data.rating_range=(0.0, 3.0)",
+        ),
+    ],
+    ids=str,
+)
+def test_fields_that_contradict_each_other_are_refused(changes, field, way_out):
+    text = message(with_fields(**changes))
+    assert text.startswith(f"config.{field}") and way_out in text
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"loss__key": "yeti_logistic_loss", "loss__lambda_weight_cutoff": 5},
+        {"loss__key": "pairwise_mse_loss", "loss__lambda_weight": "precision", "loss__lambda_weight_cutoff": 5},
+        {"loss__key": "list_mle_loss", "loss__lambda_weight": "list_mle", "loss__temperature": 2},
+        {"optimizer__name": "adamw", "optimizer__weight_decay": 0.004},
+        {"optimizer__name": "sgd", "optimizer__momentum": 0.9},
+        {"optimizer__schedule": "warmup_cosine", "optimizer__warmup_steps": 5},
+        {"eval__metrics": ("precision@5", "tfr_precision@5"), "eval__best_metric": "tfr_precision@5"},
+        {"eval__best_metric": "loss"},
+    ],
+    ids=str,
+)
+def test_fields_that_fit_each_other_are_accepted(changes):
+    load_trainer_config(with_fields(**changes))
+
+
+@pytest.mark.parametrize("name", ["NDCG", "auc", "ndcg@", "ndcg@0", "ndcg@-1", "mrr@5@5", "mrr@٣", "arp@5", ""])
+def test_a_malformed_metric_name_is_refused(name):
+    assert repr(name) in message(with_fields(eval__metrics=("ndcg@10", name)))
+
+
+def test_a_metric_name_is_split_into_key_and_cutoff():
+    assert parse_metric_name("ndcg@10") == ("ndcg", 10)
+    assert parse_metric_name("tfr_precision") == ("tfr_precision", None)
+
+
+def test_a_saved_config_gets_the_defaults_of_fields_that_it_lacks():
+    saved = default.get_config().to_dict()
+    del saved["train"]["early_stopping_patience"], saved["seed"]
+    saved["model"]["hidden_sizes"] = [64, 32]
+    saved["train"]["num_epochs"] = 7
+    expected = with_fields(model__hidden_sizes=(64, 32), train__num_epochs=7)
+    assert from_saved(saved) == expected
+
+
+def test_the_old_name_of_steps_per_execution_is_read():
+    saved = default.get_config().to_dict()
+    del saved["train"]["steps_per_execution"]
+    saved["train"]["steps_per_call"] = 7
+    before = copy.deepcopy(saved)
+    assert from_saved(saved) == with_fields(train__steps_per_execution=7)
+    assert saved == before
+
+
+def test_a_saved_field_that_is_unknown_is_refused_later():
+    config = from_saved({"train": {"num_epoch": 7}})
+    assert message(config).startswith("config.train.num_epoch is not a field; did you mean num_epochs?")
+
+
+def test_the_names_are_those_of_tf_ranking_and_keras():
+    from trainer.compat import keras, tfr
+
+    loss = TrainerConfig.model_fields["loss"].annotation.model_fields
+    assert set(get_args(loss["key"].annotation)) == set(tfr.keras.losses.RankingLossKey.all_keys())
+    keys = {value for name, value in vars(tfr.keras.metrics.RankingMetricKey).items() if name.isupper()}
+    # TF-Ranking has a class for recall, but no key.
+    assert METRIC_KEYS.keys() == keys | {"recall", "tfr_precision"}
+    optimizer = TrainerConfig.model_fields["optimizer"].annotation.model_fields
+    names = {name.lower() for name in vars(keras.optimizers) if isinstance(getattr(keras.optimizers, name), type)}
+    assert set(get_args(optimizer["name"].annotation)) == names - {"optimizer", "lossscaleoptimizer"}
+
+
+def test_the_losses_without_temperature_are_those_of_tf_ranking():
+    import inspect
+
+    from settings.trainer_config import LOSSES_WITHOUT_TEMPERATURE
+    from trainer.compat import tfr
+
+    without = {
+        key
+        for key in tfr.keras.losses.RankingLossKey.all_keys()
+        if "temperature" not in inspect.signature(type(tfr.keras.losses.get(key))).parameters
+    }
+    # Yeti's loss accepts a temperature, but does not use it.
+    assert set(LOSSES_WITHOUT_TEMPERATURE) == without | {"yeti_logistic_loss"}
+
+
+def test_the_config_is_checked_without_tensorflow():
+    code = "import sys, settings.trainer_config; sys.exit('tensorflow' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)

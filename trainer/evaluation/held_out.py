@@ -1,0 +1,86 @@
+"""The users and held-out items of the catalogue protocol."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from trainer import schema
+from trainer.data.dataset import Dataset
+from trainer.evaluation.catalogue import ItemLists
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Users, and the held-out items that are relevant to them.
+
+    Attributes:
+      queries: int32 [num_queries], user indices.
+      items: The relevant held-out items of each user. Index 0 is an item that training has not seen.
+      relevance: float32 [num_entries of items]: at least 1; see `relevance_of`.
+      excluded: The items of each user that are no candidates.
+      num_candidates: int64 [num_queries].
+    """
+
+    queries: np.ndarray
+    items: ItemLists
+    relevance: np.ndarray
+    excluded: ItemLists
+    num_candidates: np.ndarray
+
+
+def relevance_of(ratings: np.ndarray, *, relevance_threshold: float) -> np.ndarray:
+    """The relevance of held-out ratings in the catalogue protocol: float32, of the same shape.
+
+    It is rating − relevance_threshold + 1 for ratings at or above the threshold and 0 below it, as for items that
+    the user has not rated. So the gain of DCG, 2^relevance − 1, is 1 at the threshold, and a film that the user
+    disliked gains nothing.
+    """
+    return np.where(ratings >= relevance_threshold, ratings - relevance_threshold + 1, 0).astype(np.float32)
+
+
+def held_out_items(dataset: Dataset, split: str, *, num_users: int, relevance_threshold: float, seed: int) -> HeldOut:
+    """Finds the users with a relevant rating in `split`, their relevant items, and their candidates.
+
+    A user's candidates are all items of the vocabulary, except those that the user rated in an earlier split. If a
+    pair of user and item is in `split` more than once, the last rating counts.
+
+    Args:
+      dataset: The ratings of all splits.
+      split: `validation` or `test`.
+      num_users: How many of the users to draw; -1 for all.
+      relevance_threshold: Ratings at or above this value are relevant.
+      seed: Determines which users are drawn.
+    """
+    num_items = dataset.vocabulary.num_items
+    users, items, ratings = dataset.ratings[split]
+    relevance = relevance_of(ratings, relevance_threshold=relevance_threshold)
+    drawn = np.unique(users[(relevance > 0) & (users != schema.UNKNOWN_INDEX)])
+    if 0 <= num_users < len(drawn):
+        drawn = np.sort(np.random.default_rng(seed).choice(drawn, num_users, replace=False))
+    row_of_user: np.ndarray = np.full(dataset.vocabulary.num_users, -1, np.int64)
+    row_of_user[drawn] = np.arange(len(drawn))
+
+    rows = row_of_user[users]
+    order = np.lexsort([items, rows])  # Stable, so that the last rating of a pair stays the last.
+    rows, items, relevance = (column[order][rows[order] >= 0] for column in (rows, items, relevance))
+    pairs = rows * num_items + items
+    is_last = np.append(pairs[1:] != pairs[:-1], True)[: len(pairs)] | (items == schema.UNKNOWN_INDEX)
+    counts = is_last & (relevance > 0)
+
+    earlier = schema.SPLITS[: schema.SPLITS.index(split)]
+    seen = ItemLists(*dataset.items_by_user(*earlier)).take(drawn)
+    seen_pairs = np.repeat(np.arange(len(drawn)), np.diff(seen.offsets)) * num_items + seen.items
+    # A held-out item is a candidate, also if the user rated it before.
+    excluded = np.setdiff1d(seen_pairs[seen.items != schema.UNKNOWN_INDEX], pairs)
+    excluded_rows = excluded // num_items
+    return HeldOut(
+        queries=drawn.astype(np.int32),
+        items=ItemLists(_offsets(rows[counts], len(drawn)), items[counts].astype(np.int32)),
+        relevance=relevance[counts],
+        excluded=ItemLists(_offsets(excluded_rows, len(drawn)), (excluded % num_items).astype(np.int32)),
+        num_candidates=num_items - 1 - np.bincount(excluded_rows, minlength=len(drawn)),
+    )
+
+
+def _offsets(rows: np.ndarray, num_rows: int) -> np.ndarray:
+    return np.append(0, np.cumsum(np.bincount(rows, minlength=num_rows)))

@@ -1,0 +1,77 @@
+"""FeatureSpec describes one input feature of the model. This module does not import TensorFlow.
+
+What handles features reads their specs: reading, the arrays of the lists, the tensors of a batch, the towers, the
+signatures of the export, and the estimate of memory.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from trainer import schema
+
+Owner = Literal["query", "item", "example"]
+"""What a feature describes: the query of a list, an item in any list, or one entry of one list."""
+
+_OWNERS = ("query", "item", "example")
+_DTYPES = ("int32", "float32")
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """One feature, as it enters the model.
+
+    Attributes:
+      name: The key of the feature in a batch.
+      owner: What the feature describes.
+      dtype: `int32` or `float32`. Categorical features are int32.
+      shape: The shape of one value; () for a scalar.
+      num_values: For a categorical feature, the number of indices. Index 0 means unknown and counts. None for a
+        numeric feature.
+    """
+
+    name: str
+    owner: Owner
+    dtype: str = "int32"
+    shape: tuple[int, ...] = ()
+    num_values: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.owner not in _OWNERS:
+            raise ValueError(f"Feature {self.name!r}: owner={self.owner!r} is not one of {', '.join(_OWNERS)}.")
+        if self.dtype not in _DTYPES:
+            raise ValueError(f"Feature {self.name!r}: dtype={self.dtype!r} is not one of {', '.join(_DTYPES)}.")
+        if self.num_values is not None and (self.dtype != "int32" or self.num_values < 1):
+            raise ValueError(
+                f"Feature {self.name!r}: num_values={self.num_values} with dtype={self.dtype!r}. A categorical feature "
+                "is int32 and has at least one value."
+            )
+
+    @property
+    def is_categorical(self) -> bool:
+        """Whether values are indices, which an embedding encodes."""
+        return self.num_values is not None
+
+    def batch_shape(self, batch_size: int, list_size: int) -> tuple[int, ...]:
+        """The shape of the feature's tensor in a batch of lists."""
+        lists = (batch_size,) if self.owner == "query" else (batch_size, list_size)
+        return (*lists, *self.shape)
+
+
+def index_features(num_queries: int, num_items: int) -> list[FeatureSpec]:
+    """The two features that every model has: the index of the query and the index of the item."""
+    return [
+        FeatureSpec(schema.QUERY, "query", num_values=num_queries),
+        FeatureSpec(schema.ITEMS, "item", num_values=num_items),
+    ]
+
+
+def owned_by(specs: Iterable[FeatureSpec], owner: Owner) -> list[FeatureSpec]:
+    """The specs of one owner, in their order."""
+    return [spec for spec in specs if spec.owner == owner]
+
+
+def num_encoder_weights(specs: Sequence[FeatureSpec], *, embedding_size: int) -> int:
+    """Number of trainable weights that encode the features: one vector per index, or per number of a value."""
+    return embedding_size * sum(math.prod(spec.shape) if spec.num_values is None else spec.num_values for spec in specs)
