@@ -19,6 +19,7 @@ from typing import IO
 
 from absl import flags
 
+from launch.trainer_flags import read_trainer_flags
 from settings import cli
 from settings.cluster import Cluster, format_tf_config
 from settings.errors import ConfigError
@@ -76,7 +77,7 @@ class Outcome:
 
 def main(trainer_flags: list[str]) -> int:
     """Trains with --num_workers processes and returns the exit code."""
-    _check_strategy(trainer_flags)
+    _check_flags(trainer_flags)
     # absl uses the last value of a flag, so the same --strategy can be given twice.
     command = [sys.executable, "-m", "trainer.main", f"--strategy={_STRATEGY}", *trainer_flags]
     return train(command, _NUM_WORKERS.value)
@@ -285,15 +286,14 @@ def _is_taken(port: int) -> bool:
     return False
 
 
-def _check_strategy(trainer_flags: Sequence[str]) -> None:
-    for flag, following in itertools.zip_longest(trainer_flags, trainer_flags[1:], fillvalue=""):
-        name, _, value = flag.partition("=")
-        value = value or following
-        if name.lstrip("-") == "strategy" and value != _STRATEGY:
-            raise ConfigError(
-                f"--strategy={value} trains in one process, but launch.local starts several workers with "
-                f"--strategy={_STRATEGY}. Leave --strategy out, or run `python -m trainer.main` without launch.local."
-            )
+def _check_flags(trainer_flags: Sequence[str]) -> None:
+    """Checks the trainer's flags once, so that not every worker prints the same error."""
+    strategy = read_trainer_flags(trainer_flags, default_strategy=_STRATEGY).strategy
+    if strategy != _STRATEGY:
+        raise ConfigError(
+            f"--strategy={strategy} trains in one process, but launch.local starts several workers with "
+            f"--strategy={_STRATEGY}. Leave --strategy out, or run `python -m trainer.main` without launch.local."
+        )
 
 
 if __name__ == "__main__":

@@ -133,6 +133,6 @@ def _strings(values: Any) -> tuple[str, ...]:
 
 def _refusal(task_type: str) -> str:
     return (
-        f"task type {task_type!r} does not train. Each process has to be a chief or a worker. Leave out parameter servers "
-        "and evaluators: the chief and the workers evaluate the model."
+        f"task type {task_type!r} does not train. Each process has to be a chief or a worker. Leave out parameter "
+        "servers and evaluators: the chief and the workers evaluate the model."
     )

@@ -11,7 +11,7 @@ from tests.conftest import REPOSITORY
 RANKS = [
     ["compat"],
     ["schema"],
-    ["storage", "strategy", "config"],
+    ["features", "storage", "strategy", "config"],
     ["workdir"],
     ["data"],
     ["modeling"],

@@ -286,14 +286,16 @@ class Workdir:
 
     def _files_of_a_run(self) -> list[str]:
         """Names of files that only a run writes, all of them after config.json."""
-        paths = [self.data, self.vocabulary, self.seen, self.checkpoints, self.metrics, self.result, self.queries]
+        paths = [self.data, self.vocabulary, self.seen, self.metrics, self.result, self.queries]
         found = [path for path in paths if storage.exists(path)]
-        if storage.is_folder(self.logs):
-            found += [
-                storage.join(self.logs, name)
-                for name in storage.list_folder(self.logs)
-                if name in schema.SPLITS or name.startswith("events.out.tfevents.")
-            ]
+        # A worker that is not the chief leaves the folder of the checkpoints, but none of their files.
+        if any(not name.endswith(".tmp") for name in _names_in(self.checkpoints)):
+            found.append(self.checkpoints)
+        found += [
+            storage.join(self.logs, name)
+            for name in _names_in(self.logs)
+            if name in schema.SPLITS or name.startswith("events.out.tfevents.")
+        ]
         return [path.removeprefix(self.path.rstrip("/") + "/") for path in found]
 
     def _load(self, path: str) -> dict[str, Any]:
@@ -328,6 +330,10 @@ def check_format_version(version: int, what: str) -> None:
             f"{what} was written by {when} version of this project (format {version}; this version reads format "
             f"{FORMAT_VERSION}). Nothing was changed. Use another --workdir, or the version that wrote it."
         )
+
+
+def _names_in(folder: str) -> list[str]:
+    return storage.list_folder(folder) if storage.is_folder(folder) else []
 
 
 @contextlib.contextmanager

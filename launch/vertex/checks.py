@@ -9,11 +9,11 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from launch.trainer_flags import TrainerFlags, read_trainer_flags
 from launch.vertex import machines
 from launch.vertex.config import IMAGE, JobConfig, Study, load_job_config, tensorboard_region
 from launch.vertex.job import Destination
 from launch.vertex.secrets import check_no_secrets
-from launch.vertex.trainer_flags import TrainerFlags, read_trainer_flags
 from settings.errors import ConfigError
 from settings.sections import cannot_be_used
 from settings.trainer_config import load_trainer_config

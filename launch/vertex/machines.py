@@ -162,11 +162,15 @@ def check_machine(machine_type: str, accelerator_type: str, accelerator_count: i
     elif accelerator_type in _BUILT_IN_GPUS or accelerator_type in _TPU_CORES:
         # The same page: these accelerators come only with machine types of their own.
         raise cannot_be_used(
-            "config.accelerator_type", accelerator_type, f"an accelerator that can be attached to {machine_type}"
+            "config.accelerator_type",
+            accelerator_type,
+            f"empty for {machine_type}, or one of {', '.join(_ATTACHED_GPUS)} for an n1 machine",
         )
     elif accelerator_type and not machine_type.startswith("n1-"):
         # The same page: GPUs can be attached to N1 machines only.
-        raise cannot_be_used("config.accelerator_type", accelerator_type, f"empty for {machine_type}, or use n1")
+        raise cannot_be_used(
+            "config.accelerator_type", accelerator_type, f"empty for {machine_type}: GPUs can be attached only to n1"
+        )
     elif accelerator_type in _ATTACHED_GPUS:
         most_cpus = _ATTACHED_GPUS[accelerator_type]
         counts = [count for count, most in most_cpus.items() if _CPU_MACHINES[machine_type] <= most]

@@ -10,7 +10,7 @@ USERS = st.lists(st.integers(0, 5), max_size=60)
 
 
 def arrays(users):
-    """Ratings of `users`, told apart by their items: the item of row r is r + 100, its rating r / 2."""
+    """Ratings by `users`. The item of row r is r + 100 and its rating r / 2, so all rows differ."""
     rows = np.arange(len(users))
     return np.array(users, np.int32), (rows + 100).astype(np.int32), (rows / 2).astype(np.float32)
 
@@ -57,7 +57,7 @@ def test_types_are_those_of_the_features_whatever_comes_in():
 
 
 def naive_gather(source, lists, rows):
-    """What ListSource.gather must return, computed entry by entry from `lists`: (query, items, labels) triples."""
+    """The features of ListSource.gather, built entry by entry from `lists` of (query, items, labels)."""
     queries, items, labels = [], [], []
     for row in rows:
         query, list_items, list_labels = lists[row]

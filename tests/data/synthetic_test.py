@@ -1,4 +1,4 @@
-"""The embedded ratings have MovieLens 100K's shape, and the ranking they plant is the best there is."""
+"""The synthetic ratings are distributed like MovieLens 100K, and no ranking beats the planted one."""
 
 import numpy as np
 import pytest
@@ -21,14 +21,14 @@ def synthetic() -> SyntheticRatings:
 
 
 def _columns(synthetic: SyntheticRatings) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Users and items from 0, stars and timestamps: [num_ratings] each."""
+    """User and item numbers from 0, stars and timestamps, each [num_ratings]."""
     table = synthetic.ratings
     users, items = (table[name].to_numpy().astype(int) - 1 for name in (schema.USER_ID, schema.ITEM_ID))
     return users, items, table[schema.RATING].to_numpy(), table[schema.TIMESTAMP].to_numpy()
 
 
 def _ndcg(relevance: np.ndarray, score: np.ndarray) -> float:
-    """NDCG@10 with linear gain, ties in the order given."""
+    """NDCG@10 with linear gain. Ties keep their order."""
     discount = 1 / np.log2(np.arange(2, 12))[: len(relevance)]
     ranked = relevance[np.argsort(-score, kind="stable")][:10]
     return float(ranked @ discount / (np.sort(relevance)[::-1][:10] @ discount))
@@ -61,7 +61,7 @@ def test_a_user_comes_in_a_few_sessions(synthetic):
     users, _, _, timestamps = _columns(synthetic)
     num_sessions = []
     for user in range(943):
-        # Within a session the pauses are seconds; two that begin within the hour count as one here.
+        # The pauses within a session are seconds. Two sessions that start within an hour are counted as one.
         num_sessions.append(1 + np.sum(np.diff(timestamps[users == user]) > 3600))
     assert max(num_sessions) == MAX_SESSIONS
     assert min(num_sessions) == 1
@@ -90,10 +90,10 @@ def test_expected_rating_is_the_mean_of_the_stars_given(synthetic):
     assert expected.shape == (943, 1682)
     assert expected.dtype == np.float32
     of_pair = expected[users, items]
-    for low in np.arange(1.0, 5.0, 0.5):  # Calibrated throughout, not only on the whole.
+    for low in np.arange(1.0, 5.0, 0.5):  # Calibrated at every level, not only on average.
         within = (of_pair >= low) & (of_pair < low + 0.5)
         assert abs(stars[within].mean() - of_pair[within].mean()) < 0.06, low
-    # The stars keep noise that no model can predict.
+    # The stars have noise that no model can predict.
     assert 0.5 < np.sqrt(np.mean((stars - of_pair) ** 2)) < 0.9
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from settings.trainer_config import load_trainer_config
 from tests.conftest import mirrored_strategy
 from tests.evaluation.helpers import DEFAULT_STRATEGY, dataset_of, lists_of, random_lists
-from settings.trainer_config import load_trainer_config
 from trainer import config as config_lib
 from trainer.compat import tf
 from trainer.data.dataset import load_dataset

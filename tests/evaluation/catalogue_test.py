@@ -153,3 +153,12 @@ def test_scores_of_low_precision_are_ranked(dtype):
     items, top = catalogue.top_k(lambda a, b: scores[:, a:b], 5, 3, none)
     assert (items.numpy().tolist(), top.numpy().tolist()) == ([[2, 4, 3]], [[3, 3, 2]])
     assert catalogue.ranks(lambda a, b: scores[:, a:b], 5, [[1, 4]], none).numpy().tolist() == [[4, 2]]
+
+
+def test_new_scorers_are_not_traced_again():
+    """A scorer is built at each validation."""
+    before = catalogue._top_k_of_vectors.experimental_get_tracing_count()
+    for num_items in (5, 6, 7):
+        scorer = CatalogueScorer(lambda features: tf.ones([1, 2]), np.ones([num_items, 2]))
+        scorer.top_k({"query": np.zeros(1)}, 3)
+    assert catalogue._top_k_of_vectors.experimental_get_tracing_count() <= max(before, 1)

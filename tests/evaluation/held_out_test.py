@@ -1,5 +1,7 @@
 """The users and items of the catalogue protocol against brute force."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -11,7 +13,7 @@ from trainer.schema import UNKNOWN_INDEX
 
 
 def rows_of(lists):
-    return [lists.items[a:b].tolist() for a, b in zip(lists.offsets[:-1], lists.offsets[1:], strict=True)]
+    return [lists.items[a:b].tolist() for a, b in itertools.pairwise(lists.offsets)]
 
 
 @settings(deadline=None, max_examples=60)
@@ -41,7 +43,7 @@ def test_candidates_and_relevant_items_are_those_of_brute_force(seed, split):
     relevance = [[relevance for _, relevance in relevant] for relevant, _ in expected.values()]
     # Several unknown items of one user have one index, and no order.
     offsets = actual.items.offsets
-    found = [sorted(actual.relevance[a:b].tolist()) for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    found = [sorted(actual.relevance[a:b].tolist()) for a, b in itertools.pairwise(offsets)]
     assert found == [sorted(row) for row in relevance]
 
 

@@ -66,7 +66,7 @@ def runs(request, tmp_path_factory, ratings_csv, service) -> tuple[pathlib.Path,
     assert b'"step": 390' in service.objects["runs/mine/metrics.jsonl"]
     resumed = start(local, ratings_csv, *on_gs)
     request.addfinalizer(resumed.kill)
-    assert "Going on after step 300." in finish(resumed)
+    assert "Resuming after step 300." in finish(resumed)
     printed = finish(uninterrupted)
     service.download("runs/mine/", copy)
     return copy, local, printed

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import subprocess
+import sys
 
 import pyarrow.parquet as pq
 import pytest
@@ -9,7 +11,7 @@ from absl import flags
 from absl.testing import flagsaver
 
 from settings.errors import ConfigError, UserError
-from tests.conftest import NUM_ITEMS, NUM_USERS
+from tests.conftest import NUM_ITEMS, NUM_USERS, REPOSITORY
 from tests.serving.planted import ODD_USERS, odd_title
 from trainer import recommend
 from trainer.schema import ITEM_ID, TITLE, USER_ID
@@ -142,6 +144,16 @@ def test_flags_that_do_not_fit_together_are_refused(tmp_path, arguments, named):
     with pytest.raises(ConfigError, match=named) as refused:
         run(f"--workdir={tmp_path}", *arguments)
     assert refused.value.exit_code == 78
+
+
+def test_wrong_flags_are_refused_before_tensorflow_is_imported():
+    code = (
+        "import sys; from absl import flags; from trainer import recommend; flags.FLAGS(['recommend'])\n"
+        "try: recommend.main()\n"
+        "except Exception as error: print(type(error).__name__, 'tensorflow' in sys.modules)"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert printed.stdout == "ConfigError False\n"
 
 
 def test_a_workdir_without_a_run_is_refused(tmp_path):

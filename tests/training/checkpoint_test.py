@@ -55,7 +55,7 @@ def test_restores_the_newest_exactly(folder):
     assert other.is_after(100_000_000)
 
 
-def test_restores_the_step_asked_for(folder):
+def test_restores_a_given_step(folder):
     run = Run(folder)
     run.save(10)
     run.save(20)
@@ -199,7 +199,7 @@ def test_without_a_best_only_the_newest_are_kept(folder):
     assert files_in(folder) == whole(20)
 
 
-def test_the_best_is_kept_that_the_run_needs_should_the_newest_be_damaged(local_folder, logged):
+def test_the_best_as_of_each_kept_checkpoint_is_kept(local_folder, logged):
     run = Run(local_folder, keep=2)
     run.save(10, best_step=10)
     run.save(20, best_step=10)
@@ -211,7 +211,7 @@ def test_the_best_is_kept_that_the_run_needs_should_the_newest_be_damaged(local_
     assert other.is_after(10)
 
 
-def test_a_manifest_that_went_bad_meanwhile_does_not_stop_a_save(local_folder):
+def test_a_damaged_manifest_does_not_prevent_a_save(local_folder):
     run = Run(local_folder)
     run.save(10)
     write(path_of(local_folder, 10, MANIFEST), "")
@@ -239,7 +239,7 @@ def test_a_model_with_other_variables_is_refused(local_folder, more):
     assert files_in(local_folder) == whole(10)
 
 
-def test_a_worker_that_is_not_chief_leaves_no_file(folder):
+def test_a_worker_that_is_not_the_chief_leaves_no_file(folder):
     Run(folder).save(10)
     worker = Run(folder, is_chief=False, worker_name="worker-1")
     worker.save(20)
@@ -256,7 +256,7 @@ def test_a_worker_that_cannot_write_leaves_no_file_either(local_folder, monkeypa
 
 
 def fail_half_way(monkeypatch):
-    """Lets TensorFlow's own writing of a checkpoint find the disk full."""
+    """Makes TensorFlow fail while it writes a checkpoint, as on a full disk."""
 
     def write_half(self, prefix):
         tf.io.gfile.makedirs(f"{prefix}_temp")
@@ -301,7 +301,7 @@ def fail_at_reading_back(monkeypatch):
     [fail_half_way, fail_at(f".{MARKER}"), fail_at(f".{MANIFEST}"), fail_at_sync, fail_at_reading_back],
     ids=["tensors", "marker", "manifest", "sync", "reading back"],
 )
-def test_a_save_that_fails_leaves_the_earlier_ones_whole_and_nothing_else(local_folder, monkeypatch, fail):
+def test_a_failed_save_leaves_only_the_earlier_checkpoints(local_folder, monkeypatch, fail):
     run = Run(local_folder, keep=1)
     run.save(10)
     fail(monkeypatch)

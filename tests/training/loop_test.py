@@ -10,9 +10,10 @@ import pytest
 from settings.errors import DivergedError, Stopped
 from trainer.compat import tf
 from trainer.evaluation.statistics import Mean
-from trainer.training.loop import Cadence, RunState, StopSignal, Trainer, plan_calls
+from trainer.training.loop import RunState, StopSignal, Trainer
 from trainer.training.metric_writer import MetricWriter, Sink
 from trainer.training.run import take_steps
+from trainer.training.schedule import Cadence, Schedule, plan_calls
 
 
 class Diary(Sink):
@@ -113,7 +114,7 @@ def build_loop(
         state=state,
         train_call=train_call,
         batches=iter(calls[:-1].tolist()),
-        schedule=lambda step: 0.5 * step,
+        learning_rate_fn=lambda step: 0.5 * step,
         metric_names=["loss", "mrr"],
         epoch_steps=EPOCH_STEPS,
         global_batch_size=4,
@@ -125,10 +126,7 @@ def build_loop(
     )
     loop = Loop(
         trainer,
-        calls=calls,
-        log_due=log_due,
-        eval_due=eval_due,
-        checkpoint_due=checkpoint_due,
+        schedule=Schedule(log_due, eval_due, checkpoint_due, calls, steps_per_execution, total_steps),
         patience=patience,
         after_validation=lambda: diary.lines.append(("after_validation", state.step)),
         save=save,

@@ -3,6 +3,7 @@
 import collections
 import json
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 
 from configs import default
 from launch import local
-from settings.cluster import Cluster, format_cluster_spec
+from settings.cluster import Cluster, format_cluster_spec, format_tf_config
 from tests.conftest import REPOSITORY, train
 
 FIELDS = {
@@ -121,3 +122,45 @@ def test_a_chief_and_a_worker_of_vertex_ai_do_too(tmp_path, config_flags, alone,
     assert local.run(workers).exit_code == 0, capfd.readouterr().out
     assert_same_run(base, alone)
     assert_only_the_chief_speaks(capfd.readouterr().out, "chief 0", "worker 0")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["workdir", "ratings"])
+def test_workers_that_differ_are_named_and_none_of_them_trains(
+    tmp_path, config_flags, alone, ratings_csv, capfd, monkeypatch, what
+):
+    """Worker 1 has a folder of its own, so it would start at step 0, or has other ratings."""
+    resumed = tmp_path / "resumed"
+    shutil.copytree(alone, resumed)
+    before = {path: path.read_bytes() for path in resumed.rglob("*") if path.is_file() and path.name != ".lock"}
+    other_csv = tmp_path / "ratings.csv"
+    lines = pathlib.Path(ratings_csv).read_text().splitlines(keepends=True)
+    other_csv.write_text("".join(lines[:-3]))
+    flags = {
+        "workdir": {0: [f"--workdir={resumed}"], 1: [f"--workdir={tmp_path / 'elsewhere'}"]},
+        "ratings": {
+            0: [f"--workdir={tmp_path / 'new'}"],
+            1: [f"--workdir={tmp_path / 'new'}", f"--config.data.source={other_csv}"],
+        },
+    }[what]
+    with socket.create_server(("", 0)) as first, socket.create_server(("", 0)) as second:
+        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in (first, second)]
+    cluster = Cluster({"worker": addresses})
+    command = [sys.executable, "-m", "trainer.main", "--strategy=multi_worker_mirrored", *config_flags]
+    more = ["--config.train.num_epochs=4"] if what == "workdir" else []
+    workers = [
+        local.Worker(str(task), [*command, *more, *flags[task.index]], {"TF_CONFIG": format_tf_config(cluster, task)})
+        for task in cluster.tasks
+    ]
+    monkeypatch.chdir(REPOSITORY)
+    outcome = local.run(workers)
+    output = capfd.readouterr().out
+    assert outcome.exit_code == 78, output
+    (line, *_) = [line for line in output.splitlines() if "The workers" in line]
+    assert "worker 1 has" in line
+    differing = (
+        ("step '0' instead of '30'", "checkpoint 'none'") if what == "workdir" else ("fingerprint of train lists",)
+    )
+    assert all(text in line for text in differing)
+    assert before == {p: p.read_bytes() for p in resumed.rglob("*") if p.is_file() and p.name != ".lock"}
+    assert not (tmp_path / "elsewhere" / "checkpoints").exists() and not (tmp_path / "new" / "checkpoints").exists()

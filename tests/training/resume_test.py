@@ -112,12 +112,12 @@ def test_killed_and_stopped_runs_end_with_the_same_weights_bit_for_bit(tmp_path,
     output, _ = stopped.communicate(timeout=60)
     assert stopped.returncode == 143, output
     assert "it is saved" in output
-    assert "Going on after step" in output
+    assert "Resuming after step" in output
     stopped_after = last_checkpoint(tmp_path)[0]
     assert f"after step {stopped_after}" in output
 
     output = finish(start(tmp_path, ratings_csv))
-    assert f"Going on after step {stopped_after:,}" in output
+    assert f"Resuming after step {stopped_after:,}" in output
     assert_same_run(tmp_path, uninterrupted)
 
 

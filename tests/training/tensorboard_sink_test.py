@@ -87,7 +87,7 @@ def test_tensorboard_shows_what_was_flushed(logs):
 
 
 @pytest.mark.parametrize("step", [0, 10, 15, 20, 30])
-def test_after_a_resume_tensorboard_has_one_value_a_step(logs, step):
+def test_after_a_resume_tensorboard_has_one_value_per_step(logs, step):
     write_scalars(logs, [10, 20, 30])
     resumed = TensorBoardSink(logs)
     resumed.truncate_after(step)
@@ -112,7 +112,7 @@ def test_the_final_metrics_of_the_step_that_it_resumes_after_are_dropped(logs):
 
 @pytest.mark.parametrize("cut", [1, 5, 30])
 @pytest.mark.parametrize("step", [30, 20])
-def test_a_record_that_was_cut_short_is_dropped(tmp_path, cut, step):
+def test_an_incomplete_record_is_dropped(tmp_path, cut, step):
     logs = str(tmp_path)
     sink = TensorBoardSink(logs)
     for at in (10, 20, 30):
@@ -127,7 +127,7 @@ def test_a_record_that_was_cut_short_is_dropped(tmp_path, cut, step):
     assert scalars_in(f"{logs}/train") == [("loss", 10, 10.0), ("loss", 20, 20.0)]
 
 
-def test_a_file_with_nothing_to_forget_is_not_rewritten(tmp_path):
+def test_a_file_with_nothing_to_remove_is_not_rewritten(tmp_path):
     logs = str(tmp_path)
     write_scalars(logs, [10, 20])
     (name,) = os.listdir(f"{logs}/train")

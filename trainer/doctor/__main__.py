@@ -1,4 +1,4 @@
-"""Prints what would break on an accelerator, and the way out of it; exits with 78 where something would.
+"""Checks whether a run would work on an accelerator, and prints how to fix it. Exits with 78 if a check fails.
 
 python -m trainer.doctor --strategy=tpu --config=configs/movielens_1m.py --num_replicas=8 --accelerator=TPU-v3
 """
@@ -15,7 +15,7 @@ from trainer.strategy import STRATEGIES
 
 
 def main() -> int:
-    """Prints the findings; returns the exit code of a ConfigError where a check failed."""
+    """Prints the findings. Returns the exit code of a ConfigError if a check failed, and 0 otherwise."""
     findings = examine(
         cli.load_config(),
         strategy_name=flags.FLAGS.strategy,
@@ -28,9 +28,9 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_enum("strategy", "default", STRATEGIES, "Where it shall train.")
-    flags.DEFINE_integer("num_replicas", 1, "Devices of the run, over all its machines.", 1)
-    flags.DEFINE_enum("accelerator", None, list(ACCELERATORS), "What a replica shall run on.", case_sensitive=False)
-    flags.DEFINE_string("workdir", None, "Folder, local or gs://, where the run shall leave what it leaves.")
-    config_flags.DEFINE_config_file("config", None, "What shall be trained. (default: default.py)")
+    flags.DEFINE_enum("strategy", "default", STRATEGIES, "The strategy of the run.")
+    flags.DEFINE_integer("num_replicas", 1, "The number of devices of the run, over all its machines.", 1)
+    flags.DEFINE_enum("accelerator", None, list(ACCELERATORS), "The accelerator of a replica.", case_sensitive=False)
+    flags.DEFINE_string("workdir", None, "The output folder of the run, local or gs://.")
+    config_flags.DEFINE_config_file("config", None, "The config file of the run. (default: configs/default.py)")
     cli.run(main, default_config=default.__file__)

@@ -19,8 +19,9 @@ ACCELERATORS = {
     "TPU-v2": 8,
     "TPU-v3": 16,
     "TPU-v5e": 16,
+    "TPU-v6e": 32,
 }
-"""The memory of a replica in gigabytes. A replica is a GPU, a core of a TPU v2 or v3, or a chip of a TPU v5e."""
+"""The memory of a replica in gigabytes. A replica is a GPU, a core of a TPU v2 or v3, or a chip of a TPU v5e or v6e."""
 
 _USABLE_FRACTION = 0.9
 """The driver, the runtime and gaps between buffers take the rest of the memory."""

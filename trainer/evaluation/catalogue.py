@@ -259,15 +259,9 @@ class CatalogueScorer:
           queries_per_chunk: Number of queries to score at a time.
         """
         self._query_fn = query_fn
-        self._candidates = tf.convert_to_tensor(candidates)
+        self._candidates = tf.cast(candidates, tf.float32)
         self._chunk_size = chunk_size
         self._queries_per_chunk = queries_per_chunk
-        matrix = tf.TensorSpec([None, None], tf.int32)
-        vectors = tf.TensorSpec([None, None], self._candidates.dtype)
-        self._top_k_fn = tf.function(
-            self._top_k, input_signature=[vectors, vectors, tf.TensorSpec([], tf.int32), matrix]
-        )
-        self._ranks_fn = tf.function(self._ranks, input_signature=[vectors, vectors, matrix, matrix])
 
     def top_k(self, queries: QueryFeatures, k: int, excluded: ItemLists | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The k best items of each query: see the function `top_k`.
@@ -281,7 +275,13 @@ class CatalogueScorer:
           Items, int32 [num_queries, min(k, num_items)], and scores, float32 of the same shape.
         """
         parts = [
-            self._top_k_fn(self._query_vectors(queries, rows), self._candidates, k, _rows_of(excluded, rows))
+            _top_k_of_vectors(
+                self._query_vectors(queries, rows),
+                self._candidates,
+                k,
+                _rows_of(excluded, rows),
+                self._items_per_chunk(len(rows)),
+            )
             for rows in self._chunks_of(queries)
         ]
         num_columns = min(k, self._candidates.shape[0])
@@ -304,8 +304,12 @@ class CatalogueScorer:
         for rows in self._chunks_of(queries):
             chunk = items.take(rows)
             dense = chunk.padded()
-            result = self._ranks_fn(
-                self._query_vectors(queries, rows), self._candidates, dense, _rows_of(excluded, rows)
+            result = _ranks_of_vectors(
+                self._query_vectors(queries, rows),
+                self._candidates,
+                dense,
+                _rows_of(excluded, rows),
+                self._items_per_chunk(len(rows)),
             )
             parts.append(result.numpy()[np.arange(dense.shape[1]) < np.diff(chunk.offsets)[:, None]])
         return np.concatenate(parts)
@@ -314,19 +318,31 @@ class CatalogueScorer:
         rows = np.arange(len(next(iter(queries.values()))))
         return [rows[i : i + self._queries_per_chunk] for i in range(0, len(rows), self._queries_per_chunk)]
 
+    def _items_per_chunk(self, num_queries: int) -> int:
+        return self._chunk_size or max(1, CHUNK_BYTES // (4 * num_queries))
+
     def _query_vectors(self, queries: QueryFeatures, rows: np.ndarray) -> tf.Tensor:
         vectors = self._query_fn({name: tf.convert_to_tensor(values[rows]) for name, values in queries.items()})
-        return tf.cast(vectors, self._candidates.dtype)
+        return tf.cast(vectors, tf.float32)
 
-    def _top_k(
-        self, vectors: tf.Tensor, candidates: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        score_chunk = dot_products(vectors, candidates)
-        return top_k(score_chunk, tf.shape(candidates)[0], k, excluded, chunk_size=self._chunk_size)
 
-    def _ranks(self, vectors: tf.Tensor, candidates: tf.Tensor, items: tf.Tensor, excluded: tf.Tensor) -> tf.Tensor:
-        score_chunk = dot_products(vectors, candidates)
-        return ranks(score_chunk, tf.shape(candidates)[0], items, excluded, chunk_size=self._chunk_size)
+_FLOATS, _INTEGERS = tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None, None], tf.int32)
+_NUMBER = tf.TensorSpec([], tf.int32)
+
+
+# These two are functions of the module, so that TensorFlow traces them once for all scorers.
+@tf.function(input_signature=[_FLOATS, _FLOATS, _NUMBER, _INTEGERS, _NUMBER])
+def _top_k_of_vectors(
+    vectors: tf.Tensor, candidates: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor, chunk_size: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    return top_k(dot_products(vectors, candidates), tf.shape(candidates)[0], k, excluded, chunk_size=chunk_size)
+
+
+@tf.function(input_signature=[_FLOATS, _FLOATS, _INTEGERS, _INTEGERS, _NUMBER])
+def _ranks_of_vectors(
+    vectors: tf.Tensor, candidates: tf.Tensor, items: tf.Tensor, excluded: tf.Tensor, chunk_size: tf.Tensor
+) -> tf.Tensor:
+    return ranks(dot_products(vectors, candidates), tf.shape(candidates)[0], items, excluded, chunk_size=chunk_size)
 
 
 def candidate_matrix(candidate_fn: Callable[[tf.Tensor], tf.Tensor], num_items: int) -> tf.Tensor:

@@ -1,6 +1,8 @@
 """Evaluates a scorer on the lists of a split, on all replicas of a strategy."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -21,6 +23,17 @@ Scorer = Callable[[Features], tf.Tensor]
 EvalCall = Callable[[Features], tf.Tensor]
 
 
+class ListMetric(Protocol):
+    """What an evaluator needs of a metric; see `RankingMetric`."""
+
+    @property
+    def name(self) -> str: ...
+
+    def __call__(
+        self, labels: tf.Tensor, scores: tf.Tensor, weights: tf.Tensor, *, items: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]: ...
+
+
 class Evaluator:
     """Evaluates a scorer on lists, on all replicas of a strategy."""
 
@@ -29,7 +42,7 @@ class Evaluator:
         strategy: tf.distribute.Strategy,
         scorer: Scorer,
         lists: ListSource,
-        metrics: Sequence[RankingMetric],
+        metrics: Sequence[ListMetric],
         *,
         global_batch_size: int,
         loss_fn: LossFn | None = None,
@@ -71,7 +84,7 @@ class Evaluator:
 def build_eval_call(
     strategy: tf.distribute.Strategy,
     scorer: Scorer,
-    metrics: Sequence[RankingMetric],
+    metrics: Sequence[ListMetric],
     *,
     global_batch_size: int,
     loss_fn: LossFn | None = None,
@@ -98,3 +111,43 @@ def build_eval_call(
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(eval_step, (features,)), axis=None)
 
     return eval_call
+
+
+@dataclass(frozen=True)
+class _MetricOfScorer:
+    """A metric of the scores at one position of stacked scores [num_scorers, batch_size, list_size]."""
+
+    position: int
+    metric: RankingMetric
+
+    @property
+    def name(self) -> str:
+        return f"{self.position}/{self.metric.name}"
+
+    def __call__(
+        self, labels: tf.Tensor, scores: tf.Tensor, weights: tf.Tensor, *, items: tf.Tensor | None = None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        return self.metric(labels, scores[self.position], weights, items=items)
+
+
+def evaluate_scorers(
+    strategy: tf.distribute.Strategy,
+    scorers: Mapping[str, Scorer],
+    lists: ListSource,
+    metrics: Sequence[RankingMetric],
+    *,
+    global_batch_size: int,
+) -> dict[str, ListMetrics]:
+    """Evaluates several scorers in one pass over the lists. Returns the metrics of each list by scorer."""
+
+    def score(features: Features) -> tf.Tensor:
+        return tf.stack([scorer(features) for scorer in scorers.values()])
+
+    of_scorers = [_MetricOfScorer(position, metric) for position in range(len(scorers)) for metric in metrics]
+    together = Evaluator(strategy, score, lists, of_scorers, global_batch_size=global_batch_size).evaluate_lists()
+    names = [metric.name for metric in metrics]
+    columns = [slice(i * len(names), (i + 1) * len(names)) for i in range(len(scorers))]
+    return {
+        scorer: ListMetrics(names, together.values[:, part], together.weights[:, part])
+        for scorer, part in zip(scorers, columns, strict=True)
+    }

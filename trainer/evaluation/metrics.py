@@ -22,7 +22,7 @@ _Key = tfr.keras.metrics.RankingMetricKey
 _impl = tfr.keras.metrics.metrics_impl
 
 
-class _PrecisionMetric(_impl.PrecisionMetric):
+class _PrecisionMetric(_impl.PrecisionMetric):  # type: ignore[name-defined]
     """Precision at n, divided by n also where the list has fewer than n items."""
 
     def _compute_impl(

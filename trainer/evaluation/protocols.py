@@ -23,7 +23,7 @@ from trainer.compat import tf
 from trainer.data.dataset import Dataset
 from trainer.evaluation.baselines import RandomOrder, build_baselines
 from trainer.evaluation.catalogue import CatalogueScorer, candidate_matrix
-from trainer.evaluation.evaluator import Evaluator, Scorer
+from trainer.evaluation.evaluator import Scorer, evaluate_scorers
 from trainer.evaluation.held_out import HeldOut, held_out_items
 from trainer.evaluation.metrics import RankingMetric
 from trainer.evaluation.rank_metrics import ranked_lists
@@ -124,10 +124,7 @@ def evaluate_queries(
     baselines = build_baselines(dataset, seed=seed)
     lists = dataset.lists[split]
     scorers: dict[str, Scorer] = {"model": unknown_last(model), **baselines}
-    rated = {
-        name: Evaluator(strategy, scorer, lists, metrics, global_batch_size=global_batch_size).evaluate_lists()
-        for name, scorer in scorers.items()
-    }
+    rated = evaluate_scorers(strategy, scorers, lists, metrics, global_batch_size=global_batch_size)
     protocols = {"rated": QueryMetrics(lists.queries, rated)}
     held_out = held_out_items(
         dataset, split, num_users=num_catalogue_users, relevance_threshold=relevance_threshold, seed=seed

@@ -1,11 +1,9 @@
-"""What the training loop in `run.py` is made of: its state, its plan, and what it does between two calls.
+"""What the training loop in `run.py` uses: the state of a run, its calls, log lines and validations, and signals.
 
-Log lines, validations and checkpoints fall on the end of a call. The state is in every checkpoint. So a resumed run
-logs, validates, keeps and stops as the uninterrupted one does.
+The state is in every checkpoint. So a resumed run logs, validates, keeps and stops as the uninterrupted one does.
 """
 
 import contextlib
-import itertools
 import math
 import signal
 import time
@@ -63,33 +61,6 @@ class RunState:
         return is_better
 
 
-class Cadence:
-    """Due every given number of steps, and always after the last step."""
-
-    def __init__(self, every_steps: int, *, epoch_steps: int, total_steps: int):
-        """`every_steps` of 0 means once an epoch."""
-        self.every_steps = every_steps or epoch_steps
-        self.total_steps = total_steps
-
-    def __call__(self, step: int) -> bool:
-        return step % self.every_steps == 0 or step == self.total_steps
-
-
-def plan_calls(
-    first_step: int, total_steps: int, *, steps_per_execution: int, cadences: Sequence[Cadence]
-) -> np.ndarray:
-    """Plans after which steps calls begin and end. They are as long as possible, and pass no step where work is due.
-
-    Returns:
-      int64 [num_calls + 1], ascending from first_step to total_steps. Only [first_step] where they are equal.
-    """
-    due = [np.arange(0, total_steps, cadence.every_steps) for cadence in cadences]
-    stops = np.unique(np.concatenate([*due, [first_step, total_steps]]))
-    stops = stops[stops >= first_step]
-    calls = [np.arange(begin, end, steps_per_execution) for begin, end in itertools.pairwise(stops)]
-    return np.concatenate([*calls, stops[-1:]]).astype(np.int64)
-
-
 class StopSignal:
     """Handles SIGTERM and Ctrl-C, so that a run saves before it ends.
 
@@ -144,7 +115,7 @@ class Trainer:
       state: is updated in place.
       train_call: from `steps.build_train_call`.
       batches: superbatches from `input_pipeline.build_train_dataset`, one for each call.
-      schedule: step → learning rate.
+      learning_rate_fn: step → learning rate.
       metric_names: the names of what `train_call` sums.
       validate_fn: evaluates the validation lists; None where there are no validation lists.
       best_metric: selects the best checkpoint, by the `max` or `min` of best_direction.
@@ -157,7 +128,7 @@ class Trainer:
     state: RunState
     train_call: TrainCall
     batches: Iterator[Features]
-    schedule: keras.optimizers.schedules.LearningRateSchedule
+    learning_rate_fn: keras.optimizers.schedules.LearningRateSchedule
     metric_names: Sequence[str]
     epoch_steps: int
     global_batch_size: int
@@ -200,7 +171,7 @@ class Trainer:
             name: total / weight if weight else math.nan
             for name, (total, weight) in zip(self.metric_names, self.state.accumulators, strict=True)
         }
-        pace = {"learning_rate": float(self.schedule(self.state.step))}
+        pace = {"learning_rate": float(self.learning_rate_fn(self.state.step))}
         if self.timed_steps:
             pace["lists_per_second"] = self.steps_per_second * self.global_batch_size
         self.writer.write_scalars(self.state.step, self.epoch, "train", self.state.train_metrics | pace)

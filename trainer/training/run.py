@@ -6,9 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from settings.cli import build_console
@@ -23,12 +21,13 @@ from trainer.evaluation import protocols as protocols_lib
 from trainer.evaluation.evaluator import Evaluator
 from trainer.modeling import input_pipeline
 from trainer.serving.export import Verifier, export_model, is_whole, verify_in_fresh_process
-from trainer.training import steps
+from trainer.training import steps, summary
 from trainer.training.checkpoint import Checkpointer
 from trainer.training.learner import Learner, build_learner, check_batch_size
-from trainer.training.loop import Cadence, RunState, StopSignal, Trainer, plan_calls
+from trainer.training.loop import RunState, StopSignal, Trainer
 from trainer.training.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TensorBoardSink, TuningSink
 from trainer.training.samples import sample_recommendations
+from trainer.training.schedule import Schedule, plan
 from trainer.workdir import Workdir
 
 
@@ -74,7 +73,6 @@ def train_and_evaluate(
     with contextlib.ExitStack() as stack:
         if is_chief:
             stack.enter_context(paths.locked())
-        paths.check_data(dataset.description)
         checkpointer = Checkpointer(
             paths.checkpoints,
             learner.checkpoint,
@@ -82,23 +80,24 @@ def train_and_evaluate(
             is_chief=is_chief,
             worker_name=strategy_lib.worker_name(strategy),
         )
-        saved = checkpointer.restore_latest()
-        state = RunState(**saved.state) if saved else RunState()
-        paths.check_progress(saved.step if saved else None)
-        paths.check_num_epochs(config.train.num_epochs, steps_per_epoch=epoch_steps, step=state.step)
-        strategy_lib.check_workers_agree(
-            strategy, _facts(config, dataset, step=state.step, checkpoint=saved.digest if saved else "none")
-        )
+        state = _restore(config, paths, strategy, dataset, checkpointer, epoch_steps=epoch_steps)
 
         console = build_console(quiet=not is_chief)
-        _print_start(console, dataset, strategy_name, num_replicas, epoch_steps, total_steps)
+        summary.print_start(
+            console,
+            dataset,
+            strategy_name=strategy_name,
+            num_replicas=num_replicas,
+            epoch_steps=epoch_steps,
+            total_steps=total_steps,
+        )
         result = paths.load_result()
         is_finished = state.is_finished(total_steps, config.train.early_stopping_patience)
         if is_finished and result.get("step") == state.step and is_whole(paths.model, dataset.vocabulary):
             console.print("This run is finished. There is nothing left to do.")
-            _print_result(console, paths, result)
+            summary.print_result(console, result, model_folder=paths.model)
             return 0
-        if saved:
+        if state.step:
             console.print(f"Resuming after step {state.step:,}.")
         if is_chief:
             change = paths.save_run(
@@ -125,33 +124,8 @@ def train_and_evaluate(
             # Workers get their signals one by one, and a save needs all workers. So a cluster ends at once.
             stack.enter_context(stop.listening())
 
-        log_due, eval_due, checkpoint_due = (
-            Cadence(every_steps, epoch_steps=epoch_steps, total_steps=total_steps)
-            for every_steps in (
-                config.train.log_every_steps,
-                config.train.eval_every_steps,
-                config.train.checkpoint_every_steps,
-            )
-        )
-        cadences = [log_due, eval_due, checkpoint_due]
-        # No call is longer than from one due step to the next. Longer superbatches would be gathered for nothing.
-        steps_per_execution = min(config.train.steps_per_execution, *(cadence.every_steps for cadence in cadences))
-        calls = plan_calls(state.step, total_steps, steps_per_execution=steps_per_execution, cadences=cadences)
-        trainer = Trainer(
-            state=state,
-            train_call=steps.build_train_call(
-                strategy, learner.model, learner.optimizer, learner.loss_fn, learner.metrics
-            ),
-            batches=_train_batches(config, dataset, strategy, calls, steps_per_execution),
-            schedule=learner.schedule,
-            metric_names=["loss", *config.eval.metrics],
-            epoch_steps=epoch_steps,
-            global_batch_size=config.train.global_batch_size,
-            validate_fn=_build_validation(config, dataset, strategy, learner),
-            best_metric=config.eval.best_metric,
-            best_direction=config.eval.best_direction,
-            writer=writer,
-        )
+        schedule = plan(config.train, first_step=state.step, epoch_steps=epoch_steps, total_steps=total_steps)
+        trainer = _build_trainer(config, strategy, dataset, learner, state, writer, schedule, epoch_steps=epoch_steps)
 
         def save() -> None:
             learner.check_finite(state.step)
@@ -172,10 +146,7 @@ def train_and_evaluate(
 
         take_steps(
             trainer,
-            calls,
-            log_due=log_due,
-            eval_due=eval_due,
-            checkpoint_due=checkpoint_due,
+            schedule,
             patience=config.train.early_stopping_patience,
             after_validation=write_samples,
             save=save,
@@ -212,21 +183,18 @@ def train_and_evaluate(
                 "train": state.train_metrics,
                 "held_out": held_out,
                 "protocols": protocols_lib.to_json(protocols),
-                "speed": _speed(trainer, strategy_name, num_replicas),
+                "speed": summary.speed(trainer, strategy_name=strategy_name, num_replicas=num_replicas),
             }
             paths.save_json(paths.result, result)
-            _print_result(console, paths, result)
+            summary.print_result(console, result, model_folder=paths.model)
         strategy_lib.barrier(strategy)
     return 0
 
 
 def take_steps(
     trainer: Trainer,
-    calls: np.ndarray,
+    schedule: Schedule,
     *,
-    log_due: Cadence,
-    eval_due: Cadence,
-    checkpoint_due: Cadence,
     patience: int,
     after_validation: Callable[[], None],
     save: Callable[[], None],
@@ -235,7 +203,6 @@ def take_steps(
     """Takes all steps, or fewer if early stopping ends the training. This is the training loop.
 
     Args:
-      calls: the plan from `plan_calls`.
       patience: validations without an improvement before it stops; 0 for never.
       after_validation: is called after each validation.
       save: saves a checkpoint of the trainer's state.
@@ -244,22 +211,23 @@ def take_steps(
       DivergedError: the loss is no longer finite. Nothing is saved from then on.
       Stopped: SIGTERM or Ctrl-C arrived. The state is saved.
     """
-    state, total_steps = trainer.state, int(calls[-1])
-    for begin, end in itertools.pairwise(calls.tolist()):
-        if state.is_finished(total_steps, patience):
+    state = trainer.state
+    for begin, end in itertools.pairwise(schedule.calls.tolist()):
+        if state.is_finished(schedule.total_steps, patience):
             break
         trainer.train(begin, end)
-        if log_due(end):
+        if schedule.log_due(end):
             trainer.log()
         improved = False
-        if trainer.validate_fn and eval_due(end):
+        if trainer.validate_fn and schedule.eval_due(end):
             improved = trainer.validate()
             after_validation()
         # Before the checkpoint: a resume keeps what was written up to the step of the checkpoint, and no more.
         trainer.writer.flush()
         # Read once. A signal that arrives later is handled after the next call.
         stopping = stop.requested
-        if improved or checkpoint_due(end) or stopping is not None or state.is_finished(total_steps, patience):
+        is_finished = state.is_finished(schedule.total_steps, patience)
+        if improved or schedule.checkpoint_due(end) or stopping is not None or is_finished:
             save()
         if stopping is not None:
             raise Stopped(
@@ -268,53 +236,85 @@ def take_steps(
             )
 
 
-def _facts(config: TrainerConfig, dataset: Dataset, *, step: int, checkpoint: str) -> dict[str, str]:
-    """What all workers have to agree on, by name. Only the folder of the data may differ."""
+def _restore(
+    config: TrainerConfig,
+    paths: Workdir,
+    strategy: tf.distribute.Strategy,
+    dataset: Dataset,
+    checkpointer: Checkpointer,
+    *,
+    epoch_steps: int,
+) -> RunState:
+    """Restores the newest checkpoint, and checks that this run can go on from it, on all workers.
+
+    Raises:
+      ConfigError: the data or the number of epochs does not fit the run in the workdir, or the workers differ.
+      StorageError: no checkpoint can be used although there were some.
+    """
+    paths.check_data(dataset.description)
+    saved = checkpointer.restore_latest()
+    paths.check_progress(saved.step if saved else None)
+    state = RunState(**saved.state) if saved else RunState()
+    paths.check_num_epochs(config.train.num_epochs, steps_per_epoch=epoch_steps, step=state.step)
+    # Only the folder of the data may differ between workers.
     fields = config_lib.flatten(config_lib.plain(config))
-    return {
-        "step": str(step),
-        "checkpoint": checkpoint[:12],
-        **{f"config.{name}": json.dumps(value) for name, value in fields.items() if name != "data.data_dir"},
+    fields.pop("data.data_dir")
+    facts = {
+        "step": str(state.step),
+        "checkpoint": saved.digest[:12] if saved else "none",
+        **{f"config.{name}": json.dumps(value) for name, value in fields.items()},
         **{f"the fingerprint of {name}": value[:12] for name, value in dataset.description["fingerprints"].items()},
     }
+    strategy_lib.check_workers_agree(strategy, facts)
+    return state
 
 
-def _train_batches(
+def _build_trainer(
     config: TrainerConfig,
-    dataset: Dataset,
     strategy: tf.distribute.Strategy,
-    calls: np.ndarray,
-    steps_per_execution: int,
-) -> Any:
-    """An iterator over the superbatches of the calls."""
-    return iter(
-        strategy.distribute_datasets_from_function(
-            lambda context: input_pipeline.build_train_dataset(
-                dataset.lists["train"],
-                calls[:-1],
-                global_batch_size=config.train.global_batch_size,
-                steps_per_execution=steps_per_execution,
-                seed=config.seed,
-                context=context,
-            )
+    dataset: Dataset,
+    learner: Learner,
+    state: RunState,
+    writer: MetricWriter,
+    schedule: Schedule,
+    *,
+    epoch_steps: int,
+) -> Trainer:
+    """Connects the batches, the training step and the validation."""
+    global_batch_size = config.train.global_batch_size
+    batches = strategy.distribute_datasets_from_function(
+        lambda context: input_pipeline.build_train_dataset(
+            dataset.lists["train"],
+            schedule.calls[:-1],
+            global_batch_size=global_batch_size,
+            steps_per_execution=schedule.steps_per_execution,
+            seed=config.seed,
+            context=context,
         )
     )
-
-
-def _build_validation(
-    config: TrainerConfig, dataset: Dataset, strategy: tf.distribute.Strategy, learner: Learner
-) -> Callable[[], Any] | None:
-    """Builds the function that evaluates the validation lists; None if there are no validation lists."""
-    if "validation" not in dataset.lists:
-        return None
-    return Evaluator(
-        strategy,
-        learner.model,
-        dataset.lists["validation"],
-        learner.metrics,
-        global_batch_size=config.train.global_batch_size,
-        loss_fn=learner.loss_fn,
-    ).evaluate
+    validate_fn = None
+    if "validation" in dataset.lists:
+        validate_fn = Evaluator(
+            strategy,
+            learner.model,
+            dataset.lists["validation"],
+            learner.metrics,
+            global_batch_size=global_batch_size,
+            loss_fn=learner.loss_fn,
+        ).evaluate
+    return Trainer(
+        state=state,
+        train_call=steps.build_train_call(strategy, learner.model, learner.optimizer, learner.loss_fn, learner.metrics),
+        batches=iter(batches),
+        learning_rate_fn=learner.schedule,
+        metric_names=["loss", *config.eval.metrics],
+        epoch_steps=epoch_steps,
+        global_batch_size=global_batch_size,
+        validate_fn=validate_fn,
+        best_metric=config.eval.best_metric,
+        best_direction=config.eval.best_direction,
+        writer=writer,
+    )
 
 
 def _build_writer(
@@ -339,46 +339,3 @@ def _final_metrics(config: TrainerConfig, dataset: Dataset) -> list[tuple[str, s
     held_out = dataset.held_out_split
     names = config.eval.metrics
     return [(held_out, f"rated/{name}") for name in names] if held_out else [("train", name) for name in names]
-
-
-def _print_start(
-    console: Console,
-    dataset: Dataset,
-    strategy_name: str,
-    num_replicas: int,
-    epoch_steps: int,
-    total_steps: int,
-) -> None:
-    data = dataset.description
-    ratings = ", ".join(f"{number:,} {split}" for split, number in data["num_ratings"].items())
-    console.print(
-        f"{data['source']}: {data['num_users']:,} users, {data['num_items']:,} items. Ratings: {ratings}.\n"
-        f"{strategy_name} strategy with {num_replicas} replica{'s' if num_replicas > 1 else ''}. {total_steps:,} "
-        f"steps, {epoch_steps:,} per epoch.",
-        soft_wrap=True,
-    )
-
-
-def _speed(trainer: Trainer, strategy_name: str, num_replicas: int) -> dict[str, Any] | None:
-    """The speed of this process's part of the run; None after at most one call, because the first call compiles."""
-    if not trainer.timed_steps:
-        return None
-    return {
-        "strategy": strategy_name,
-        "num_replicas": num_replicas,
-        "steps_per_second": trainer.steps_per_second,
-        "lists_per_second": trainer.steps_per_second * trainer.global_batch_size,
-    }
-
-
-def _print_result(console: Console, paths: Workdir, result: dict[str, Any]) -> None:
-    if result["held_out"]:
-        protocols_lib.print_protocols(console, result["held_out"], protocols_lib.from_json(result["protocols"]))
-    else:
-        metrics = "  ".join(f"{name} {value:.4f}" for name, value in result["train"].items())
-        console.print(f"On the training lists (no ratings were held out): {metrics}")
-    if speed := result["speed"]:
-        console.print(
-            f"Speed: {speed['steps_per_second']:,.0f} steps and {speed['lists_per_second']:,.0f} lists per second."
-        )
-    console.print(f"The model of step {result['exported_step']:,} is in {paths.model}.", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What the tests of reading ratings share: small sources in every format, and what they must be read as."""
+"""Small sources of ratings in every format, and the ratings and items that they must be read as."""
 
 import io
 import zipfile

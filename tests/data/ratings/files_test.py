@@ -38,6 +38,11 @@ def test_a_missing_path_is_reported_with_its_field(source):
         ("a.csv", b"user,item,stars,time\n", "has no ratings .no rows at all"),
         ("a.csv", b"user,item,stars,time\n1,\xff\xfe,3,4\n", "a.csv is not UTF-8 text"),
         ("a.csv", b"user,item,time\n1,2,3\n", r"no column 'stars' for rating.*'user', 'item', 'time'.*columns\.rating"),
+        (
+            "a.csv",
+            b"user,item,stars,time,stars\n1,2,3,4,5\n",
+            r"a.csv has 2 columns with the name 'stars'.*columns\.rating",
+        ),
         ("a.csv.gz", gzip.compress(delimited(",") * 50)[:-20], "a.csv.gz is damaged or incomplete"),
         ("a.csv.gz", b"user,item\n", "a.csv.gz is damaged or incomplete"),
         ("a.parquet", parquet()[:-9], "a.parquet cannot be read"),
@@ -133,10 +138,17 @@ def test_a_flipped_bit_in_a_parquet_page_with_a_checksum_is_reported(tmp_path, c
         load(path)
 
 
-@pytest.mark.parametrize("value", ["{}", '"{}"', '"{}\n"'], ids=["plain", "quoted", "quoted with a line break"])
-def test_a_huge_value_is_reported_and_the_process_exits(tmp_path, value):
+LINE = "x" * 1000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [LINE * 9000, f'"{LINE * 9000}"', '"' + f"{LINE}\n" * 9000 + '"'],
+    ids=["plain", "quoted", "in lines"],
+)
+def test_a_value_of_nine_million_characters_is_reported_and_the_process_exits(tmp_path, value):
     path = tmp_path / "a.csv"
-    path.write_text(f"user,item,stars,time\n1,2,3,4\n1,{value.format('x' * 9_000_000)},3,4\n1,3,3,4\n")
+    path.write_text(f"user,item,stars,time\n1,2,3,4\n1,{value},3,4\n" + "1,3,3,4\n" * 100_000)
     code = f"""
 import sys
 from settings.errors import DataError

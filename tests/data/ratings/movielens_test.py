@@ -56,6 +56,13 @@ def test_a_file_of_items_with_other_columns_is_reported(tmp_path):
         load(tmp_path)
 
 
+def test_a_file_of_items_with_an_unclosed_quote_is_reported(tmp_path):
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n1,2,3,4\n")
+    (tmp_path / "movies.csv").write_text('movieId,title,genres\n2,"Two,Drama\n3,Three,War\n4,"Four",War\n')
+    with pytest.raises(DataError, match=r"movies\.csv does not have the rows of the file movies\.csv of MovieLens"):
+        load(tmp_path)
+
+
 def test_a_file_of_ratings_with_other_columns_is_reported(tmp_path):
     (tmp_path / "ratings.csv").write_text("user,item,stars,time\n1,2,3,4\n")
     (tmp_path / "movies.csv").write_text("movieId,title,genres\n2,Two,Drama\n")

@@ -40,8 +40,11 @@ MISTAKES = [
         ["--config.train.num_epoch=3"],
         "config.train.num_epoch is not a field; did you mean num_epochs? configs/default.py lists",
     ),
-    ([], ["--config.train.num_epochs=x"], "which follow --, cannot be used: flag --config.train.num_epochs=x"),
-    ([], ["--config=missing.py"], "The trainer's flags, which follow --, cannot be used: --config=missing.py"),
+    ([], ["--config.train.num_epochs=x"], "which follow --: flag --config.train.num_epochs=x"),
+    ([], ["--config.train.num_epochs=0"], "which follow --: config.train.num_epochs=0 cannot be used"),
+    ([], ["--config.optimizer.name=adamw"], "adamw is adam with weight decay"),
+    ([], ["--config.eval.metrics=('auc',)"], "'auc', which is not a metric"),
+    ([], ["--config=missing.py"], "In the trainer's flags, which follow --: --config=missing.py"),
     ([], ["--config=configs/launch/spot.py"], "config.accelerator_count is not a field. configs/default.py"),
     # Names.
     (["--config.display_name="], [], "config.display_name='' cannot be used: it has to be from 1 to 128"),

@@ -32,7 +32,7 @@ MAX_TIMESTAMP = 4_102_444_800
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 WHOLE_FLOAT = r"^(-?\d+)\.0$"
 
-ROWS_A_CHUNK = 1 << 22
+ROWS_PER_CHUNK = 1 << 22
 """An Arrow string array has at most 2 GiB, so the ids are stored in several arrays."""
 
 
@@ -135,7 +135,7 @@ def clean(parts: Iterable[Part], *, source: str, rating_range: tuple[float, floa
         report[DUPLICATE] = table.num_rows - int(kept.sum())
         table = table.filter(pa.array(kept))
     report[USED] = table.num_rows
-    table = pa.Table.from_batches(table.to_batches(max_chunksize=ROWS_A_CHUNK), table.schema)
+    table = pa.Table.from_batches(table.to_batches(max_chunksize=ROWS_PER_CHUNK), table.schema)
     return Cleaned(
         table.cast(schema.RATINGS_SCHEMA),
         items.build(*(all_items[name].to_pylist() for name in schema.ITEMS_SCHEMA.names)),

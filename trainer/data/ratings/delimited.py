@@ -275,8 +275,13 @@ def renamed(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
 
 
 def require_columns(path: str, columns: Mapping[str, str], *, found: Sequence[str], way_out: str = "") -> None:
-    """Raises DataError for the first of `columns` that is not `found` in the file."""
+    """Raises DataError for the first of `columns` that the file does not have exactly once among those `found`."""
     for ours, file_name in columns.items():
+        if found.count(file_name) > 1:
+            raise DataError(
+                f"{path} has {found.count(file_name)} columns with the name {file_name!r}. Give them different names, "
+                f"and set config.data.columns.{ours} to the name of the column with the {ours}."
+            )
         if file_name not in found:
             names = ", ".join(map(repr, found))
             way_out = way_out or f"Set config.data.columns.{ours} to the name of the column with the {ours}."

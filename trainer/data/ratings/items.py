@@ -44,9 +44,9 @@ def from_rows(rows: pa.Table, item_ids: pa.DictionaryArray, usable: np.ndarray) 
     Returns:
       A table of schema.ITEMS_SCHEMA, with a null title where there is no title.
     """
-    nowhere = len(item_ids.dictionary)
-    codes = np.where(usable, item_ids.indices.fill_null(nowhere).to_numpy(), nowhere)
-    first_row = np.full(nowhere + 1, -1)
+    unused = len(item_ids.dictionary)
+    codes = np.where(usable, item_ids.indices.fill_null(unused).to_numpy(), unused)
+    first_row = np.full(unused + 1, -1)
     first_row[codes[::-1]] = np.arange(len(codes))[::-1]  # Reversed, so that the first row is assigned last.
     first_row = np.sort(first_row[:-1][first_row[:-1] >= 0])
 

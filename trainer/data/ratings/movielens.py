@@ -53,7 +53,7 @@ def _million_items(text: str, genres: list[str]) -> Iterator[Item]:
 
 def _csv_items(text: str, genres: list[str]) -> Iterator[Item]:
     """Parses movies.csv: movieId,title,genres."""
-    for row in csv.DictReader(io.StringIO(text)):
+    for row in csv.DictReader(io.StringIO(text, newline=""), strict=True):
         yield row["movieId"], row["title"], row["genres"].split("|")
 
 

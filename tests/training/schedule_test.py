@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.training.loop import Cadence, plan_calls
+from trainer.training.schedule import Cadence, plan_calls
 
 STEPS = st.integers(1, 200)
 

@@ -1,0 +1,59 @@
+"""What a run prints about itself, and its speed."""
+
+from typing import Any
+
+from rich.console import Console
+
+from trainer.data.dataset import Dataset
+from trainer.evaluation import protocols
+from trainer.training.loop import Trainer
+
+
+def print_start(
+    console: Console,
+    dataset: Dataset,
+    *,
+    strategy_name: str,
+    num_replicas: int,
+    epoch_steps: int,
+    total_steps: int,
+) -> None:
+    """Prints the size of the data and of the run."""
+    data = dataset.description
+    ratings = ", ".join(f"{number:,} {split}" for split, number in data["num_ratings"].items())
+    console.print(
+        f"{data['source']}: {data['num_users']:,} users, {data['num_items']:,} items. Ratings: {ratings}.\n"
+        f"{strategy_name} strategy with {num_replicas} replica{'s' if num_replicas > 1 else ''}. {total_steps:,} "
+        f"steps, {epoch_steps:,} per epoch.",
+        soft_wrap=True,
+    )
+
+
+def speed(trainer: Trainer, *, strategy_name: str, num_replicas: int) -> dict[str, Any] | None:
+    """The speed of this process's part of the run; None after at most one call, because the first call compiles."""
+    if not trainer.timed_steps:
+        return None
+    return {
+        "strategy": strategy_name,
+        "num_replicas": num_replicas,
+        "steps_per_second": trainer.steps_per_second,
+        "lists_per_second": trainer.steps_per_second * trainer.global_batch_size,
+    }
+
+
+def print_result(console: Console, result: dict[str, Any], *, model_folder: str) -> None:
+    """Prints the final metrics, the speed, and where the model is.
+
+    Args:
+      result: the content of result.json.
+    """
+    if result["held_out"]:
+        protocols.print_protocols(console, result["held_out"], protocols.from_json(result["protocols"]))
+    else:
+        metrics = "  ".join(f"{name} {value:.4f}" for name, value in result["train"].items())
+        console.print(f"On the training lists (no ratings were held out): {metrics}")
+    if pace := result["speed"]:
+        console.print(
+            f"Speed: {pace['steps_per_second']:,.0f} steps and {pace['lists_per_second']:,.0f} lists per second."
+        )
+    console.print(f"The model of step {result['exported_step']:,} is in {model_folder}.", soft_wrap=True)
