@@ -9,9 +9,9 @@ from tests.conftest import REPOSITORY
 
 # Each part may import those above it. What stands on one line is of one rank, and may not import each other.
 RANKS = [
-    ["compat"],
-    ["schema"],
-    ["features", "storage", "strategy", "config"],
+    ["compat", "schema"],
+    ["features"],
+    ["storage", "strategy", "config"],
     ["workdir"],
     ["data"],
     ["modeling"],
@@ -90,3 +90,25 @@ def test_nothing_unpickles():
     forbidden = {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
     assert not forbidden & {name.split(".")[0] for path in sources("trainer") for name in imported(path)}
     assert not [path for path in sources("trainer") if "allow_pickle=True" in path.read_text()]
+
+
+def test_only_the_run_sees_serving():
+    """The rest of training trains; run.py alone exports what was trained."""
+    seeing = {
+        path.name
+        for path in sources("trainer/training")
+        if any(n.startswith("trainer.serving") for n in imported(path))
+    }
+    assert seeing == {"run.py"}
+
+
+def test_data_imports_tensorflow_only_for_tensorflow_datasets():
+    """So that data preparation runs on workers without TensorFlow."""
+    names = {path: {name.split(".")[0] for name in imported(path)} for path in sources("trainer/data")}
+    importing = {path.name for path in names if "tensorflow" in names[path] or "trainer.compat" in imported(path)}
+    assert importing <= {"tensorflow_datasets.py"}
+
+
+@pytest.mark.parametrize("folder", ["trainer", "launch", "settings", "configs", "benchmarks", "tests"])
+def test_no_file_is_longer_than_400_lines(folder):
+    assert {path.name for path in sources(folder) if len(path.read_text().splitlines()) > 400} == set()

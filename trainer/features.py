@@ -1,7 +1,7 @@
 """FeatureSpec describes one input feature of the model. This module does not import TensorFlow.
 
-What handles features reads their specs: reading, the arrays of the lists, the tensors of a batch, the towers, the
-signatures of the export, and the estimate of memory.
+The towers are built from specs. Reading, batches, the export and the estimate of memory can be derived from the same
+specs, so that adding a feature means adding a spec.
 """
 
 import math
@@ -27,8 +27,8 @@ class FeatureSpec:
       owner: What the feature describes.
       dtype: `int32` or `float32`. Categorical features are int32.
       shape: The shape of one value; () for a scalar.
-      num_values: For a categorical feature, the number of indices. Index 0 means unknown and counts. None for a
-        numeric feature.
+      num_values: For a categorical feature, the number of indices, including index 0, which means unknown. None for
+        a numeric feature.
     """
 
     name: str

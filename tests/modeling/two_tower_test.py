@@ -124,6 +124,28 @@ def test_gradients_of_tables_become_dense_and_the_others_stay():
         assert isinstance(gradient, tf.Tensor) and gradient.shape == variable.shape
 
 
+def test_gradients_become_dense_on_every_replica():
+    """Sparse gradients would reach the optimizer unnoticed, and be slow."""
+    strategy = tf.distribute.MirroredStrategy(tf.config.list_logical_devices("CPU")[:2])
+    with strategy.scope():
+        model = build()
+    kinds = []
+
+    @tf.function
+    def gradients_on_replicas():
+        def on_replica():
+            with tf.GradientTape() as tape:
+                mean = tf.reduce_mean(model(FEATURES))
+            gradients = model.dense_gradients(tape.gradient(mean, model.trainable_variables))
+            kinds.extend(isinstance(gradient, tf.Tensor) for gradient in gradients)
+            return gradients
+
+        return strategy.run(on_replica)
+
+    gradients_on_replicas()
+    assert kinds == [True] * 4
+
+
 def test_a_model_is_finite_until_one_weight_is_not():
     model = build(hidden_sizes=[3])
     assert model.is_finite()
@@ -222,7 +244,7 @@ def test_a_query_feature_comes_with_the_batch():
 
 
 def test_features_that_no_tower_can_use_are_refused():
-    with pytest.raises(ValueError, match=r"'position'.*neither query nor item"):
+    with pytest.raises(ValueError, match=r"'position'.*neither a query nor an item"):
         build(features=[FeatureSpec("position", "example", num_values=9)])
     category = FeatureSpec("category", "item", num_values=3)
     with pytest.raises(ValueError, match=r"'category' are missing.*\(4,\)"):

@@ -62,7 +62,8 @@ def test_a_model_with_hidden_layers_and_item_features_is_copied_completely(tmp_p
         variable.assign(rng.normal(size=variable.shape))
     export_model(model, VOCABULARY, str(tmp_path), sizes=sizes, verify=verify_in_this_process)
     features = {QUERY: tf.constant([1, 2]), ITEMS: tf.constant([[1, 2, 3, 4, 5]] * 2)}
-    scores = load_export(str(tmp_path)).score_indices(features[QUERY], features[ITEMS])
+    loaded = load_export(str(tmp_path))
+    scores = loaded.score_indices(features[QUERY], features[ITEMS])
     np.testing.assert_allclose(scores, model(features), rtol=1e-5)
     assert np.std(scores) > 0.1
 

@@ -36,5 +36,5 @@ def test_an_export_on_gs_is_checked(service, folder):
 
     del service.objects["exports/model/variables/variables.index"]
     assert not is_whole(FOLDER, VOCABULARY)
-    with pytest.raises(StorageError, match="its file variables/variables.index"):
+    with pytest.raises(StorageError, match=r"its file variables/variables\.index"):
         load_export(FOLDER)

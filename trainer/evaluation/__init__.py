@@ -1,1 +1,1 @@
-"""A trained model → metrics with baselines and standard errors."""
+"""Evaluate a trained model: metrics with standard errors, compared with baselines."""

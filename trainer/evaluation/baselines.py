@@ -1,4 +1,4 @@
-"""Baselines: ways to rank without a model, which a model has to beat."""
+"""Baselines: simple ways to rank. A useful model has better metrics than all of them."""
 
 from collections.abc import Mapping
 
@@ -59,7 +59,7 @@ class RandomOrder:
         Args:
           queries: int32 [num_queries], user indices.
           num_ranked: int [num_queries]: the number of items to rank for each query.
-          num_candidates: int [num_queries]: the number of candidates, which these items are among.
+          num_candidates: int [num_queries]: the number of candidates, including these items.
 
         Returns:
           int64 [sum of num_ranked], query by query: different ranks from 1 to the number of candidates.
@@ -86,7 +86,7 @@ def item_mean(items: np.ndarray, ratings: np.ndarray, *, num_items: int) -> Item
     Args:
       items: int32 [num_ratings], the item indices of the training ratings.
       ratings: float32 [num_ratings].
-      num_items: Number of item indices. Index 0 counts.
+      num_items: Number of item indices, including index 0.
     """
     global_mean = float(np.mean(ratings, dtype=np.float64))
     sums = np.bincount(items, weights=ratings, minlength=num_items)

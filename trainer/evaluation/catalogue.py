@@ -7,8 +7,8 @@ The rules are the same everywhere:
 
 - Items are ordered by descending score. Equal scores are ordered by ascending item index.
 - Item index 0 (`schema.UNKNOWN_INDEX`) is never a candidate.
-- A candidate whose score is NaN or −inf counts as having the lowest finite score. Only a place without a
-  candidate has the score −inf.
+- A score of NaN or −inf is replaced by the lowest finite score. So the score −inf always means that no candidate is
+  left.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -49,9 +49,9 @@ def top_k(
 
     Args:
       score_chunk: Scores a range of items for every query of the batch.
-      num_items: Number of item indices. Index 0 counts.
+      num_items: Number of item indices, including index 0.
       k: Number of items to return for each query, at least 1.
-      excluded: int32 [batch_size, num_excluded]: items that are no candidates; 0 where a query has fewer.
+      excluded: int32 [batch_size, num_excluded]: the items to leave out, padded with 0.
       chunk_size: Number of items to score at a time. By default a chunk of scores has CHUNK_BYTES.
 
     Returns:
@@ -98,14 +98,14 @@ def ranks(
     Args:
       score_chunk: Scores a range of items for every query of the batch. It must be deterministic: each range is
         scored twice.
-      num_items: Number of item indices. Index 0 counts.
-      items: int32 [batch_size, num_ranked]: the items to rank; 0 where a query has fewer.
-      excluded: int32 [batch_size, num_excluded]: items that are no candidates; 0 where a query has fewer.
+      num_items: Number of item indices, including index 0.
+      items: int32 [batch_size, num_ranked]: the items to rank, padded with 0.
+      excluded: int32 [batch_size, num_excluded]: the items to leave out, padded with 0.
       chunk_size: Number of items to score at a time. By default a chunk of scores has CHUNK_BYTES.
 
     Returns:
-      int32 [batch_size, num_ranked]: ranks from 1; 0 where the item is 0. The rank of an excluded item is the one
-      that it would have as a candidate.
+      int32 [batch_size, num_ranked]: ranks from 1; 0 where the item is 0. An excluded item gets the rank that it would
+      have as a candidate.
     """
     num_items = tf.convert_to_tensor(num_items, tf.int32)
     batch_size, num_ranked = tf.shape(items)[0], tf.shape(items)[1]
@@ -118,8 +118,8 @@ def ranks(
         found = tf.gather(chunk, tf.where(is_here, items - begin, 0), batch_dims=1)
         return end, tf.where(is_here, found, scores)
 
-    # The scores of the items come from the same matrix product as those they are compared with. A product of
-    # another shape may round differently.
+    # Look up the scores of the items in the same matrix product that they are compared with. A product of another
+    # shape may round differently.
     scores = _over_chunks(look_up_chunk, num_items, tf.fill([batch_size, num_ranked], -np.inf))
     keys = _sort_keys(scores, items)
     order = tf.argsort(keys, axis=1)
@@ -129,7 +129,7 @@ def ranks(
         end = tf.minimum(begin + chunk_size, num_items)
         chunk = _exclude(_candidate_scores(score_chunk(begin, end)), begin, excluded)
         chunk_keys = _sort_keys(chunk, tf.range(begin, end)[tf.newaxis, :])
-        # A candidate is ahead of as many of the items as have a smaller key.
+        # For each candidate: the number of items with a smaller key, which it is ahead of.
         num_beaten = tf.searchsorted(thresholds, chunk_keys, side="left")
         num_candidates = tf.math.bincount(num_beaten, minlength=num_ranked + 1, maxlength=num_ranked + 1, axis=-1)
         at_most = tf.cumsum(num_candidates, axis=1)[:, :-1]
@@ -269,7 +269,7 @@ class CatalogueScorer:
         Args:
           queries: Features by name, each [num_queries, ...].
           k: At least 1.
-          excluded: The items of each query that are no candidates.
+          excluded: The items to leave out, for each query.
 
         Returns:
           Items, int32 [num_queries, min(k, num_items)], and scores, float32 of the same shape.
@@ -294,8 +294,8 @@ class CatalogueScorer:
 
         Args:
           queries: Features by name, each [num_queries, ...].
-          items: The items of each query that are to be ranked.
-          excluded: The items of each query that are no candidates.
+          items: The items to rank, for each query.
+          excluded: The items to leave out, for each query.
 
         Returns:
           int32 [num_entries], in the order of `items.items`.
@@ -350,7 +350,7 @@ def candidate_matrix(candidate_fn: Callable[[tf.Tensor], tf.Tensor], num_items: 
 
     Args:
       candidate_fn: Turns item indices, int32 [n], into vectors [n, vector_size].
-      num_items: Number of item indices. Index 0 counts.
+      num_items: Number of item indices, including index 0.
     """
     begins = range(0, num_items, _ITEMS_PER_CANDIDATE_CHUNK)
     ranges = [tf.range(begin, min(begin + _ITEMS_PER_CANDIDATE_CHUNK, num_items)) for begin in begins]

@@ -24,7 +24,7 @@ EvalCall = Callable[[Features], tf.Tensor]
 
 
 class ListMetric(Protocol):
-    """What an evaluator needs of a metric; see `RankingMetric`."""
+    """The interface of a metric that an evaluator can compute; see `RankingMetric`."""
 
     @property
     def name(self) -> str: ...

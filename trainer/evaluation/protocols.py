@@ -2,11 +2,12 @@
 
 - `rated` ranks the lists of a held-out split: the items that the user rated in that split.
 - `catalogue` ranks, for each user, all items that the user has not rated in an earlier split. The user's relevant
-  held-out items should come first. See `held_out.relevance_of` for the labels, and `rank_metrics.values_from_ranks`
-  for items that training has not seen. Users without a relevant held-out item are left out.
+  held-out items should come first. `held_out.relevance_of` defines the labels. Held-out items that training has not
+  seen count as missed; see `rank_metrics.values_from_ranks`. Users without a relevant held-out item are left out.
 
-Memory is bounded in both: batches of lists in the first, chunks of `catalogue.CHUNK_BYTES` in the second. What grows
-with the data is one value per list and metric, and a copy of the drawn users' ratings.
+Memory is bounded. `rated` scores one batch of lists at a time, and `catalogue` one chunk of `catalogue.CHUNK_BYTES`.
+Besides that, evaluation holds the vectors of all items, one value per list and metric, and a copy of the ratings of
+the users it ranks for. Nothing has a cell for each pair of user and item.
 """
 
 import math
@@ -37,7 +38,7 @@ _QUERIES_PER_METRIC_CHUNK = 4096
 
 
 class Ranker(Protocol):
-    """What evaluation needs of a model."""
+    """The interface of a model that can be evaluated."""
 
     def __call__(self, features: Features) -> tf.Tensor:
         """Scores [batch_size, list_size] of the items of each list."""

@@ -1,7 +1,7 @@
 """TF-Ranking's metrics of a whole list, computed from the ranks of its few items with a label above 0.
 
-When the whole catalogue is ranked, nearly all labels are 0. The ranks of the other items determine every metric, so
-that the list itself is never built.
+When the whole catalogue is ranked, nearly all labels are 0. Every metric follows from the ranks of the other items,
+so the whole list is never built.
 """
 
 from collections.abc import Callable
@@ -85,9 +85,9 @@ def values_from_ranks(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Computes a metric for each query: the value and the weight that TF-Ranking gives the whole list.
 
-    An item that cannot be ranked counts as missed: it is in the ideal DCG, in the number of relevant items and in
-    the list size, and in no sum up to a rank. For arp and ordered_pair_accuracy, which look at the whole list, such
-    items stand after all candidates.
+    An item that cannot be ranked counts as missed. The ideal DCG, the number of relevant items and the list size
+    include it; no cutoff reaches it. For arp and ordered_pair_accuracy, which use the whole list, it comes after all
+    candidates.
 
     Args:
       key: The key of a metric, see `metrics.build_metrics`.
@@ -178,7 +178,7 @@ def _alpha_dcg(lists: RankedLists, cutoff: int | None, covers: np.ndarray) -> np
 
 
 def _arp(lists: RankedLists) -> tuple[np.ndarray, np.ndarray]:
-    # The mean rank of the items that stand after all candidates, in no particular order.
+    # Items that cannot be ranked share the mean of the ranks after all candidates.
     after_all = lists.num_candidates + (lists.list_sizes - lists.num_candidates + 1) / 2
     ranks = np.where(np.isinf(lists.ranks), after_all[lists.rows], lists.ranks)
     weights = lists.sum(lists.labels)

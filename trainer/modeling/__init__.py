@@ -1,1 +1,1 @@
-"""Features → scores."""
+"""Models that turn features into scores."""

@@ -31,8 +31,8 @@ class TwoTowerModel(keras.Model):
         """Builds a model. The same seed gives the same initial weights on any strategy.
 
         Args:
-          num_queries: Number of query indices. Index 0, the unknown query, counts.
-          num_items: Number of item indices. Index 0, the unknown item, counts.
+          num_queries: Number of query indices, including index 0, the unknown query.
+          num_items: Number of item indices, including index 0, the unknown item.
           embedding_size: The size of the vectors.
           hidden_sizes: Sizes of the hidden layers of each tower.
           features: Features of queries and items besides the two indices.
@@ -47,7 +47,7 @@ class TwoTowerModel(keras.Model):
         self.num_items = num_items
         self.specs = (*index_features(num_queries, num_items), *features)
         for spec in owned_by(features, "example"):
-            raise ValueError(f"A two-tower model cannot use {spec.name!r}: it is a feature of neither query nor item.")
+            raise ValueError(f"A two-tower model cannot use {spec.name!r}: it describes neither a query nor an item.")
         # The features do not change in training, but the exported model needs them.
         self._item_values = {
             spec.name: _item_variable(spec, item_features or {}, num_items) for spec in owned_by(features, "item")

@@ -78,7 +78,7 @@ def build_learner(
         relevance_threshold=config.eval.relevance_threshold,
         item_subtopics=vocabulary.item_genres(),
     )
-    model_sizes = {
+    model_sizes: dict[str, Any] = {
         "num_queries": vocabulary.num_users,
         "num_items": vocabulary.num_items,
         "embedding_size": config.model.embedding_size,

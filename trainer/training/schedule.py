@@ -58,11 +58,11 @@ class Schedule:
 
 def plan(config: TrainConfig, *, first_step: int, epoch_steps: int, total_steps: int) -> Schedule:
     """Plans a run that starts or resumes after `first_step` steps."""
-    cadences = [
+    log_due, eval_due, checkpoint_due = cadences = [
         Cadence(every_steps, epoch_steps=epoch_steps, total_steps=total_steps)
         for every_steps in (config.log_every_steps, config.eval_every_steps, config.checkpoint_every_steps)
     ]
     # No call is longer than from one due step to the next. Longer superbatches would be gathered for nothing.
     steps_per_execution = min(config.steps_per_execution, *(cadence.every_steps for cadence in cadences))
     calls = plan_calls(first_step, total_steps, steps_per_execution=steps_per_execution, cadences=cadences)
-    return Schedule(*cadences, calls, steps_per_execution, total_steps)
+    return Schedule(log_due, eval_due, checkpoint_due, calls, steps_per_execution, total_steps)
