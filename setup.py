@@ -4,6 +4,8 @@ from setuptools import find_packages, setup
 
 INSTALL_REQUIRES = [
     "absl-py>=2.1",
+    # Paths, local and gs://. tensorflow-datasets brings it too.
+    "etils[epath]>=1.9",
     # tensorflow-datasets 4.9 imports it without declaring it.
     "importlib_resources>=6.4",
     "ml_collections>=1.0",

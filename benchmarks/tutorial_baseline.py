@@ -58,7 +58,7 @@ class TwoTowers(keras.Model):
 
 
 class EpochSeconds(keras.callbacks.Callback):
-    """Notes how long each epoch takes, its input pipeline included."""
+    """Records how long each epoch takes, its input pipeline included."""
 
     def __init__(self) -> None:
         super().__init__()

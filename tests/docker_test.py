@@ -64,7 +64,7 @@ def test_an_image_runs_the_trainer_as_a_user_without_rights(dockerfile):
     assert json.loads(entrypoint) == ["python", "-m", "trainer.main"]
     # The source is root's, and below the working directory, from which `-m` finds it.
     sources = [line for line in arguments_of(dockerfile, "COPY", final_stage=True) if not line.startswith("--from=")]
-    assert sources == ["LICENSE ./", "trainer trainer", "launch launch", "configs configs"]
+    assert sources == ["LICENSE ./", "trainer trainer", "launch launch", "settings settings", "configs configs"]
     assert arguments_of(dockerfile, "WORKDIR", final_stage=True) == ["/home/listwise"]
 
 

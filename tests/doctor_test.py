@@ -17,7 +17,7 @@ from trainer.evaluation.catalogue import CHUNK_BYTES
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.training import losses, optimizers, steps
 
-BATCH_SIZE, LIST_SIZE, STEPS_PER_CALL = 2, 4, 2
+BATCH_SIZE, LIST_SIZE, STEPS_PER_EXECUTION = 2, 4, 2
 BATCH = {
     schema.QUERY: tf.ones([BATCH_SIZE], tf.int32),
     schema.ITEMS: tf.ones([BATCH_SIZE, LIST_SIZE], tf.int32),
@@ -54,7 +54,7 @@ def train_call(model_class):
     optimizer.build(model.trainable_variables)
     strategy, loss_fn = tf.distribute.get_strategy(), losses.build_loss("softmax_loss", global_batch_size=BATCH_SIZE)
     call = steps.build_train_call(strategy, model, optimizer, loss_fn, [])
-    superbatch = {name: tf.stack([feature] * STEPS_PER_CALL) for name, feature in BATCH.items()}
+    superbatch = {name: tf.stack([feature] * STEPS_PER_EXECUTION) for name, feature in BATCH.items()}
     return "training", call, (superbatch, tf.constant(0, tf.int64), tf.constant(1))
 
 

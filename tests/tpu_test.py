@@ -14,13 +14,16 @@ import pytest
 from tensorflow.python.distribute.cluster_resolver.tpu import tpu_cluster_resolver
 
 from settings.errors import ConfigError
+from settings.trainer_config import load_trainer_config
 from tests.conftest import mirrored_strategy, train
 from trainer import schema
 from trainer import strategy as strategy_lib
 from trainer.compat import tf
 from trainer.evaluation.metrics import build_metrics
 from trainer.modeling.two_tower import TwoTowerModel
+from trainer.serving.export import verify_in_this_process
 from trainer.training import losses, optimizers, steps
+from trainer.training.run import train_and_evaluate
 
 TF_VERSION = ".".join(tf.__version__.split(".")[:2])
 NODE_OF_VERTEX = {"tpu_node_name": "pod", "zone": "europe-west4-a", "project": "mine"}
@@ -131,6 +134,23 @@ def test_a_whole_run_on_a_tpu_is_that_of_one_device(tiny_config, tmp_path, tpu):
     for who in ("model", "random"):
         expected = pytest.approx(alone["protocols"]["rated"][who]["ndcg@5"], rel=1e-3)
         assert together["protocols"]["rated"][who]["ndcg@5"] == expected, who
+
+
+def test_a_tpu_on_another_machine_is_fed_from_here(tiny_config, tmp_path, tpu):
+    """Its own input pipeline could not gather lists. The weights are those of one device."""
+    tiny_config.train.num_epochs = 1
+    tiny_config.eval.num_catalogue_users = 0
+    assert train(tiny_config, tmp_path / "alone") == 0
+    config = load_trainer_config(tiny_config)
+    arguments = {"workdir": str(tmp_path / "remote"), "verify_export": verify_in_this_process}
+    assert train_and_evaluate(config, strategy_name="tpu", tpu="grpc://10.1.2.3:8470", **arguments) == 0
+    curves = [
+        [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("alone", "remote")
+    ]
+    for line, expected in zip(*curves, strict=True):
+        for name, value in expected["metrics"].items():
+            assert name == "lists_per_second" or line["metrics"][name] == pytest.approx(value, rel=1e-4), name
 
 
 def test_a_tpu_compiles_what_strategy_run_runs(tpu):

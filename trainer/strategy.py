@@ -1,4 +1,4 @@
-"""A strategy's name → a `tf.distribute` strategy, and this process's place in it."""
+"""Builds a `tf.distribute` strategy by its name, and tells what this process is in it."""
 
 import enum
 import functools
@@ -43,13 +43,14 @@ def build_strategy(
     """Builds the strategy, before any other use of TensorFlow.
 
     Args:
-      name: one of STRATEGIES. `mirrored` spans all GPUs of this machine, or its CPU where it has none.
-      tpu: the TPU's name, `local` on the TPU's own machine, a grpc:// address, or empty for the node that
-        TPU_CONFIG names, which Vertex AI sets.
-      num_cpu_devices: how many logical devices to split the CPU into, to try several replicas without GPUs.
+      name: one of STRATEGIES. `mirrored` uses all GPUs of this machine, or its CPU if it has no GPU.
+      tpu: the name of the TPU, `local` on the machine of the TPU, a grpc:// address, or empty for the node in
+        TPU_CONFIG, which Vertex AI sets.
+      num_cpu_devices: the number of logical devices to split the CPU into, to try several replicas without GPUs.
+      require_gpu: refuse to train on several replicas of a machine without a GPU.
 
     Raises:
-      ConfigError: the strategy is unknown, or what it runs on cannot be had.
+      ConfigError: the strategy is unknown, or its devices are not available.
     """
     if num_cpu_devices > 1:
         _split_cpu(num_cpu_devices)
@@ -68,7 +69,7 @@ def build_strategy(
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes what a run leaves: true for all but the other workers of a cluster."""
+    """Whether this process writes the files of a run. In a cluster one process does."""
     resolver = strategy.cluster_resolver
     if resolver is None or resolver.task_type is None:
         return True
@@ -77,7 +78,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def worker_name(strategy: tf.distribute.Strategy) -> str:
-    """A name that no other process of the cluster has, such as `worker-1`."""
+    """A name that is unique in the cluster, such as `worker-1`."""
     resolver = strategy.cluster_resolver
     if resolver is None or resolver.task_type is None:
         return "worker-0"
@@ -85,10 +86,17 @@ def worker_name(strategy: tf.distribute.Strategy) -> str:
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return 1
     return sum(len(tasks) for tasks in strategy.cluster_resolver.cluster_spec().as_dict().values())
+
+
+def is_remote(strategy: tf.distribute.Strategy) -> bool:
+    """Whether the replicas run on another machine than this process, as those of a TPU node do."""
+    if not isinstance(strategy, tf.distribute.TPUStrategy):
+        return False
+    return strategy.cluster_resolver.master() not in ("", "local")
 
 
 def barrier(strategy: tf.distribute.Strategy) -> None:
@@ -166,11 +174,11 @@ def _gather_texts(strategy: tf.distribute.Strategy, text: str) -> list[tuple[int
 
 
 def _check_gpu(name: str) -> None:
-    """Refuses to train on the CPU of a machine that is paid for its GPUs: the GPU image sets the variable."""
+    """Refuses to train on the CPU in the GPU image, whose user pays for GPUs."""
     if not tf.config.list_physical_devices("GPU"):
         raise ConfigError(
             f"--strategy={name}: this is the image for GPUs (LISTWISE_REQUIRE_GPU=1), and TensorFlow sees no GPU. "
-            "Start the container with them (docker run --gpus=all; on Vertex AI, name an accelerator), or pass "
+            "Give the container GPUs (docker run --gpus=all; on Vertex AI, config.accelerator_type), or pass "
             "--allow_cpu to train on the CPU."
         )
 
@@ -209,17 +217,17 @@ def _build_tpu_strategy(tpu: str) -> tf.distribute.Strategy:
         return tf.distribute.TPUStrategy(resolver)
     except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
         raise ConfigError(
-            f"--strategy=tpu: no TPU answers at --tpu={node['tpu']} ({_first_sentence(error)}). On the TPU's own "
-            "machine install the TPU build of TensorFlow and use --tpu=local; from elsewhere pass its name or "
-            "grpc://HOST:8470."
+            f"--strategy=tpu: no TPU answers at --tpu={node['tpu']} ({_first_sentence(error)}). On the machine "
+            "of the TPU, install the TPU build of TensorFlow and use --tpu=local. From another machine, pass the "
+            "name of the TPU or grpc://HOST:8470."
         ) from error
 
 
 def _node_of_tpu_config(text: str) -> dict[str, str]:
-    """The arguments of the resolver for the node in TPU_CONFIG.
+    """Returns the arguments of the resolver for the node in TPU_CONFIG.
 
-    TensorFlow would read TPU_CONFIG itself, but not where cloud-tpu-client is installed: its resolver then uses
-    that client instead of its own, and that one does not know the variable. Named in full, both find the node.
+    TensorFlow's own client reads TPU_CONFIG. If cloud-tpu-client is installed, TensorFlow uses that client instead,
+    which does not read the variable. With these arguments both find the node.
     """
     try:
         described = json.loads(text)
@@ -227,14 +235,14 @@ def _node_of_tpu_config(text: str) -> dict[str, str]:
         return {argument: str(described[key]) for argument, key in node.items()}
     except (ValueError, LookupError, TypeError) as error:
         raise ConfigError(
-            "--tpu is empty, which stands for the node that TPU_CONFIG in the environment names with "
-            f"tpu_node_name, zone and project, but TPU_CONFIG is {text!r}: pass --tpu=local, the TPU's name, or "
+            "--tpu is empty, which means the node in the environment variable TPU_CONFIG. It should be JSON with "
+            f"tpu_node_name, zone and project, but TPU_CONFIG is {text!r}. Pass --tpu=local, the name of the TPU, or "
             "grpc://HOST:8470."
         ) from error
 
 
 def _check_tpu_node(name: str) -> None:
-    """Refuses a node that is not healthy or runs another TensorFlow; needs the `tpu` extra, and is skipped without.
+    """Refuses a node that is not healthy or runs another version of TensorFlow. Needs the `tpu` extra.
 
     Connecting to such a node would wait for many minutes, or fail in the middle of a step.
     """
@@ -245,23 +253,23 @@ def _check_tpu_node(name: str) -> None:
     try:
         client = cloud_tpu_client.Client(tpu=name)
         state, health, version = client.state(), client.health(), client.runtime_version()
-    except Exception as error:  # Those of its HTTP and credentials libraries have no base class in common.
+    except Exception as error:  # The errors of its HTTP and credentials libraries have no common base class.
         raise ConfigError(
-            f"--tpu={name}: Google Cloud says nothing about a TPU node of this name ({_first_sentence(error)}). "
+            f"--tpu={name}: Google Cloud does not know a TPU node of this name ({_first_sentence(error)}). "
             "Check the name and zone with `gcloud compute tpus list`, and log in with "
             "`gcloud auth application-default login`; grpc://HOST:8470 needs neither."
         ) from error
     if (state, health) != ("READY", "HEALTHY"):
         raise ConfigError(
-            f"--tpu={name}: the node is not ready for work: its state is {state}, its health {health}. Wait until "
-            f"`gcloud compute tpus describe {name}` says READY and HEALTHY, start it if it was stopped, or create "
-            "it anew if it was preempted."
+            f"--tpu={name}: the node is not ready: its state is {state}, its health {health}. Wait until "
+            f"`gcloud compute tpus describe {name}` shows READY and HEALTHY, start it if it was stopped, or create "
+            "it again if it was preempted."
         )
     wanted, found = ".".join(tf.__version__.split(".")[:2]), re.search(r"\d+\.\d+", version or "")
     if found is None or found[0] != wanted:
         raise ConfigError(
-            f"--tpu={name}: the node runs {version}, and here is TensorFlow {tf.__version__}: the two have to agree. "
-            f"Create the node with a runtime of TensorFlow {wanted}, or install the node's version here."
+            f"--tpu={name}: the node runs {version}, but TensorFlow {tf.__version__} is installed here. They must "
+            f"agree. Create the node with a runtime of TensorFlow {wanted}, or install the node's version here."
         )
 
 

@@ -1,6 +1,6 @@
 """A whole run on gs://, against a storage service played on loopback: killed, resumed, read from.
 
-The figures are those of the same run in a local folder that nobody stopped.
+The metrics are those of the same run in a local folder that nobody stopped.
 """
 
 import collections
@@ -27,7 +27,7 @@ from trainer.training.metric_writer import JsonlSink
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="the certificate takes the openssl command")
 
 RUN = f"gs://{BUCKET}/runs/mine"
-# Beside what `start` sets: few epochs, and the figures of step 330 are written before step 400 is saved.
+# Beside what `start` sets: few epochs, and the metrics of step 330 are written before step 400 is saved.
 FLAGS = [
     "--config.train.num_epochs=60",
     "--config.train.checkpoint_every_steps=100",
@@ -97,7 +97,7 @@ def test_a_run_on_gs_leaves_what_a_local_one_leaves(runs, service):
 
 @pytest.mark.launch
 def test_recommending_and_evaluating_read_from_gs(runs, service):
-    one, everyone, figures = run_all(
+    one, everyone, tables = run_all(
         ["trainer.recommend", "--exclude_seen", "--user_id=u7", "--k=2", "--format=json"],
         ["trainer.recommend", "--exclude_seen", "--all_users", "--k=2", f"--output={RUN}-recommended.parquet"],
         ["trainer.evaluate"],
@@ -107,8 +107,8 @@ def test_recommending_and_evaluating_read_from_gs(runs, service):
     assert len(rows) == 2 * NUM_USERS
     ranked = [(row["item_id"], row["rank"], row["title"]) for row in rows if row["user_id"] == "u7"]
     assert [(row["item_id"], row["rank"], row["title"]) for row in json.loads(one)["recommendations"]] == ranked
-    assert "popularity" in figures
-    assert figures in runs[2]
+    assert "popularity" in tables
+    assert tables in runs[2]
 
 
 def test_what_is_appended_on_gs_stands_behind_what_was_there(service):

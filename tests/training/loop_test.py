@@ -17,7 +17,7 @@ from trainer.training.schedule import Cadence, Schedule, plan_calls
 
 
 class Diary(Sink):
-    """Notes what is written, in order, beside what else is noted."""
+    """Records what is written, in order."""
 
     def __init__(self):
         self.lines = []

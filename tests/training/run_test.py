@@ -94,8 +94,8 @@ def test_mirrored_over_two_devices_reports_what_default_does(tiny_config, tmp_pa
     assert together["speed"]["num_replicas"] == 2
     for protocol in ("rated", "catalogue"):
         for who in ("model", "popularity", "item_mean", "random"):
-            for name, figure in alone["protocols"][protocol][who].items():
-                assert together["protocols"][protocol][who][name] == pytest.approx(figure, rel=1e-3), (who, name)
+            for name, metric in alone["protocols"][protocol][who].items():
+                assert together["protocols"][protocol][who][name] == pytest.approx(metric, rel=1e-3), (who, name)
 
 
 def test_a_workdir_of_another_config_is_left_alone(tiny_config, tmp_path):

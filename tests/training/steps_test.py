@@ -15,7 +15,7 @@ from trainer.training import losses, optimizers, steps
 LIST_SIZE = 6
 NUM_LISTS = 19
 BATCH_SIZE = 4  # 5 steps an epoch, of which the last has one padding row
-STEPS_PER_CALL = 3
+STEPS_PER_EXECUTION = 3
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def train(
     *,
     loss_key="softmax_loss",
     optimizer_name="adagrad",
-    num_steps=STEPS_PER_CALL,
+    num_steps=STEPS_PER_EXECUTION,
     first_call=0,
     weights=None,
 ):
@@ -58,7 +58,7 @@ def train(
                 lists,
                 starts,
                 global_batch_size=BATCH_SIZE,
-                steps_per_execution=STEPS_PER_CALL,
+                steps_per_execution=STEPS_PER_EXECUTION,
                 seed=1,
                 context=context,
             )
@@ -86,7 +86,7 @@ def test_one_step_is_gradient_descent_on_the_mean_softmax_loss(lists):
         lists,
         np.array([4]),
         global_batch_size=BATCH_SIZE,
-        steps_per_execution=STEPS_PER_CALL,
+        steps_per_execution=STEPS_PER_EXECUTION,
         seed=1,
         context=tf.distribute.InputContext(),
     )

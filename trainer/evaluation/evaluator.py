@@ -63,10 +63,11 @@ class Evaluator:
             strategy, scorer, metrics, global_batch_size=global_batch_size, loss_fn=loss_fn
         )
         self._num_batches = input_pipeline.steps_per_epoch(lists.num_lists, global_batch_size)
-        self._batches = strategy.distribute_datasets_from_function(
+        self._batches = input_pipeline.distribute(
+            strategy,
             lambda context: input_pipeline.build_eval_dataset(
                 lists, global_batch_size=global_batch_size, context=context
-            )
+            ),
         )
 
     def evaluate(self) -> Metrics:

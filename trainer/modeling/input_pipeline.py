@@ -4,16 +4,16 @@ There is no shuffle buffer and no iterator state. A seeded permutation of the li
 and `ListSource.gather` pads them to [batch_size, list_size]. Resuming at any step costs the same as starting, and
 every list is seen once an epoch. The last batch of an epoch is filled up with padding rows of weight 0.
 
-Both data sets are made for `strategy.distribute_datasets_from_function`. The pipeline of each worker yields one
-element for each of its replicas in turn. Replica r of R gets rows [r·B/R, (r+1)·B/R) of the same global batch,
-whatever the number of workers.
+Both data sets are made for `distribute`. The pipeline of each worker yields one element for each of its replicas in
+turn. Replica r of R gets rows [r·B/R, (r+1)·B/R) of the same global batch, whatever the number of workers.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from trainer import schema
+from trainer import strategy as strategy_lib
 from trainer.compat import tf
 from trainer.data.lists import ListSource
 from trainer.modeling.two_tower import Features
@@ -95,6 +95,48 @@ def build_eval_dataset(
 
     firsts: np.ndarray = np.arange(steps_per_epoch(num_lists, global_batch_size), dtype=np.int64) * global_batch_size
     return _per_replica(firsts, batch, context).repeat().prefetch(2)
+
+
+def distribute(
+    strategy: tf.distribute.Strategy, dataset_fn: Callable[[tf.distribute.InputContext], tf.data.Dataset]
+) -> Iterable[Features]:
+    """Deals the elements of a data set to the replicas of a strategy.
+
+    Args:
+      dataset_fn: builds the pipeline of a worker with one of the functions above.
+
+    Returns:
+      What yields one distributed batch at a time, and can be iterated again.
+    """
+    if not strategy_lib.is_remote(strategy):
+        return strategy.distribute_datasets_from_function(dataset_fn)
+    return _FedBatches(strategy, dataset_fn)
+
+
+class _FedBatches:
+    """Batches that this process gathers and sends to the replicas of another machine.
+
+    TensorFlow would place the pipeline on that machine, which has neither the lists nor a Python that could gather.
+    """
+
+    def __init__(
+        self, strategy: tf.distribute.Strategy, dataset_fn: Callable[[tf.distribute.InputContext], tf.data.Dataset]
+    ):
+        self._strategy = strategy
+        with tf.device("/job:localhost/device:CPU:0"):
+            self._dataset = dataset_fn(tf.distribute.InputContext(1, 0, strategy.num_replicas_in_sync))
+
+    def __iter__(self) -> Iterator[Features]:
+        elements = iter(self._dataset)
+        while True:
+            of_replicas = [next(elements) for _ in range(self._strategy.num_replicas_in_sync)]
+            yield {name: self._send([element[name] for element in of_replicas]) for name in of_replicas[0]}
+
+    def _send(self, values: Sequence[tf.Tensor]) -> tf.Tensor:
+        """A distributed value from the value of each replica."""
+        return self._strategy.experimental_distribute_values_from_function(
+            lambda context: values[context.replica_id_in_sync_group]
+        )
 
 
 def _per_replica(

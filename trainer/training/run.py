@@ -282,7 +282,8 @@ def _build_trainer(
 ) -> Trainer:
     """Connects the batches, the training step and the validation."""
     global_batch_size = config.train.global_batch_size
-    batches = strategy.distribute_datasets_from_function(
+    batches = input_pipeline.distribute(
+        strategy,
         lambda context: input_pipeline.build_train_dataset(
             dataset.lists["train"],
             schedule.calls[:-1],
@@ -290,7 +291,7 @@ def _build_trainer(
             steps_per_execution=schedule.steps_per_execution,
             seed=config.seed,
             context=context,
-        )
+        ),
     )
     validate_fn = None
     if "validation" in dataset.lists:
