@@ -1,11 +1,11 @@
-"""Steady training speed on the tutorial's job: ours beside the tutorial's own, by turns, in one run.
+"""Compares the training speed with that of the tutorial, on the tutorial's job, in one run.
 
     python -m benchmarks.tutorial --data_dir=DIR [--rounds=3]
 
-Both train the same model on the same lists with the same batch size, and both measure NDCG and MRR on every
-batch that they train on. Each side runs as a process of its own. The tutorial's time is that of its epochs
-after the first, which traces; ours is that of all calls after the first, which compiles, input included,
-without the writing of checkpoints. The ratio of each round is what counts: single times depend on the machine.
+Both sides train the same model on the same lists with the same batch size. Both measure NDCG and MRR on every training
+batch. The sides run in turn, each in its own process. The tutorial's time excludes its first epoch, which traces. Our
+time excludes the first call, which compiles, and the saving of checkpoints; it includes the input pipeline. Compare the
+ratios: single times depend on the machine.
 """
 
 import json

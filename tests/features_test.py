@@ -1,21 +1,14 @@
-"""FeatureSpec: what follows from a spec, and which specs are refused."""
+"""FeatureSpec: whose a feature is, and which specs are refused."""
 
 import subprocess
 import sys
 
 import pytest
 
-from trainer.features import FeatureSpec, index_features, num_encoder_weights, owned_by
+from trainer.features import FeatureSpec, index_features, owned_by
 
 GENRES = FeatureSpec("genres", "item", num_values=20, shape=(3,))
 AGE = FeatureSpec("age", "query", dtype="float32")
-POSITION = FeatureSpec("position", "example", num_values=9)
-
-
-def test_the_shape_in_a_batch_follows_from_the_owner():
-    assert AGE.batch_shape(32, 100) == (32,)
-    assert GENRES.batch_shape(32, 100) == (32, 100, 3)
-    assert POSITION.batch_shape(32, 100) == (32, 100)
 
 
 def test_every_model_has_the_two_indices():
@@ -23,8 +16,6 @@ def test_every_model_has_the_two_indices():
     assert [(spec.name, spec.num_values) for spec in owned_by(specs, "query")] == [("query", 944), ("age", None)]
     assert [(spec.name, spec.num_values) for spec in owned_by(specs, "item")] == [("items", 1683), ("genres", 20)]
     assert owned_by(specs, "example") == []
-    # An embedding has a vector per index, and a linear map one per number.
-    assert num_encoder_weights(specs, embedding_size=64) == 64 * (944 + 1683 + 20 + 1)
 
 
 @pytest.mark.parametrize(

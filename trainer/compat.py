@@ -1,13 +1,13 @@
 """TensorFlow Ranking 0.5.3 on TensorFlow 2.20 and 2.21. Import `tf`, `keras` and `tfr` from here.
 
-Two things stand in its way, and both are dealt with before the first import:
+Two problems are solved here before the first import:
 
-- TensorFlow Ranking is written for Keras 2. Since TensorFlow 2.16 that lives in `tf-keras`, and
-  `tf.keras` is it only where TF_USE_LEGACY_KERAS was set before TensorFlow was imported.
-- It imports `tensorflow.estimator`, gone since TensorFlow 2.16, for functions that are never called here.
-  A stub with the one name that is read at import time is enough.
+- TensorFlow Ranking needs Keras 2. Since TensorFlow 2.16, Keras 2 is the package `tf-keras`. `tf.keras` is that
+  package only if TF_USE_LEGACY_KERAS is set before TensorFlow is imported.
+- TensorFlow Ranking imports `tensorflow.estimator`, which TensorFlow 2.16 removed, for functions that this project does
+  not call. A stub with the one name that is read during the import is enough.
 
-The versions after 0.5.3 cap TensorFlow below 2.16, so they are no way out.
+Versions after 0.5.3 require TensorFlow below 2.16.
 """
 
 import contextlib
@@ -77,11 +77,11 @@ def _stub_estimator() -> None:
 
 
 def _require_keras_2() -> None:
-    """Raises ImportError where `tf.keras` is Keras 3, which TensorFlow Ranking cannot use."""
+    """Raises ImportError if `tf.keras` is Keras 3, which TensorFlow Ranking cannot use."""
     if not tf.keras.Model.__module__.startswith("tf_keras."):
         raise ImportError(
             "TensorFlow was imported with Keras 3 before this project could choose Keras 2, which TensorFlow "
-            "Ranking needs: import trainer.compat before tensorflow, or set TF_USE_LEGACY_KERAS=1 in the "
+            "Ranking needs. Import trainer.compat before tensorflow, or set TF_USE_LEGACY_KERAS=1 in the "
             "environment."
         )
 
@@ -137,12 +137,12 @@ def stateless_random(seed: tf.Tensor | int, step: tf.Tensor | int, rows: tf.Tens
 
 @contextlib.contextmanager
 def sorting_once(seed: int) -> Iterator[None]:
-    """Makes TensorFlow Ranking sort lists once, where it sorts twice, and break ties the same way every time.
+    """Makes the metrics of TensorFlow Ranking sort lists once instead of twice, and break ties the same way every time.
 
-    Its metrics break ties at random: they sort each list by random numbers, and then the result by score. While
-    this context is open, that is, while a metric is traced, one permutation of the positions in a list, fixed by
-    the seed, takes the place of the first sort, and the second, which is stable, keeps tied entries in that
-    order. Padding comes last. The two metrics of the tutorial take half the time.
+    The metrics break ties at random. They sort each list by random numbers, and then by score. While this context is
+    open, that is, while a metric is traced, a permutation of the positions replaces the first sort. It depends only on
+    the seed. The second sort is stable, so entries with equal scores keep the order of the permutation. Padding comes
+    last. NDCG and MRR together take half the time.
     """
     utils = tfr.keras.metrics.metrics_impl.utils
 

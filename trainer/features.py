@@ -1,11 +1,9 @@
 """FeatureSpec describes one input feature of the model. This module does not import TensorFlow.
 
-The towers are built from specs. Reading, batches, the export and the estimate of memory can be derived from the same
-specs, so that adding a feature means adding a spec.
+The towers are built from specs.
 """
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,11 +51,6 @@ class FeatureSpec:
         """Whether values are indices, which an embedding encodes."""
         return self.num_values is not None
 
-    def batch_shape(self, batch_size: int, list_size: int) -> tuple[int, ...]:
-        """The shape of the feature's tensor in a batch of lists."""
-        lists = (batch_size,) if self.owner == "query" else (batch_size, list_size)
-        return (*lists, *self.shape)
-
 
 def index_features(num_queries: int, num_items: int) -> list[FeatureSpec]:
     """The two features that every model has: the index of the query and the index of the item."""
@@ -70,8 +63,3 @@ def index_features(num_queries: int, num_items: int) -> list[FeatureSpec]:
 def owned_by(specs: Iterable[FeatureSpec], owner: Owner) -> list[FeatureSpec]:
     """The specs of one owner, in their order."""
     return [spec for spec in specs if spec.owner == owner]
-
-
-def num_encoder_weights(specs: Sequence[FeatureSpec], *, embedding_size: int) -> int:
-    """Number of trainable weights that encode the features: one vector per index, or per number of a value."""
-    return embedding_size * sum(math.prod(spec.shape) if spec.num_values is None else spec.num_values for spec in specs)

@@ -1,19 +1,20 @@
-"""The losses of TensorFlow Ranking by key, one value per list, blind to padding.
+"""The losses of TensorFlow Ranking by key. They return one value per list, and padding has no effect on it.
 
-Its Keras losses mark padding by a negative label, and most of them let it through in one way or another.
-Each way is closed here:
+The Keras losses of TensorFlow Ranking mark padding with a negative label. In most of them padding still changes the
+result. This module corrects that:
 
-- Softmax and its kin give padding the absolute logit log(1e-10) ≈ −23, which outweighs real scores below,
-  and lambda weights rank it 1e-6 below the lowest score, which is lost in rounding. All losses but the
-  pointwise ones depend only on differences of scores, so each list is shifted until its lowest score is 0:
-  padding then weighs 1e-10 of it at most, and ranks last.
-- The mean over list_size makes the entries of a short list count less: its real entries are averaged.
-- DCG lambda weights are multiplied by list_size: here by the number of real entries.
-- ListMLE and Coupled-RankDistil rank the padding too, which adds a constant: it is taken off.
+- Softmax and similar losses give padding the logit log(1e-10) ≈ −23. Real scores below it would count less than
+  padding. Lambda weights place padding 1e-6 below the lowest score, which rounding can remove. All losses except the
+  pointwise ones depend only on differences of scores. So each list is shifted until its lowest score is 0. Then padding
+  weighs at most 1e-10 of that entry and ranks last.
+- Some losses divide by list_size, so entries of a short list count less. Here only real entries are averaged.
+- DCG lambda weights are multiplied by list_size. Here they are multiplied by the number of real entries.
+- ListMLE and Coupled-RankDistil rank padding too, which adds a constant. It is subtracted.
 """
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 from settings.trainer_config import LOSSES_WITHOUT_TEMPERATURE, PAIRWISE_LOSSES
 from trainer.compat import keras, stateless_random, tf, tfr
@@ -35,11 +36,11 @@ _PAIR_WEIGHTS = {
 }
 _DCG_WEIGHTS = ("dcg", "ndcg", "ndcg_v2", "yeti_dcg")
 
-# The discount of DCG. That of position-aware ListMLE, 2^(list_size − rank) − 1, is 6e29 at rank 1 of 100.
+# The discount of DCG. The one of position-aware ListMLE, 2^(list_size − rank) − 1, is 6e29 at rank 1 of 100.
 _list_mle_discount = tfr.keras.utils.log2_inverse
 
 
-def _build_lambda_weight(name: str, cutoff: int):  # type: ignore[no-untyped-def]
+def _build_lambda_weight(name: str, cutoff: int) -> Any:
     if not name:
         return None
     if name == "list_mle":
@@ -48,7 +49,7 @@ def _build_lambda_weight(name: str, cutoff: int):  # type: ignore[no-untyped-def
 
 
 def _separate_padding(key: str, scores: tf.Tensor, is_real: tf.Tensor) -> tf.Tensor:
-    """Scores [batch_size, list_size] in which padding has no say, and none is below that of padding, 0."""
+    """Returns scores [batch_size, list_size] where padding is 0. Unless the loss is pointwise, no score is below 0."""
     if key not in _POINTWISE:
         lowest = tf.reduce_min(tf.where(is_real, scores, scores.dtype.max), axis=1, keepdims=True)
         scores -= tf.stop_gradient(lowest)
@@ -56,11 +57,11 @@ def _separate_padding(key: str, scores: tf.Tensor, is_real: tf.Tensor) -> tf.Ten
 
 
 def _loss_of_padding(key: str, lambda_weight: str, labels: tf.Tensor, is_real: tf.Tensor) -> tf.Tensor:
-    """What TensorFlow Ranking adds to the loss of each list for its padding: float32 [batch_size].
+    """Returns what TensorFlow Ranking adds to the loss of each list for its padding: float32 [batch_size].
 
-    Both losses below walk down the list by descending label, padding last, and add the negative log of the
-    chance that the entry at that rank is the best of what is left. Among entries that all have the score of
-    padding this is the log of their number.
+    The two losses below go through the list by descending label, with padding last. At each rank they add the negative
+    log of the probability that this entry is the best of the remaining ones. If all remaining entries have the score of
+    padding, that is the log of their number.
     """
     list_size = labels.shape[1]
     num_real = tf.reduce_sum(tf.cast(is_real, tf.float32), axis=1, keepdims=True)
@@ -70,7 +71,7 @@ def _loss_of_padding(key: str, lambda_weight: str, labels: tf.Tensor, is_real: t
         if lambda_weight:
             terms *= _list_mle_discount(rank)
     elif key == _Key.COUPLED_RANKDISTIL_LOSS:
-        # It gives entries that were ranked already the score of padding as well, and skips irrelevant lists.
+        # This loss also gives ranked entries the score of padding, and skips lists in which nothing is relevant.
         is_counted = tf.reduce_any(labels > 0, axis=1, keepdims=True)
         terms = tf.where(is_counted, math.log(list_size), 0.0) * tf.ones_like(rank)
     else:
@@ -89,16 +90,18 @@ def build_loss(
 ) -> LossFn:
     """Builds the loss of TensorFlow Ranking with this key of RankingLossKey.
 
-    Listwise losses are TensorFlow Ranking's per list: softmax, say, is the cross-entropy times the sum of
-    the labels. The others have a loss for each entry, and that of a list is the sum over its entries
-    divided by the number of its real ones; where no list has padding, the mean over the batch is that of
-    the Keras loss. A list that is all padding has loss 0 and gradient 0.
+    Listwise losses have TensorFlow Ranking's value for each list. For example, softmax_loss is the cross-entropy times
+    the sum of the labels. The other losses have a value for each entry. The loss of a list is their sum divided by the
+    number of real entries. Without padding, the mean over the batch equals the Keras loss. A list that consists of
+    padding has loss 0 and gradient 0.
 
-    What to know before choosing: sigmoid_cross_entropy_loss is meant for labels from 0 to 1 and has no
-    lower bound above; ordinal_loss has a single level here, since a model gives one score an entry: it is the
-    sigmoid cross-entropy of label ≥ 1, which is also what the lambda weight precision calls relevant;
-    list_mle_loss is infinite where the scores of a list, over temperature, are some 60 apart;
-    approx_*, pairwise_* and yeti_* need memory for batch_size × list_size² values.
+    Before you choose a loss:
+
+    - sigmoid_cross_entropy_loss expects labels from 0 to 1. With larger labels it has no lower bound.
+    - ordinal_loss has one level, because the model gives one score per entry. It is the sigmoid cross-entropy of
+      label ≥ 1. The lambda weight `precision` uses the same definition of relevant.
+    - list_mle_loss can become infinite if the scores of a list, divided by the temperature, are about 60 apart.
+    - approx_*, pairwise_* and yeti_* need memory for batch_size × list_size² values.
 
     Args:
       key: One of `tfr.keras.losses.RankingLossKey.all_keys()`.
@@ -107,7 +110,7 @@ def build_loss(
       lambda_weight: "" for none, or label_diff, dcg, ndcg, ndcg_v2, yeti_dcg or precision with pairwise_*
         losses, dcg or ndcg with softmax_loss, list_mle with list_mle_loss (the discount of DCG by rank).
         yeti_logistic_loss always has yeti_dcg.
-      lambda_weight_cutoff: The rank down to which the lambda weight counts, 0 for all.
+      lambda_weight_cutoff: The lambda weight counts down to this rank; 0 for all ranks.
       global_batch_size: The number of lists of a step, over all replicas.
       seed: The noise of the gumbel, yeti and rankdistil losses, and the order of ties, depend on the seed, the step
         and the row of a list in the global batch, and on nothing else.
@@ -132,7 +135,7 @@ def build_loss(
         is_real = labels >= 0
         scores = _separate_padding(key, tf.cast(scores, tf.float32), is_real)
         if key in PAIRWISE_LOSSES:
-            scores /= temperature  # The Keras pairwise losses take a temperature, but never read it.
+            scores /= temperature  # The Keras pairwise losses accept a temperature but never use it.
         if key == _Key.ORDINAL_LOSS:
             scores = scores[:, :, tf.newaxis]
         with stateless_random(seed, step, rows, global_batch_size):
@@ -144,7 +147,7 @@ def build_loss(
         list_loss = tf.reduce_sum(tf.reshape(losses, [batch_size, -1]), axis=1) / num_samples
         num_real = tf.reduce_sum(tf.cast(is_real, tf.float32), axis=1)
         if key in (*PAIRWISE_LOSSES, _Key.YETI_LOGISTIC_LOSS) and lambda_weight in _DCG_WEIGHTS:
-            # These weights come times list_size and should be times num_real: for the mean both cancel.
+            # These weights are multiplied by list_size and should be multiplied by num_real. In the mean that cancels.
             list_loss /= list_size
         elif key in _POINTWISE + PAIRWISE_LOSSES:
             list_loss /= tf.maximum(num_real, 1.0)
