@@ -178,7 +178,7 @@ def _check_gpu(name: str) -> None:
     if not tf.config.list_physical_devices("GPU"):
         raise ConfigError(
             f"--strategy={name}: this is the image for GPUs (LISTWISE_REQUIRE_GPU=1), and TensorFlow sees no GPU. "
-            "Give the container GPUs (docker run --gpus=all; on Vertex AI, config.accelerator_type), or pass "
+            "Give the container GPUs (docker run --gpus=all; on Vertex AI, add an accelerator), or pass "
             "--allow_cpu to train on the CPU."
         )
 
