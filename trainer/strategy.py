@@ -108,9 +108,12 @@ def barrier(strategy: tf.distribute.Strategy) -> None:
 @functools.cache
 def _build_barrier(strategy: tf.distribute.Strategy) -> Callable[[], tf.Tensor]:
     """A sum over all replicas. No worker gets it before all workers have given their part."""
-    return tf.function(
-        lambda: strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.ones([])), axis=None)
-    )
+
+    @tf.function(autograph=False)
+    def add_ones() -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.ones([])), axis=None)
+
+    return add_ones
 
 
 def check_workers_agree(strategy: tf.distribute.Strategy, facts: Mapping[str, str]) -> None:
@@ -158,8 +161,9 @@ def _gather_texts(strategy: tf.distribute.Strategy, text: str) -> list[tuple[int
             assert context is not None
             return context.all_gather(tf.constant(values), axis=0)
 
-        gathered = strategy.experimental_local_results(strategy.run(gather))[0]
-        return gathered.numpy()
+        # In a graph, because collective operations warn about their speed elsewhere.
+        gathered = tf.function(lambda: strategy.run(gather), autograph=False)()
+        return strategy.experimental_local_results(gathered)[0].numpy()
 
     replicas = strategy.num_replicas_in_sync
     sizes = all_gather(np.array([len(encoded)], np.int32))
