@@ -301,17 +301,13 @@ def load_trainer_config(config: ConfigDict | Mapping[str, Any]) -> TrainerConfig
 def from_saved(fields: Mapping[str, Any]) -> ConfigDict:
     """Reads the config that an earlier run saved, which an older version of this project may have written.
 
-    A field that did not exist in that version gets its default, and a renamed field gets its new name. A field that
-    no longer exists stays, and `load_trainer_config` refuses it.
+    A field that did not exist in that version gets its default. A field that no longer exists stays, and
+    `load_trainer_config` refuses it.
 
     Args:
       fields: The sections and fields, as in the file.
     """
-    saved = {name: dict(value) if isinstance(value, Mapping) else value for name, value in fields.items()}
-    train = saved.get("train")
-    if isinstance(train, dict) and "steps_per_call" in train:
-        train.setdefault("steps_per_execution", train.pop("steps_per_call"))
-    return ConfigDict(_merged(default.get_config().to_dict(), saved))
+    return ConfigDict(_merged(default.get_config().to_dict(), fields))
 
 
 def parse_metric_name(name: str) -> tuple[str, int | None]:

@@ -40,7 +40,7 @@ def dataset_arguments(config: TrainerConfig) -> dict[str, Any]:
 
 
 def protocol_arguments(config: TrainerConfig) -> dict[str, Any]:
-    """Returns the arguments of `protocols.evaluate_protocols`. Training and evaluation call it with the same ones."""
+    """Returns the arguments of `protocols.evaluate_queries`. Training and evaluation call it with the same ones."""
     return {
         "global_batch_size": config.train.global_batch_size,
         "num_catalogue_users": config.eval.num_catalogue_users,

@@ -33,7 +33,7 @@ class UserItemScores:
 
 
 def evaluate(dataset, model, names, *, on=DEFAULT_STRATEGY, num_catalogue_users=-1, seed=0, subtopics=None):
-    return protocols.evaluate_protocols(
+    queries = protocols.evaluate_queries(
         on,
         model,
         dataset,
@@ -44,6 +44,7 @@ def evaluate(dataset, model, names, *, on=DEFAULT_STRATEGY, num_catalogue_users=
         relevance_threshold=4.0,
         seed=seed,
     )
+    return protocols.means_of(queries)
 
 
 def by_index(num_items):
@@ -134,10 +135,13 @@ def test_each_list_keeps_its_user_and_its_metrics():
     per_query = protocols.evaluate_queries(DEFAULT_STRATEGY, by_index(9), dataset, "test", metrics, **options)
     np.testing.assert_array_equal(per_query["rated"].queries, dataset.lists["test"].queries)
     assert UNKNOWN_INDEX not in per_query["catalogue"].queries
-    for result in per_query.values():
-        for lists in result.by_scorer.values():
+    means = protocols.means_of(per_query)
+    for protocol, result in per_query.items():
+        for scorer, lists in result.by_scorer.items():
             assert lists.values.shape == lists.weights.shape == (len(result.queries), 2)
-    assert protocols.means_of(per_query) == evaluate(dataset, by_index(9), ["ndcg", "recall@2"])
+            expected = np.average(lists.values, axis=0, weights=lists.weights)
+            actual = [means[protocol][scorer][name].value for name in ("ndcg", "recall@2")]
+            np.testing.assert_allclose(actual, expected, rtol=1e-6)
 
 
 def test_a_model_has_the_same_metrics_on_any_number_of_replicas():

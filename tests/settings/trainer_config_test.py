@@ -252,15 +252,6 @@ def test_a_saved_config_gets_the_defaults_of_fields_that_it_lacks():
     assert from_saved(saved) == expected
 
 
-def test_the_old_name_of_steps_per_execution_is_read():
-    saved = default.get_config().to_dict()
-    del saved["train"]["steps_per_execution"]
-    saved["train"]["steps_per_call"] = 7
-    before = copy.deepcopy(saved)
-    assert from_saved(saved) == with_fields(train__steps_per_execution=7)
-    assert saved == before
-
-
 def test_a_saved_field_that_is_unknown_is_refused_later():
     config = from_saved({"train": {"num_epoch": 7}})
     assert message(config).startswith("config.train.num_epoch is not a field; did you mean num_epochs?")

@@ -15,7 +15,7 @@ from trainer.modeling import input_pipeline
 from trainer.modeling.two_tower import Features
 
 LossFn = Callable[[tf.Tensor, tf.Tensor, "tf.Tensor | int", tf.Tensor], tf.Tensor]
-"""`loss_fn(labels, scores, step, rows)` returns the loss of each list, [batch_size]."""
+"""Labels and scores [batch_size, list_size], step, rows [batch_size] → the loss of each list, float32 [batch_size]."""
 
 Scorer = Callable[[Features], tf.Tensor]
 """Takes a batch of features and returns scores [batch_size, list_size]."""

@@ -66,34 +66,6 @@ class QueryMetrics:
     by_scorer: dict[str, ListMetrics]
 
 
-def evaluate_protocols(
-    strategy: tf.distribute.Strategy,
-    model: Ranker,
-    dataset: Dataset,
-    split: str,
-    metrics: Sequence[RankingMetric],
-    *,
-    global_batch_size: int,
-    num_catalogue_users: int,
-    relevance_threshold: float,
-    seed: int,
-) -> Protocols:
-    """Evaluates the model and the baselines on a held-out split: the means of `evaluate_queries`."""
-    return means_of(
-        evaluate_queries(
-            strategy,
-            model,
-            dataset,
-            split,
-            metrics,
-            global_batch_size=global_batch_size,
-            num_catalogue_users=num_catalogue_users,
-            relevance_threshold=relevance_threshold,
-            seed=seed,
-        )
-    )
-
-
 def evaluate_queries(
     strategy: tf.distribute.Strategy,
     model: Ranker,

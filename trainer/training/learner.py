@@ -8,6 +8,7 @@ from settings.trainer_config import TrainerConfig
 from trainer.compat import keras, tf
 from trainer.data.vocabulary import Vocabulary
 from trainer.evaluation import metrics as metrics_lib
+from trainer.evaluation.evaluator import LossFn
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.training import losses, optimizers
 
@@ -27,7 +28,7 @@ class Learner:
     model_sizes: dict[str, Any]
     optimizer: keras.optimizers.Optimizer
     schedule: keras.optimizers.schedules.LearningRateSchedule
-    loss_fn: losses.LossFn
+    loss_fn: LossFn
     metrics: list[metrics_lib.RankingMetric]
 
     @property

@@ -13,14 +13,11 @@ result. This module corrects that:
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 from settings.trainer_config import LOSSES_WITHOUT_TEMPERATURE, PAIRWISE_LOSSES
 from trainer.compat import keras, stateless_random, tf, tfr
-
-LossFn = Callable[[tf.Tensor, tf.Tensor, "tf.Tensor | int", tf.Tensor], tf.Tensor]
-"""(labels [batch_size, list_size], scores [batch_size, list_size], step, rows [batch_size]) → losses [batch_size]."""
+from trainer.evaluation.evaluator import LossFn
 
 _Key = tfr.keras.losses.RankingLossKey
 

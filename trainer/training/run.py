@@ -166,7 +166,7 @@ def train_and_evaluate(
         held_out = dataset.held_out_split
         protocols = {}
         if held_out:
-            protocols = protocols_lib.evaluate_protocols(
+            queries = protocols_lib.evaluate_queries(
                 strategy,
                 learner.model,
                 dataset,
@@ -174,6 +174,7 @@ def train_and_evaluate(
                 learner.metrics,
                 **config_lib.protocol_arguments(config),
             )
+            protocols = protocols_lib.means_of(queries)
             writer.write_scalars(state.step, trainer.epoch, held_out, protocols_lib.final_scalars(protocols))
         writer.close()
         if is_chief:

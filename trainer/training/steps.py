@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from trainer import schema
 from trainer import strategy as strategy_lib
 from trainer.compat import keras, tf
+from trainer.evaluation.evaluator import LossFn
 from trainer.evaluation.metrics import RankingMetric
 from trainer.modeling.two_tower import Features, TwoTowerModel
 from trainer.strategy import Compilation
-from trainer.training.losses import LossFn
 
 TrainCall = Callable[[Features, tf.Tensor, tf.Tensor], tf.Tensor]
 """(superbatch, first_step, num_steps) → sums and weights, float32 [1 + num_metrics, 2]."""
