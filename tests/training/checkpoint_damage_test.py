@@ -6,7 +6,6 @@ import shutil
 
 import numpy as np
 import pytest
-from absl import logging
 
 from settings.errors import ConfigError, StorageError
 from tests.training.checkpoint_run import (
@@ -25,18 +24,6 @@ from tests.training.checkpoint_run import (
 from trainer import storage
 from trainer.compat import tf
 from trainer.training import checkpoint
-
-
-@pytest.fixture
-def local_folder(tmp_path):
-    return str(tmp_path / "checkpoints")
-
-
-@pytest.fixture
-def logged(monkeypatch):
-    lines = []
-    monkeypatch.setattr(logging, "error", lambda message, *values: lines.append(message % values))
-    return lines
 
 
 def with_fields(path, **fields):

@@ -3,7 +3,6 @@
 import os
 
 import pytest
-from absl import logging
 
 from settings.errors import ConfigError, StorageError
 from tests.training.checkpoint_run import (
@@ -28,18 +27,6 @@ from trainer.training.checkpoint import Checkpointer
 @pytest.fixture(params=["local", "ram"])
 def folder(request, tmp_path):
     return str(tmp_path / "checkpoints") if request.param == "local" else f"ram://{tmp_path.name}/checkpoints"
-
-
-@pytest.fixture
-def local_folder(tmp_path):
-    return str(tmp_path / "checkpoints")
-
-
-@pytest.fixture
-def logged(monkeypatch):
-    lines = []
-    monkeypatch.setattr(logging, "error", lambda message, *values: lines.append(message % values))
-    return lines
 
 
 def test_restores_the_newest_exactly(folder):
