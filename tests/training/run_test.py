@@ -72,7 +72,7 @@ def test_the_best_checkpoint_is_kept_and_exported(tiny_config, tmp_path):
     np.testing.assert_array_equal(exported.numpy(), reader.get_tensor(name))
 
 
-def test_early_stopping_ends_the_run(tiny_config, tmp_path):
+def test_early_stopping_ends_the_run(tiny_config, tmp_path, capsys):
     tiny_config.train.num_epochs = 50
     tiny_config.train.checkpoint_every_steps = 70
     tiny_config.train.early_stopping_patience = 2
@@ -80,6 +80,7 @@ def test_early_stopping_ends_the_run(tiny_config, tmp_path):
     tiny_config.eval.best_direction = "max"
     result = run(tiny_config, tmp_path)
     evaluated = [line["step"] for line in lines(tmp_path, "validation")]
+    assert "Stopped early: loss did not improve in the last 2 validations." in capsys.readouterr().out
     assert evaluated == [10, 20, 30] and result["step"] == 30 and result["exported_step"] == 10
     # Where it ended is saved, though no checkpoint was due there: started again, it has nothing to do.
     assert (tmp_path / "checkpoints" / "step-00000030.json").exists()

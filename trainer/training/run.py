@@ -153,6 +153,12 @@ def train_and_evaluate(
             stop=stop,
         )
         stop.raise_at_once()
+        if state.step < total_steps:
+            console.print(
+                f"Stopped early: {config.eval.best_metric} did not improve in the last "
+                f"{state.evaluations_since_best} validations.",
+                soft_wrap=True,
+            )
 
         # The best checkpoint is exported and evaluated, or the last one if there was no validation. The export comes
         # first, so that a failed evaluation does not cost the model.
