@@ -34,6 +34,15 @@ def get_config() -> ConfigDict:
     config.data.columns.timestamp = "timestamp"
     config.data.columns.title = ""
     config.data.columns.genres = ""
+    # Names of columns that describe a query, an item, or one entry of a list. MovieLens has the query features age,
+    # gender and occupation and the item features genres and year.
+    config.data.features = ConfigDict()
+    config.data.features.query = ()
+    config.data.features.item = ()
+    config.data.features.example = ()
+    # What several rows of the same user and item are: `once` counts them as one event, or keeps the last rating;
+    # `count` makes their number the rating, if there is no rating column.
+    config.data.duplicates = "once"
     # The lowest and the highest rating. A row with another rating is a bad row. The gain of NDCG is 2^rating - 1, so
     # ratings above 10 give very large gains.
     config.data.rating_range = (0.0, 5.0)
@@ -44,8 +53,12 @@ def get_config() -> ConfigDict:
 
     config.split = ConfigDict()
     # How ratings are held out: `none`; `random` or `last` (the latest) for each user; or `time`, which holds out the
-    # latest ratings of all users.
+    # latest ratings of all users; or `given`, which reads them from the sources below.
     config.split.method = "random"
+    # With `given`: the sources of the validation and the test ratings. config.data.source then has the training
+    # ratings. Without a validation source, validation_fraction of each user's training ratings is held out.
+    config.split.validation_source = ""
+    config.split.test_source = ""
     # The fractions of the ratings that are held out for validation and for the test.
     config.split.validation_fraction = 0.1
     config.split.test_fraction = 0.1
@@ -53,14 +66,57 @@ def get_config() -> ConfigDict:
     # The largest number of items in a list. A user with more ratings has several lists.
     config.list_size = 100
 
+    config.candidates = ConfigDict()
+    # The items that a list is scored against in training. `rated`: the items of the list, as in the tutorial.
+    # `sampled`: also num_negatives items, which are drawn anew in each step and shared by the whole batch.
+    # `catalogue`: all items.
+    config.candidates.method = "rated"
+    # The number of sampled negatives.
+    config.candidates.num_negatives = 1000
+    # Negatives are drawn in proportion to (number of training ratings)^popularity_power. 0: all items alike.
+    config.candidates.popularity_power = 0.5
+    # This fraction of the probability is spread evenly over all items.
+    config.candidates.uniform_fraction = 0.1
+    # Subtracts the logarithm of an item's expected number of draws from its score in training.
+    config.candidates.logq_correction = True
+
     config.model = ConfigDict()
     # The size of the embeddings of users and items.
     config.model.embedding_size = 64
     # The sizes of the hidden layers of each tower, after the embedding. Empty: no hidden layers, as in the tutorial.
     config.model.hidden_sizes = ()
+    # Whether each query has an embedding of its own. Without one, new users can be served from their history.
+    config.model.query_embedding = True
+    # How a query vector and a candidate vector become a score: `dot` or `cosine`.
+    config.model.similarity = "dot"
+    # The cosine is multiplied by the scale, so that a softmax can tell items apart.
+    config.model.scale = 1.0
+    # Whether each item has a bias, which is added to its score.
+    config.model.item_bias = False
+
+    config.history = ConfigDict()
+    # How the items of a user's history describe the user: `none`: not at all; `pooled`: by the sum of their
+    # embeddings; `transformer`: in their order, by a causal transformer.
+    config.history.encoder = "none"
+    # The largest number of items in a history. Of longer ones the latest items are used.
+    config.history.size = 500
+    # pooled: the sum is divided by (number of items)^power. 0: a sum; 1: a mean.
+    config.history.power = 0.5
+    # pooled: an item that is this many items old counts half. 0: all items count alike.
+    config.history.recency_half_life = 0.0
+    # pooled: each item of a history is dropped with this probability in each training step.
+    config.history.dropout = 0.5
+    # pooled: only the items that a step drops from the history are its targets.
+    config.history.leave_out_targets = True
+
+    config.transformer = ConfigDict()
+    # The numbers of layers and of attention heads, and the dropout, of config.history.encoder = "transformer".
+    config.transformer.num_layers = 2
+    config.transformer.num_heads = 2
+    config.transformer.dropout = 0.2
 
     config.loss = ConfigDict()
-    # A key of tfr.keras.losses.RankingLossKey.
+    # A key of tfr.keras.losses.RankingLossKey; with sampled candidates also gbce_loss or cosine_contrastive_loss.
     config.loss.key = "softmax_loss"
     # Scores are divided by the temperature. 1.0 for losses without a temperature.
     config.loss.temperature = 1.0
@@ -68,6 +124,14 @@ def get_config() -> ConfigDict:
     config.loss.lambda_weight = ""
     # The cutoff of the lambda weight. 0: the whole list.
     config.loss.lambda_weight_cutoff = 0
+    # The loss of a list is divided by (sum of its labels)^normalization_power. 0: lists with many labels weigh more.
+    config.loss.normalization_power = 0.0
+    # gbce_loss: 0 trains for the order of the sampled items only, 1 for probabilities that match the catalogue.
+    config.loss.calibration = 0.75
+    # cosine_contrastive_loss: a negative counts when its cosine is above the margin; all negatives together have the
+    # weight negative_weight.
+    config.loss.margin = 0.4
+    config.loss.negative_weight = 1.0
 
     config.optimizer = ConfigDict()
     # adadelta, adafactor, adagrad, adam, adamax, adamw, ftrl, lion, nadam, rmsprop or sgd.
@@ -108,12 +172,15 @@ def get_config() -> ConfigDict:
     config.eval.metrics = ("ndcg", "ndcg@10", "mrr", "precision@5")
     # Ratings at or above this value count as relevant in metrics with binary relevance.
     config.eval.relevance_threshold = 4.0
-    # The metric of the validation lists that selects the best checkpoint: one of the metrics above, or `loss`.
+    # The metric of the validation split that selects the best checkpoint: `loss`; one of the metrics above, for the
+    # rated lists; or one of them after `catalogue/`, for the whole catalogue.
     config.eval.best_metric = "ndcg@10"
     # `max` if a higher value is better, `min` if a lower one is.
     config.eval.best_direction = "max"
     # The number of random users for whom the final evaluation ranks the whole catalogue. 0: none. -1: all users.
     config.eval.num_catalogue_users = 1000
+    # The number of users for whom each validation ranks the whole catalogue. 0: none. -1: all users.
+    config.eval.num_validation_users = 1000
     # The number of users whose recommendations are written to TensorBoard at each validation.
     config.eval.num_sample_users = 3
 

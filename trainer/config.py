@@ -30,7 +30,7 @@ _CHANGEABLE = {
 def dataset_arguments(config: TrainerConfig) -> dict[str, Any]:
     """Returns the arguments of `dataset.load_dataset`. Training and evaluation call it with the same ones."""
     return {
-        **config.data.model_dump(),
+        **config.data.model_dump(exclude={"features", "duplicates"}),
         "split_method": config.split.method,
         "validation_fraction": config.split.validation_fraction,
         "test_fraction": config.split.test_fraction,

@@ -32,8 +32,11 @@ PADDING_LABEL = -1.0
 
 # The features of a batch of lists.
 QUERY = "query"  # int32 [batch_size]: user index
+HISTORY = "history"  # int32 [batch_size, history_size]: items of the query, oldest first, UNKNOWN_INDEX where padded
+HISTORY_RATINGS = "history_ratings"  # float32 [batch_size, history_size]: their ratings, 0 where padded, 1 for events
 ITEMS = "items"  # int32 [batch_size, list_size]: item indices, UNKNOWN_INDEX where padded
 LABELS = "labels"  # float32 [batch_size, list_size]: relevance, PADDING_LABEL where padded
+NEGATIVES = "negatives"  # int32 [num_negatives]: sampled items, the same for the whole global batch
 WEIGHTS = "weights"  # float32 [batch_size]: 1 for a list, 0 for a padding row
 NUM_LISTS = "num_lists"  # float32 []: the lists of the global batch, without padding rows; the divisor of the loss
 ROWS = "rows"  # int32 [batch_size]: the row of each list in the global batch

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from settings.errors import ConfigError
-from settings.trainer_config import METRIC_KEYS
+from settings.trainer_config.evaluation import METRIC_KEYS
 from trainer.compat import tf, tfr
 from trainer.evaluation.metrics import build_metrics
 

@@ -14,13 +14,8 @@ from ml_collections import ConfigDict
 import configs
 from configs import default
 from settings.errors import ConfigError
-from settings.trainer_config import (
-    METRIC_KEYS,
-    TrainerConfig,
-    from_saved,
-    load_trainer_config,
-    parse_metric_name,
-)
+from settings.trainer_config import TrainerConfig, from_saved, load_trainer_config
+from settings.trainer_config.evaluation import METRIC_KEYS, parse_metric_name
 from tests.conftest import REPOSITORY
 
 CONFIGS = sorted(path.stem for path in pathlib.Path(configs.__path__[0]).glob("*.py") if path.stem != "__init__")
@@ -273,7 +268,7 @@ def test_the_names_are_those_of_tf_ranking_and_keras():
 def test_the_losses_without_temperature_are_those_of_tf_ranking():
     import inspect
 
-    from settings.trainer_config import LOSSES_WITHOUT_TEMPERATURE
+    from settings.trainer_config.loss import LOSSES_WITHOUT_TEMPERATURE
     from trainer.compat import tfr
 
     without = {

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from settings.errors import ConfigError
-from settings.trainer_config import OptimizerName
+from settings.trainer_config.training import OptimizerName
 from trainer.compat import keras, tf
 from trainer.training.optimizers import build_optimizer, build_schedule
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from settings.errors import ConfigError
-from settings.trainer_config import METRIC_KEYS, parse_metric_name
+from settings.trainer_config.evaluation import METRIC_KEYS, parse_metric_name
 from trainer.compat import sorting_once, tf, tfr
 from trainer.evaluation.rank_metrics import RankedLists, values_from_ranks
 from trainer.schema import PADDING_LABEL

@@ -15,7 +15,7 @@ result. This module corrects that:
 import math
 from typing import Any
 
-from settings.trainer_config import LOSSES_WITHOUT_TEMPERATURE, PAIRWISE_LOSSES
+from settings.trainer_config.loss import LOSSES_WITHOUT_TEMPERATURE, PAIRWISE_LOSSES
 from trainer.compat import keras, stateless_random, tf, tfr
 from trainer.evaluation.evaluator import LossFn
 

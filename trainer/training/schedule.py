@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from settings.trainer_config import TrainConfig
+from settings.trainer_config.training import TrainConfig
 
 
 class Cadence:

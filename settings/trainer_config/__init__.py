@@ -1,0 +1,121 @@
+"""The trainer's config as typed sections: the one place that knows its ranges, names and cross-field rules.
+
+configs/default.py explains each field and holds its default. This package does not import TensorFlow, so errors
+are found before its import, and the launcher can check the trainer's config too.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+from pydantic import Field, model_validator
+
+from configs import default
+from settings.errors import ConfigError
+from settings.sections import Section, build_section, cannot_be_used
+from settings.trainer_config.data import DataConfig, SplitConfig
+from settings.trainer_config.evaluation import EvalConfig
+from settings.trainer_config.loss import SAMPLED_LOSSES, LossConfig
+from settings.trainer_config.model import CandidatesConfig, HistoryConfig, ModelConfig, TransformerConfig
+from settings.trainer_config.training import OptimizerConfig, TrainConfig
+
+DEFAULTS_FILE = "configs/default.py"
+
+# The values of --strategy.
+STRATEGIES = ("default", "mirrored", "multi_worker_mirrored", "tpu")
+
+
+class TrainerConfig(Section):
+    """All fields of a training run."""
+
+    seed: int = Field(ge=0, lt=2**31, description="from 0 to 2147483647")
+    data: DataConfig
+    split: SplitConfig
+    list_size: int = Field(ge=2, description="at least 2: a single item has no order")
+    candidates: CandidatesConfig
+    model: ModelConfig
+    history: HistoryConfig
+    transformer: TransformerConfig
+    loss: LossConfig
+    optimizer: OptimizerConfig
+    train: TrainConfig
+    eval: EvalConfig
+
+    @model_validator(mode="after")
+    def _check_relevance_threshold(self) -> "TrainerConfig":
+        if self.eval.relevance_threshold > self.data.rating_range[1]:
+            raise cannot_be_used(
+                "config.eval.relevance_threshold",
+                self.eval.relevance_threshold,
+                f"at most the highest rating of config.data.rating_range={self.data.rating_range}",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_query(self) -> "TrainerConfig":
+        encoder = self.history.encoder
+        if encoder == "none" and not (self.model.query_embedding or self.data.features.query):
+            raise ConfigError(
+                "config.model.query_embedding=False cannot be used with config.history.encoder='none' and without "
+                "config.data.features.query: nothing would describe a query. Set it to True, or set "
+                "config.history.encoder to pooled."
+            )
+        if encoder == "transformer" and self.model.embedding_size % self.transformer.num_heads:
+            raise ConfigError(
+                f"config.transformer.num_heads={self.transformer.num_heads} cannot be used: it has to divide "
+                f"config.model.embedding_size={self.model.embedding_size}."
+            )
+        if encoder == "transformer" and self.candidates.method == "rated":
+            raise ConfigError(
+                "config.candidates.method='rated' cannot be used with config.history.encoder='transformer', which "
+                "learns to predict the next item among other candidates. Set it to sampled or catalogue."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_loss(self) -> "TrainerConfig":
+        method, key = self.candidates.method, self.loss.key
+        if key in SAMPLED_LOSSES and method != "sampled":
+            raise ConfigError(
+                f"config.loss.key={key!r} cannot be used with config.candidates.method={method!r}: it compares an item "
+                "with sampled negatives. Set config.candidates.method to sampled, or use another loss."
+            )
+        if method == "catalogue" and (key != "softmax_loss" or self.loss.lambda_weight):
+            raise ConfigError(
+                f"config.loss.key={key!r} with config.loss.lambda_weight={self.loss.lambda_weight!r} cannot be used "
+                "with config.candidates.method='catalogue', which only has softmax_loss without a lambda weight. Set "
+                "config.candidates.method to sampled, which works with every loss."
+            )
+        return self
+
+
+def load_trainer_config(config: ConfigDict | Mapping[str, Any]) -> TrainerConfig:
+    """Checks all fields of the trainer's config.
+
+    Raises:
+      ConfigError: It names the field, its value and what is allowed.
+    """
+    return build_section(TrainerConfig, config, defaults=default.get_config(), defaults_file=DEFAULTS_FILE)
+
+
+def from_saved(fields: Mapping[str, Any]) -> ConfigDict:
+    """Reads the config that an earlier run saved, which an older version of this project may have written.
+
+    A field that did not exist in that version gets its default. A field that no longer exists stays, and
+    `load_trainer_config` refuses it.
+
+    Args:
+      fields: The sections and fields, as in the file.
+    """
+    return ConfigDict(_merged(default.get_config().to_dict(), fields))
+
+
+def _merged(defaults: dict[str, Any], saved: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(defaults)
+    for name, value in saved.items():
+        known = merged.get(name)
+        if isinstance(known, dict) and isinstance(value, Mapping):
+            merged[name] = _merged(known, value)
+        else:
+            merged[name] = tuple(value) if isinstance(value, list) else value
+    return merged

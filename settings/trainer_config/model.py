@@ -1,0 +1,69 @@
+"""The sections that shape the model: `model`, `history`, `transformer`, and the `candidates` that it is trained on."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from settings.errors import ConfigError
+from settings.sections import Section
+
+
+class CandidatesConfig(Section):
+    """The items that a list is scored against in training."""
+
+    method: Literal["rated", "sampled", "catalogue"]
+    num_negatives: int = Field(ge=1)
+    popularity_power: float = Field(ge=0, le=2)
+    uniform_fraction: float = Field(ge=0, le=1)
+    logq_correction: bool
+
+
+class ModelConfig(Section):
+    """The two towers, and how their vectors become a score."""
+
+    embedding_size: int = Field(ge=1)
+    hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        description="a tuple of whole numbers, each at least 1"
+    )
+    query_embedding: bool
+    similarity: Literal["dot", "cosine"]
+    scale: float = Field(gt=0)
+    item_bias: bool
+
+    @model_validator(mode="after")
+    def _check_scale(self) -> "ModelConfig":
+        if self.scale != 1.0 and self.similarity == "dot":
+            raise ConfigError(
+                f"config.model.scale={self.scale!r} cannot be used: a dot product has no scale. Set it to 1.0, or set "
+                "config.model.similarity to cosine."
+            )
+        return self
+
+
+class HistoryConfig(Section):
+    """How a query is described by the items in its history."""
+
+    encoder: Literal["none", "pooled", "transformer"]
+    size: int = Field(ge=1)
+    power: float = Field(ge=0, le=1)
+    recency_half_life: float = Field(ge=0)
+    dropout: float = Field(ge=0, lt=1)
+    leave_out_targets: bool
+
+    @model_validator(mode="after")
+    def _check_dropout(self) -> "HistoryConfig":
+        if self.encoder == "pooled" and self.leave_out_targets and not self.dropout:
+            raise ConfigError(
+                "config.history.dropout=0.0 cannot be used with config.history.leave_out_targets: the targets of a "
+                "step are the items that were dropped from the history. Set it to 0.5, for example, or set "
+                "config.history.leave_out_targets to False."
+            )
+        return self
+
+
+class TransformerConfig(Section):
+    """The size of the transformer that encodes a history in its order."""
+
+    num_layers: int = Field(ge=1)
+    num_heads: int = Field(ge=1)
+    dropout: float = Field(ge=0, lt=1)

@@ -1,0 +1,69 @@
+"""The sections `optimizer` and `train`: the optimizer, the batches, and what happens every so many steps."""
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from settings.errors import ConfigError
+from settings.sections import Section
+
+OptimizerName = Literal[
+    "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lion", "nadam", "rmsprop", "sgd"
+]
+
+_OPTIMIZERS_WITH_MOMENTUM = ("rmsprop", "sgd")
+
+
+class OptimizerConfig(Section):
+    """The optimizer, by its name in Keras, with its options and the schedule of its learning rate."""
+
+    name: OptimizerName
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["constant", "warmup_cosine"]
+    warmup_steps: int = Field(ge=0)
+    clip_norm: float = Field(ge=0)
+    weight_decay: float = Field(ge=0)
+    momentum: float = Field(ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check_options(self) -> "OptimizerConfig":
+        if self.warmup_steps and self.schedule == "constant":
+            raise ConfigError(
+                f"config.optimizer.warmup_steps={self.warmup_steps!r} cannot be used: the schedule constant has no "
+                "warm-up. Set it to 0, or set config.optimizer.schedule to warmup_cosine."
+            )
+        if self.name == "adamw" and not self.weight_decay:
+            raise ConfigError(
+                "config.optimizer.weight_decay=0 cannot be used: adamw is adam with weight decay. Set it to 0.004, for "
+                "example, or set config.optimizer.name to adam."
+            )
+        if self.name == "ftrl" and self.weight_decay:
+            raise ConfigError(
+                f"config.optimizer.weight_decay={self.weight_decay!r} cannot be used: ftrl has no weight decay. Set it "
+                "to 0, or choose another config.optimizer.name."
+            )
+        if self.name == "ftrl" and self.warmup_steps:
+            raise ConfigError(
+                f"config.optimizer.warmup_steps={self.warmup_steps!r} cannot be used: a warm-up starts at a learning "
+                "rate of 0, and ftrl divides by the learning rate. Set it to 0, or choose another "
+                "config.optimizer.name."
+            )
+        if self.momentum and self.name not in _OPTIMIZERS_WITH_MOMENTUM:
+            raise ConfigError(
+                f"config.optimizer.momentum={self.momentum!r} cannot be used: {self.name} has no momentum. Set it to "
+                f"0, or set config.optimizer.name to one of {', '.join(_OPTIMIZERS_WITH_MOMENTUM)}."
+            )
+        return self
+
+
+class TrainConfig(Section):
+    """Batches, steps, and what happens every so many steps."""
+
+    global_batch_size: int = Field(ge=1)
+    num_epochs: int = Field(ge=1)
+    steps_per_execution: int = Field(ge=1)
+    log_every_steps: int = Field(ge=0)
+    eval_every_steps: int = Field(ge=0)
+    checkpoint_every_steps: int = Field(ge=0)
+    keep_checkpoints: int = Field(ge=1)
+    early_stopping_patience: int = Field(ge=0)
