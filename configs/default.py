@@ -21,12 +21,13 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     # `synthetic`; movielens/{100k,1m,20m,25m,latest-small} from TensorFlow Datasets; or a path, local or gs://, of a
-    # MovieLens folder or zip file, or of a CSV, TSV or Parquet file or a folder of them.
+    # MovieLens folder or zip file, of a CSV, TSV or Parquet file or a folder of them, or of a text file with lines
+    # `user item item ...`.
     config.data.source = "synthetic"
     # The folder of TensorFlow Datasets. Empty: its default folder.
     config.data.data_dir = ""
-    # The column names of a CSV, TSV or Parquet source. timestamp, title and genres can be empty if there is no such
-    # column.
+    # The column names of a CSV, TSV or Parquet source. All but user_id and item_id can be empty if there is no such
+    # column. Without rating, each row is an event. Without timestamp, the row number is the time.
     config.data.columns = ConfigDict()
     config.data.columns.user_id = "user_id"
     config.data.columns.item_id = "item_id"
@@ -35,13 +36,13 @@ def get_config() -> ConfigDict:
     config.data.columns.title = ""
     config.data.columns.genres = ""
     # Names of columns that describe a query, an item, or one entry of a list. MovieLens has the query features age,
-    # gender and occupation and the item features genres and year.
+    # gender and occupation (100K and 1M) and the item features genres and year.
     config.data.features = ConfigDict()
     config.data.features.query = ()
     config.data.features.item = ()
     config.data.features.example = ()
-    # What several rows of the same user and item are: `once` counts them as one event, or keeps the last rating;
-    # `count` makes their number the rating, if there is no rating column.
+    # What becomes of several rows of the same user and item: `once` keeps the last one; `count`, which needs an empty
+    # columns.rating, keeps it too and makes their number its rating.
     config.data.duplicates = "once"
     # The lowest and the highest rating. A row with another rating is a bad row. The gain of NDCG is 2^rating - 1, so
     # ratings above 10 give very large gains.
@@ -52,11 +53,12 @@ def get_config() -> ConfigDict:
     config.data.item_identity = "item_id"
 
     config.split = ConfigDict()
-    # How ratings are held out: `none`; `random` or `last` (the latest) for each user; or `time`, which holds out the
+    # How ratings are held out: `none`; `random` or `last` (the latest) for each user; `time`, which holds out the
     # latest ratings of all users; or `given`, which reads them from the sources below.
     config.split.method = "random"
     # With `given`: the sources of the validation and the test ratings. config.data.source then has the training
-    # ratings. Without a validation source, validation_fraction of each user's training ratings is held out.
+    # ratings. Without a validation source, validation_fraction of each user's training ratings is held out at random.
+    # test_fraction is not used.
     config.split.validation_source = ""
     config.split.test_source = ""
     # The fractions of the ratings that are held out for validation and for the test.
@@ -114,6 +116,14 @@ def get_config() -> ConfigDict:
     config.transformer.num_layers = 2
     config.transformer.num_heads = 2
     config.transformer.dropout = 0.2
+
+    config.ease = ConfigDict()
+    # The scores of EASE, a linear item-item model in closed form, are multiplied by the weight and added to those of
+    # the trained model, in evaluation and in the exported model. 0: no EASE. It needs a pooled history, and memory for
+    # a few (number of items)² matrices.
+    config.ease.weight = 0.0
+    # The L2 regularization of EASE.
+    config.ease.regularization = 400.0
 
     config.loss = ConfigDict()
     # A key of tfr.keras.losses.RankingLossKey; with sampled candidates also gbce_loss or cosine_contrastive_loss.

@@ -10,9 +10,13 @@ from settings.trainer_config import TrainerConfig
 
 # The fields that runs are compared by. A name that ends in a dot means all fields of the section.
 _HYPERPARAMETERS = (
-    *("data.source", "split.", "list_size", "model.", "loss.", "optimizer.", "seed"),
+    *("data.source", "data.features.", "split.", "list_size", "candidates.", "model.", "history.", "transformer."),
+    *("ease.", "loss.", "optimizer.", "seed"),
     *("train.global_batch_size", "train.num_epochs"),
 )
+
+RECENT_DAYS = 7.0
+"""The period whose ratings the baseline `recent_popularity` counts, in days."""
 
 # The fields that may change when a run is resumed. They do not affect the steps that were already taken.
 _CHANGEABLE = {
@@ -29,22 +33,35 @@ _CHANGEABLE = {
 
 def dataset_arguments(config: TrainerConfig) -> dict[str, Any]:
     """Returns the arguments of `dataset.load_dataset`. Training and evaluation call it with the same ones."""
+    # Beside describing a query, the history tells which sampled items the query has seen.
+    needs_history = config.history.encoder != "none" or config.candidates.method != "rated"
     return {
-        **config.data.model_dump(exclude={"features", "duplicates"}),
+        **config.data.model_dump(),
         "split_method": config.split.method,
+        "validation_source": config.split.validation_source,
+        "test_source": config.split.test_source,
         "validation_fraction": config.split.validation_fraction,
         "test_fraction": config.split.test_fraction,
         "list_size": config.list_size,
+        "list_order": "time" if config.history.encoder == "transformer" else "row",
+        "history_size": config.history.size if needs_history else 0,
         "seed": config.seed,
     }
 
 
-def protocol_arguments(config: TrainerConfig) -> dict[str, Any]:
-    """Returns the arguments of `protocols.evaluate_queries`. Training and evaluation call it with the same ones."""
+def protocol_arguments(config: TrainerConfig, *, has_timestamps: bool) -> dict[str, Any]:
+    """Returns the arguments of `protocols.evaluate_queries`. Training and evaluation call it with the same ones.
+
+    Args:
+      has_timestamps: whether the ratings have times. If so, and the latest ratings are held out, recent popularity is
+        a baseline.
+    """
+    is_recent_meaningful = has_timestamps and config.split.method in ("last", "time", "given")
     return {
         "global_batch_size": config.train.global_batch_size,
         "num_catalogue_users": config.eval.num_catalogue_users,
         "relevance_threshold": config.eval.relevance_threshold,
+        "recent_days": RECENT_DAYS if is_recent_meaningful else None,
         "seed": config.seed,
     }
 

@@ -18,7 +18,8 @@ def main() -> int:
     from trainer.data.vocabulary import load_vocabulary
     from trainer.evaluation.exported import ExportedModel
     from trainer.evaluation.metrics import build_metrics
-    from trainer.evaluation.protocols import evaluate_queries, means_of, print_protocols
+    from trainer.evaluation.protocols import evaluate_queries, means_of
+    from trainer.evaluation.report import print_protocols, print_recommendations
     from trainer.serving.export import load_export
     from trainer.workdir import Workdir
 
@@ -39,7 +40,7 @@ def main() -> int:
         relevance_threshold=config.eval.relevance_threshold,
         item_subtopics=dataset.vocabulary.item_genres(),
     )
-    queries = evaluate_queries(
+    evaluation = evaluate_queries(
         tf.distribute.get_strategy(),
         model,
         dataset,
@@ -47,7 +48,9 @@ def main() -> int:
         metrics,
         **config_lib.protocol_arguments(config),
     )
-    print_protocols(cli.build_console(), split, means_of(queries))
+    console = cli.build_console()
+    print_protocols(console, split, means_of(evaluation.protocols, seed=config.seed))
+    print_recommendations(console, split, evaluation.recommendations)
     return 0
 
 

@@ -16,7 +16,7 @@ from settings.sections import Section, build_section, cannot_be_used
 from settings.trainer_config.data import DataConfig, SplitConfig
 from settings.trainer_config.evaluation import EvalConfig
 from settings.trainer_config.loss import SAMPLED_LOSSES, LossConfig
-from settings.trainer_config.model import CandidatesConfig, HistoryConfig, ModelConfig, TransformerConfig
+from settings.trainer_config.model import CandidatesConfig, EaseConfig, HistoryConfig, ModelConfig, TransformerConfig
 from settings.trainer_config.training import OptimizerConfig, TrainConfig
 
 DEFAULTS_FILE = "configs/default.py"
@@ -36,6 +36,7 @@ class TrainerConfig(Section):
     model: ModelConfig
     history: HistoryConfig
     transformer: TransformerConfig
+    ease: EaseConfig
     loss: LossConfig
     optimizer: OptimizerConfig
     train: TrainConfig
@@ -59,6 +60,11 @@ class TrainerConfig(Section):
                 "config.model.query_embedding=False cannot be used with config.history.encoder='none' and without "
                 "config.data.features.query: nothing would describe a query. Set it to True, or set "
                 "config.history.encoder to pooled."
+            )
+        if self.ease.weight and encoder != "pooled":
+            raise ConfigError(
+                f"config.ease.weight={self.ease.weight!r} cannot be used with config.history.encoder={encoder!r}: EASE "
+                "predicts items from a history. Set it to 0.0, or set config.history.encoder to pooled."
             )
         if encoder == "transformer" and self.model.embedding_size % self.transformer.num_heads:
             raise ConfigError(

@@ -43,6 +43,31 @@ class DataConfig(Section):
     item_identity: Literal["item_id", "title"]
 
     @model_validator(mode="after")
+    def _check_duplicates(self) -> "DataConfig":
+        if self.duplicates == "count" and self.columns.rating:
+            raise ConfigError(
+                "config.data.duplicates='count' cannot be used with "
+                f"config.data.columns.rating={self.columns.rating!r}: only events are counted. Set "
+                "config.data.columns.rating to an empty string to use the rows as events, or set "
+                "config.data.duplicates to 'once'."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_features(self) -> "DataConfig":
+        owner_of: dict[str, str] = {}
+        for owner, names in self.features.model_dump().items():
+            for name in names:
+                if not name or name in owner_of:
+                    reason = f"{owner_of[name]} has this column too" if name else "a name is empty"
+                    raise ConfigError(
+                        f"config.data.features.{owner}={names!r} cannot be used: {reason}. Name each column once, in "
+                        "config.data.features.query, item or example."
+                    )
+                owner_of[name] = f"config.data.features.{owner}"
+        return self
+
+    @model_validator(mode="after")
     def _check_rating_range(self) -> "DataConfig":
         lowest, highest = self.rating_range
         if not 0 <= lowest < highest <= 100:
@@ -60,6 +85,21 @@ class SplitConfig(Section):
     test_source: str
     validation_fraction: float = Field(ge=0, lt=1)
     test_fraction: float = Field(ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> "SplitConfig":
+        if self.method == "given" and not self.test_source:
+            raise ConfigError(
+                "config.split.test_source is empty. With config.split.method='given', set it to the source of the test "
+                "ratings."
+            )
+        for name in ("validation_source", "test_source"):
+            if self.method != "given" and getattr(self, name):
+                raise ConfigError(
+                    f"config.split.{name}={getattr(self, name)!r} cannot be used with config.split.method="
+                    f"{self.method!r}. Set config.split.method to 'given', or leave config.split.{name} empty."
+                )
+        return self
 
     @model_validator(mode="after")
     def _check_sum(self) -> "SplitConfig":

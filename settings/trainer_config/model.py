@@ -67,3 +67,10 @@ class TransformerConfig(Section):
     num_layers: int = Field(ge=1)
     num_heads: int = Field(ge=1)
     dropout: float = Field(ge=0, lt=1)
+
+
+class EaseConfig(Section):
+    """A linear item-item model in closed form that is blended with the trained model."""
+
+    weight: float = Field(ge=0)
+    regularization: float = Field(gt=0)

@@ -11,7 +11,18 @@ from settings.trainer_config import load_trainer_config
 from tests.conftest import NUM_ITEMS, NUM_USERS, planted_ratings
 from trainer.config import dataset_arguments
 from trainer.data.dataset import load_dataset
-from trainer.schema import ITEM_ID, SPLITS, UNKNOWN_INDEX, USER_ID
+from trainer.schema import (
+    HISTORY,
+    HISTORY_RATINGS,
+    ITEM_ID,
+    ITEMS,
+    LABELS,
+    PADDING_LABEL,
+    QUERY,
+    SPLITS,
+    UNKNOWN_INDEX,
+    USER_ID,
+)
 
 # Each user has five ratings. The latest is for testing, the one before it for validation. The user indices are a = 1
 # and b = 2. The item indices, by training ratings and then by id, are x = 1, y = 2, v = 3 and z = 4. The items n and w
@@ -53,6 +64,111 @@ def load(tmp_path):
 @pytest.fixture
 def known(load):
     return load(KNOWN_RATINGS, split_method="last", validation_fraction=0.2, test_fraction=0.2, list_size=2)
+
+
+def test_histories_and_times_belong_to_their_ratings(load):
+    dataset = load(
+        KNOWN_RATINGS, split_method="last", validation_fraction=0.2, test_fraction=0.2, list_size=2, history_size=3
+    )
+    times = {"a": {"n": 5, "x": 1, "y": 2, "v": 4, "z": 3}, "b": {"x": 1, "z": 4, "y": 2, "w": 5, "v": 3}}
+    user_ids, item_ids = (
+        dataset.vocabulary.users["user_id"].to_pylist(),
+        dataset.vocabulary.items["item_id"].to_pylist(),
+    )
+    for split in ("train", "validation"):
+        users, items, _ = dataset.ratings[split]
+        assert dataset.timestamps[split].tolist() == [
+            times[user_ids[user]][item_ids[item]] for user, item in zip(users, items, strict=True)
+        ]
+    assert dataset.timestamps["test"].tolist() == [5, 5]
+
+    def history(features):
+        return {
+            user: (items, ratings)
+            for user, items, ratings in zip(
+                *(features[name].tolist() for name in (QUERY, HISTORY, HISTORY_RATINGS)), strict=True
+            )
+        }
+
+    of_train = {1: ([1, 2, 4], [2.0, 3.0, 5.0]), 2: ([1, 2, 3], [5.0, 4.0, 3.5])}
+    of_both = {1: ([2, 4, 3], [3.0, 5.0, 4.5]), 2: ([2, 3, 4], [4.0, 3.5, 1.5])}
+    for split, expected in {"train": of_train, "validation": of_train, "test": of_both}.items():
+        lists = dataset.lists[split]
+        assert history(lists.gather(np.arange(lists.num_lists))) == expected
+    # The items n and w of the test split are not in the vocabulary.
+    assert history(dataset.query_source("train", "validation", "test").gather(np.array([1, 2]))) == of_both
+    assert history(dataset.query_source("validation").gather(np.array([0, 2]))) == {
+        0: ([0, 0, 0], [0.0, 0.0, 0.0]),
+        2: ([4, 0, 0], [1.5, 0.0, 0.0]),
+    }
+
+
+def test_without_histories_and_features_the_lists_have_three_features(known):
+    assert list(known.lists["train"].gather(np.array([0]))) == [QUERY, ITEMS, LABELS]
+    assert (known.features, known.item_features, known.has_ratings, known.has_timestamps) == ([], {}, True, True)
+
+
+def test_in_time_order_the_newest_list_is_full(load):
+    dataset = load(KNOWN_RATINGS, split_method="none", list_size=3, list_order="time")
+    item_ids = dataset.vocabulary.items["item_id"].to_pylist()
+    lists = [dataset.lists["train"][i] for i in range(dataset.lists["train"].num_lists)]
+    assert [(query, "".join(item_ids[item] for item in items)) for query, items, _ in lists] == [
+        (1, "xy"),
+        (1, "zvn"),
+        (2, "xy"),
+        (2, "vzw"),
+    ]
+
+
+def test_features_come_out_of_the_lists_and_change_the_fingerprints(load):
+    table = pa.table(
+        {
+            "user_id": ["a", "a", "b", "b"],
+            "item_id": ["x", "y", "x", "y"],
+            "rating": [1.0, 2.0, 3.0, 4.0],
+            "timestamp": [1, 2, 1, 2],
+            "age": ["20", "21", "30", None],
+            "price": [1.0, 5.0, 3.0, 7.0],
+            "place": ["top", "end", "end", "top"],
+        }
+    )
+    features = {"query": ("age",), "item": ("price",), "example": ("place",)}
+    dataset = load(table, split_method="none", list_size=3, features=features)
+    assert [(spec.name, spec.owner, spec.num_values) for spec in dataset.features] == [
+        ("age", "query", 2),
+        ("price", "item", None),
+        ("place", "example", 3),
+    ]
+    gathered = dataset.lists["train"].gather(np.array([1, 0]))
+    assert gathered["age"].tolist() == [0, 1]  # The last row of b has no age.
+    assert gathered["place"].tolist() == [[1, 2, 0], [2, 1, 0]]
+    assert dataset.item_features["price"].tolist() == [0.0, -1.0, 1.0]
+    assert dataset.query_source("train").gather(np.array([1]))["age"].tolist() == [1]
+
+    def fingerprints(**columns):
+        changed = pa.table({**dict(zip(table.column_names, table.columns, strict=True)), **columns})
+        return load(changed, split_method="none", list_size=3, features=features).description["fingerprints"]
+
+    before = fingerprints()
+    for columns, names in (
+        ({"age": ["20", "20", "30", "20"]}, {"vocabulary", "queries"}),
+        ({"price": [1.0, 5.0, 7.0, 3.0]}, {"items"}),
+        ({"place": ["top", "end", "top", "end"]}, {"train lists"}),
+    ):
+        after = fingerprints(**columns)
+        assert {name for name in before if before[name] != after[name]} == names
+
+
+def test_a_counted_event_has_its_number_as_label(load):
+    columns = {"user_id": "user_id", "item_id": "item_id", "rating": ""}
+    rows = [("a", "x", 1.0, 1), ("a", "y", 1.0, 2), ("a", "x", 1.0, 3)]
+    dataset = load(rows, split_method="none", columns=columns, duplicates="count", history_size=2)
+    gathered = dataset.lists["train"].gather(np.array([0]))
+    assert gathered[LABELS][0, :3].tolist() == [1.0, 2.0, PADDING_LABEL]
+    assert gathered[HISTORY_RATINGS].tolist() == [[1.0, 2.0]]
+    assert (dataset.has_ratings, dataset.has_timestamps) == (False, False)
+    assert (dataset.description["has_ratings"], dataset.description["duplicates"]) == (False, "count")
+    assert dataset.description["rows"]["counted"] == 1
 
 
 def triples(users, items, ratings):

@@ -130,6 +130,55 @@ def test_build_lists_passes_its_list_size_on():
 
 
 @settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=40), st.integers(1, 6))
+def test_in_time_order_only_the_oldest_list_of_a_user_is_not_full(rows, list_size):
+    users, items, ratings = arrays([user for user, _ in rows])
+    times = np.array([time for _, time in rows], np.int64)
+    lists = build_lists(users, items, ratings, list_size=list_size, timestamps=times)
+
+    expected = []
+    for user in range(5):
+        of_user = sorted((row for row in range(len(rows)) if rows[row][0] == user), key=lambda row: rows[row][1])
+        windows = []
+        while of_user:
+            windows.append(of_user[-list_size:])
+            of_user = of_user[:-list_size]
+        expected += [(user, [row + 100 for row in window], [row / 2 for row in window]) for window in windows[::-1]]
+    actual = [lists[i] for i in range(lists.num_lists)]
+    assert [(query, items.tolist(), labels.tolist()) for query, items, labels in actual] == expected
+    assert lists.offsets[-1] == lists.num_entries == len(rows)
+
+
+class AgeOfQuery:
+    """A QuerySource with one feature: the age of a user is ten times the index."""
+
+    history_size = 0
+
+    def gather(self, users):
+        return {schema.QUERY: users, "age": users * 10}
+
+
+def test_gather_adds_the_features_of_examples_and_queries():
+    users, items, ratings = arrays([1, 2, 1, 1])
+    examples = {"place": np.array([5, 6, 7, 8], np.int32), "pixels": np.arange(8, dtype=np.float32).reshape(4, 2)}
+    lists = build_lists(users, items, ratings, list_size=2, features=examples, query_source=AgeOfQuery())
+    features = lists.gather(np.array([1, 2]))
+    assert {name: value.tolist() for name, value in features.items()} == {
+        schema.QUERY: [1, 2],
+        "age": [10, 20],
+        schema.ITEMS: [[103, 0], [101, 0]],
+        schema.LABELS: [[1.5, -1.0], [0.5, -1.0]],
+        "place": [[8, 0], [6, 0]],
+        "pixels": [[[6.0, 7.0], [0.0, 0.0]], [[2.0, 3.0], [0.0, 0.0]]],
+    }
+    assert (features["place"].dtype, features["pixels"].dtype) == (np.int32, np.float32)
+    in_time_order = build_lists(
+        users, items, ratings, list_size=2, timestamps=np.array([3, 0, 2, 1]), features=examples
+    )
+    assert in_time_order.gather(np.array([0, 1]))["place"].tolist() == [[8, 0], [7, 5]]
+
+
+@settings(deadline=None)
 @given(USERS, st.integers(6, 9))
 def test_group_by_user_gives_the_items_of_each_in_order(users, num_users):
     user_indices, item_indices, _ = arrays(users)

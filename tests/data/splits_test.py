@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from settings.errors import DataError
-from trainer.data.splits import rows_by_user, split_ratings
+from trainer.data.splits import rows_by_user, split_ratings, use_given_split
 from trainer.schema import RATINGS_SCHEMA
 
 METHODS = ["none", "random", "last", "time"]
@@ -220,3 +220,39 @@ def test_rows_by_user_are_all_rows_of_each_user_in_order(user_indices, num_absen
         [row for row, of_row in enumerate(user_indices) if of_row == user] for user in range(num_users)
     ]
     assert len(offsets) == num_users + 1
+
+
+@settings(deadline=None)
+@given(ROWS, st.data(), FRACTIONS, st.integers(0, 3))
+def test_a_given_split_is_used_and_validation_is_only_taken_from_training(rows, data, fraction, seed):
+    parts = data.draw(st.lists(st.sampled_from([0, 0, 1, 2]), min_size=len(rows), max_size=len(rows)))
+    parts[0] = 0  # A source without ratings is refused earlier, so training has some.
+    given = {part: [row for row, of_row in enumerate(parts) if of_row == part] for part in range(3)}
+    arguments = {"validation_fraction": fraction, "seed": seed}
+    of_user = Counter(rows[row][0] for row in given[0])
+    expected = {user: expected_held_out(n, fraction, 0.0)[0] for user, n in of_user.items()}
+    if not given[1] and fraction and not sum(expected.values()):
+        with pytest.raises(DataError, match=r"validation split of .* is empty: config\.split\.method is 'given'"):
+            use_given_split(ratings_table(rows), np.array(parts, np.int8), **arguments)
+        return
+    split = use_given_split(ratings_table(rows), np.array(parts, np.int8), **arguments)
+    assert split.test.tolist() == given[2]
+    if given[1] or not fraction:
+        assert (split.train.tolist(), split.validation.tolist()) == (given[0], given[1])
+        return
+    assert sorted([*split.train.tolist(), *split.validation.tolist()]) == given[0]
+    assert split.train.tolist() == sorted(split.train.tolist())
+    held_out = Counter(rows[row][0] for row in split.validation.tolist())
+    assert {user: held_out[user] for user in of_user} == expected
+
+
+def test_the_validation_part_of_a_given_split_depends_on_the_seed_alone():
+    table, part = ratings_table([("a", time) for time in range(40)]), np.zeros(40, np.int8)
+
+    def carve(seed):
+        return use_given_split(table, part, validation_fraction=0.2, seed=seed)
+
+    assert same(carve(1), carve(1))
+    assert not same(carve(1), carve(2))
+    # The rule is that of `random`.
+    assert same(carve(1), split_ratings(table, method="random", validation_fraction=0.2, test_fraction=0.0, seed=1))

@@ -111,6 +111,47 @@ def test_the_oracle_ranks_better_than_popularity_and_chance_and_is_not_perfect(s
     assert by_chance + 0.005 < by_popularity
 
 
+def test_the_truth_predicts_how_many_and_which_ratings_there_are(synthetic):
+    users, items, stars, _ = _columns(synthetic)
+    rated: np.ndarray = np.zeros((943, 1682), bool)
+    rated[users, items] = True
+    relevant: np.ndarray = np.zeros((943, 1682), bool)
+    relevant[users[stars >= 4], items[stars >= 4]] = True
+    of_rated = synthetic.relevance_probability(relevance_threshold=1.0)
+    np.testing.assert_allclose(of_rated.sum(axis=1), rated.sum(axis=1), rtol=1e-9)
+    of_relevant = synthetic.relevance_probability()
+    for truth, probability in ((rated, of_rated), (relevant, of_relevant)):
+        for low, high in ((0.0, 0.05), (0.05, 0.2), (0.2, 0.5), (0.5, 0.8), (0.8, 1.0)):
+            within = (probability >= low) & (probability < high)
+            assert abs(truth[within].mean() - probability[within].mean()) < 0.02, (low, high)
+
+
+def test_the_truth_of_unseen_items_is_calibrated_and_ranks_better_than_popularity(synthetic):
+    users, items, stars, _ = _columns(synthetic)
+    is_train = np.random.default_rng(0).random(len(users)) < 0.8
+    candidate: np.ndarray = np.ones((943, 1682), bool)
+    candidate[users[is_train], items[is_train]] = False
+    relevance: np.ndarray = np.zeros((943, 1682))
+    is_relevant = ~is_train & (stars >= 4)
+    relevance[users[is_relevant], items[is_relevant]] = 1
+    probability = synthetic.relevance_probability(train_fraction=0.8)
+    for low, high in ((0.0, 0.02), (0.02, 0.1), (0.1, 0.3), (0.3, 1.0)):
+        within = candidate & (probability >= low) & (probability < high)
+        assert abs(relevance[within].mean() - probability[within].mean()) < 0.02, (low, high)
+
+    popularity = np.bincount(items[is_train], minlength=1682)
+    by_truth, by_popularity = (
+        np.mean(
+            [
+                _ndcg(relevance[user, candidate[user]], score[user, candidate[user]])
+                for user in np.unique(users[is_relevant])
+            ]
+        )
+        for score in (probability, np.tile(popularity, (943, 1)))
+    )
+    assert by_popularity + 0.05 < by_truth < 0.9
+
+
 def test_popular_items_are_better_on_the_whole(synthetic):
     _, items, _, _ = _columns(synthetic)
     popularity = np.log1p(np.bincount(items, minlength=1682))

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from settings.errors import DataError, StorageError
+from trainer.data.features import build_encoder
 from trainer.data.vocabulary import Vocabulary, build_vocabulary, load_vocabulary
 from trainer.schema import ITEMS_SCHEMA, RATINGS_SCHEMA, UNKNOWN_INDEX
 
@@ -136,10 +138,30 @@ def test_a_fingerprint_does_not_change_between_processes_and_versions():
 def test_a_saved_vocabulary_is_loaded_without_a_change(vocabulary, tmp_path):
     folder = tmp_path / "run" / "vocabulary"
     vocabulary.save(str(folder))
-    assert sorted(path.name for path in folder.iterdir()) == ["items.parquet", "users.parquet"]
+    assert sorted(path.name for path in folder.iterdir()) == ["features.parquet", "items.parquet", "users.parquet"]
     loaded = load_vocabulary(str(folder))
     assert loaded == vocabulary
     assert loaded.fingerprint() == vocabulary.fingerprint()
+
+
+def test_the_encoders_of_features_are_saved_and_change_the_fingerprint(vocabulary, tmp_path):
+    def with_categories(*categories):
+        values = pa.chunked_array([pa.array(categories).dictionary_encode()])
+        return dataclasses.replace(vocabulary, features=(build_encoder("colour", "item", values),))
+
+    red, blue = with_categories("red", "white"), with_categories("blue", "white")
+    red.save(str(tmp_path))
+    loaded = load_vocabulary(str(tmp_path))
+    assert loaded == red != blue
+    assert loaded.features[0].categories == ("red", "white")
+    assert len({vocabulary.fingerprint(), red.fingerprint(), blue.fingerprint()}) == 3
+    assert loaded.fingerprint() == red.fingerprint()
+
+
+def test_a_vocabulary_from_before_there_were_features_has_none(vocabulary, tmp_path):
+    vocabulary.save(str(tmp_path))
+    (tmp_path / "features.parquet").unlink()
+    assert load_vocabulary(str(tmp_path)) == vocabulary
 
 
 def test_saving_replaces_each_file_in_one_step(vocabulary, tmp_path, monkeypatch):

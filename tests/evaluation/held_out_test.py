@@ -50,8 +50,8 @@ def test_candidates_and_relevant_items_are_those_of_brute_force(seed, split):
 def test_relevance_starts_at_the_threshold():
     ratings = np.array([0.5, 1, 3, 3.5, 4, 5], np.float32)
     assert relevance_of(ratings, relevance_threshold=3.5).tolist() == [0, 0, 0, 1, 1.5, 2.5]
-    # Events have the rating 1.
-    assert relevance_of(np.array([1.0, 1.0]), relevance_threshold=1.0).tolist() == [1, 1]
+    # An event is relevant, however often it happened.
+    assert relevance_of(np.array([1.0, 3.0], np.float32), relevance_threshold=None).tolist() == [1, 1]
 
 
 def test_users_without_a_relevant_rating_are_left_out():
@@ -59,6 +59,16 @@ def test_users_without_a_relevant_rating_are_left_out():
     actual = held_out_items(dataset, "test", num_users=-1, relevance_threshold=4.0, seed=0)
     assert actual.queries.tolist() == [1, 3]
     assert rows_of(actual.items) == [[2], [3]]
+    assert actual.num_left_out == 1
+
+
+def test_every_event_is_relevant():
+    events = {"train": [(1, 1, 1)], "test": [(1, 2, 1), (1, 3, 7), (2, 3, 1)]}
+    actual = held_out_items(
+        dataset_of(3, 5, has_ratings=False, **events), "test", num_users=-1, relevance_threshold=4.0, seed=0
+    )
+    assert (actual.queries.tolist(), actual.num_left_out) == ([1, 2], 0)
+    assert (rows_of(actual.items), actual.relevance.tolist()) == ([[2, 3], [3]], [1, 1, 1])
 
 
 def test_the_last_of_several_ratings_of_a_pair_counts():

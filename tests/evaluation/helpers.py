@@ -6,6 +6,7 @@ import pyarrow as pa
 from trainer.compat import tf
 from trainer.data.dataset import Dataset
 from trainer.data.lists import build_lists
+from trainer.data.queries import Queries
 from trainer.data.vocabulary import Vocabulary
 
 NUM_ITEMS = 20
@@ -32,19 +33,43 @@ def random_lists(num_lists, list_size, seed=0):
     )
 
 
-def dataset_of(num_users, num_items, **ratings):
-    """A Dataset of triples (user, item, rating) of each split. Indices are what they say, so there are no ids."""
+def users_only(num_users):
+    """A QuerySource without histories and features."""
+    none = np.zeros(0, np.int32)
+    return Queries(np.zeros(num_users + 1, np.int64), none, none.astype(np.float32), history_size=0)
+
+
+def dataset_of(num_users, num_items, *, has_ratings=True, history_size=0, timestamps=None, **ratings):
+    """A Dataset of triples (user, item, rating) of each split. User 3 has the id "u3", and item 4 the id "i4".
+
+    `timestamps` are those of each split; by default each rating is later than those before it.
+    """
     columns = {
         split: (triples[:, 0].astype(np.int32), triples[:, 1].astype(np.int32), triples[:, 2].astype(np.float32))
         for split, triples in ((split, np.asarray(triples).reshape([-1, 3])) for split, triples in ratings.items())
         if len(triples)
     }
     vocabulary = Vocabulary(
-        users=pa.table({"index": np.arange(num_users, dtype=np.int32)}),
-        items=pa.table({"index": np.arange(num_items, dtype=np.int32)}),
+        users=pa.table({"index": np.arange(num_users, dtype=np.int32), "user_id": ids_of("u", num_users)}),
+        items=pa.table({"index": np.arange(num_items, dtype=np.int32), "item_id": ids_of("i", num_items)}),
     )
     lists = {split: build_lists(*part, list_size=num_items) for split, part in columns.items()}
-    return Dataset(vocabulary=vocabulary, lists=lists, ratings=columns, description={})
+    sizes = [len(part[0]) for part in columns.values()]
+    times = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
+    return Dataset(
+        vocabulary=vocabulary,
+        lists=lists,
+        ratings=columns,
+        description={},
+        timestamps=timestamps or dict(zip(columns, times, strict=True)),
+        has_ratings=has_ratings,
+        history_size=history_size,
+    )
+
+
+def ids_of(prefix, number):
+    """The ids of a vocabulary. The unknown index 0 has the id ""."""
+    return ["", *(f"{prefix}{i}" for i in range(1, number))]
 
 
 def random_dataset(seed, num_users=6, num_items=9):

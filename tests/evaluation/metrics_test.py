@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from settings.errors import ConfigError
 from settings.trainer_config.evaluation import METRIC_KEYS
+from tests.evaluation.reference import reference
 from trainer.compat import tf, tfr
 from trainer.evaluation.metrics import build_metrics
 
@@ -17,7 +18,7 @@ LIST_SIZE = 6
 SUBTOPICS = np.random.default_rng(5).integers(0, 2, [10, 3]).astype(bool)
 SUBTOPICS[9] = False
 
-PLAIN = ["ndcg", "dcg", "mrr", "map", "precision", "tfr_precision", "recall", "hits"]
+PLAIN = ["ndcg", "binary_ndcg", "dcg", "mrr", "map", "precision", "tfr_precision", "recall", "hits"]
 WITH_SUBTOPICS = ["alpha_dcg", "precision_ia"]
 WHOLE_LIST = ["arp", "ordered_pair_accuracy"]
 NAMES = [f"{key}{at}" for key in PLAIN + WITH_SUBTOPICS for at in ("", "@1", "@3", "@50")] + WHOLE_LIST
@@ -31,53 +32,6 @@ def compute(names, labels, scores, weights=None, items=None, threshold=THRESHOLD
     assert [metric.name for metric in metrics] == list(names)
     arguments = labels, tf.constant(scores, tf.float32), tf.constant(weights, tf.float32)
     return {m.name: tuple(x.numpy() for x in m(*arguments, items=tf.constant(items))) for m in metrics}
-
-
-def reference(name, labels, scores, items):
-    """The metric of one list by its definition, over the real entries only."""
-    key, _, cutoff = name.partition("@")
-    real = labels >= 0
-    order = np.argsort(-scores[real])
-    labels, items = labels[real][order].astype(np.float64), items[real][order]
-    n = min(int(cutoff), len(labels)) if cutoff else len(labels)
-    rank = np.arange(1, len(labels) + 1)
-    discount = 1 / np.log2(rank + 1)
-    relevant = 1.0 * (labels >= THRESHOLD)
-    covers = relevant[:, np.newaxis] * SUBTOPICS[items]
-    gain = 2**labels - 1
-
-    def ratio(numerator, denominator):
-        return numerator / denominator if denominator else 0.0
-
-    match key:
-        case "dcg":
-            return np.sum((gain * discount)[:n])
-        case "ndcg":
-            return ratio(np.sum((gain * discount)[:n]), np.sum((np.sort(gain)[::-1] * discount)[:n]))
-        case "mrr":
-            return max((relevant / rank)[:n])
-        case "hits":
-            return max(relevant[:n])
-        case "tfr_precision":
-            return np.mean(relevant[:n])
-        case "precision":
-            return np.sum(relevant[:n]) / (int(cutoff) if cutoff else n)
-        case "recall":
-            return ratio(np.sum(relevant[:n]), np.sum(relevant))
-        case "map":
-            precision_at = np.cumsum(relevant) / rank
-            return ratio(np.sum((precision_at * relevant)[:n]), np.sum(relevant))
-        case "arp":
-            return ratio(np.sum(rank * labels), np.sum(labels))
-        case "ordered_pair_accuracy":
-            pairs = [(i, j) for i in range(len(rank)) for j in range(len(rank)) if labels[i] > labels[j]]
-            return ratio(sum(i < j for i, j in pairs), len(pairs))
-        case "alpha_dcg":
-            before = np.cumsum(covers, axis=0) - covers
-            return np.sum((np.sum(covers * 0.5**before, axis=1) * discount)[:n])
-        case "precision_ia":
-            return ratio(np.sum(covers[:n]), n * np.sum(np.any(covers > 0, axis=0)))
-    raise AssertionError(name)
 
 
 @st.composite
@@ -98,11 +52,12 @@ def test_each_list_has_the_value_that_the_definition_gives(batch):
     weights = np.any(labels >= 0, axis=1).astype(np.float32)
     for name, (values, list_weights) in compute(NAMES, labels, scores, weights, items).items():
         for row in np.flatnonzero(weights):
-            expected = reference(name, labels[row], scores[row], items[row])
+            expected = reference(name, labels[row], scores[row], items[row], threshold=THRESHOLD, subtopics=SUBTOPICS)
             assert values[row] == pytest.approx(expected, rel=1e-5, abs=1e-6), name
         if name not in WHOLE_LIST:
-            # Also where nothing is relevant. TF-Ranking takes the weight of such a list from the rest of the batch.
-            np.testing.assert_array_equal(list_weights, weights, name)
+            # TF-Ranking takes the weight of a list without relevant items from the rest of the batch.
+            least = 1e-9 if name.startswith(("ndcg", "dcg")) else THRESHOLD
+            np.testing.assert_array_equal(list_weights, weights * np.any(labels >= least, axis=1), name)
         assert np.all(list_weights[weights == 0] == 0) and np.all(np.isfinite(values)), name
 
 
@@ -187,7 +142,7 @@ def test_inside_a_compiled_function_the_values_are_the_same():
 
 def test_every_key_of_tf_ranking_is_there():
     keys = [value for name, value in vars(tfr.keras.metrics.RankingMetricKey).items() if name.isupper()]
-    assert set(METRIC_KEYS) == {*keys, "recall", "tfr_precision"}
+    assert set(METRIC_KEYS) == {*keys, "binary_ndcg", "recall", "tfr_precision"}
     built = build_metrics(list(METRIC_KEYS), relevance_threshold=1.0, item_subtopics=SUBTOPICS)
     assert [metric.name for metric in built] == list(METRIC_KEYS)
 

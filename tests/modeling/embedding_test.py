@@ -61,3 +61,17 @@ def test_values_are_copied_in_chunks(table):
 def test_values_of_another_shape_are_refused(table):
     with pytest.raises(ValueError, match=r"\[8, 3\].*\[7, 3\]"):
         EmbeddingTable(8, SIZE, seed=0).assign_from(table)
+
+
+@pytest.mark.parametrize("lookup_cost", [0, 100], ids=["lookups", "matrix product"])
+def test_the_weighted_sum_is_the_same_by_lookups_and_by_a_matrix_product(table, monkeypatch, lookup_cost):
+    monkeypatch.setattr(embedding, "_LOOKUP_COST", lookup_cost)
+    indices = np.array([[6, 0, 6], [2, 1, 0]], np.int32)
+    weights = np.array([[1.0, 0.5, 2.0], [10.0, -1.0, 0.0]], np.float32)
+    expected = np.einsum("bn,bns->bs", weights, VALUES[indices])
+    compiled = tf.function(table.weighted_sum, jit_compile=True)
+    np.testing.assert_allclose(compiled(tf.constant(indices), tf.constant(weights)), expected)
+
+
+def test_all_returns_every_row(table):
+    np.testing.assert_array_equal(table.all(), VALUES)

@@ -8,7 +8,7 @@ import pytest
 
 from settings.errors import ConfigError, StorageError
 from tests.conftest import mirrored_strategy
-from tests.serving.planted import CANDIDATES, QUERIES, SIZES, VOCABULARY, build_model
+from tests.serving.planted import CANDIDATES, NO_HISTORY, QUERIES, SIZES, VOCABULARY, build_model
 from trainer.compat import tf
 from trainer.data.vocabulary import Vocabulary
 from trainer.features import FeatureSpec
@@ -20,7 +20,7 @@ from trainer.serving.serving_model import ServingModel
 
 
 def export(folder, *, verify=verify_in_this_process):
-    export_model(build_model(), VOCABULARY, str(folder), sizes=SIZES, verify=verify)
+    export_model(build_model(), VOCABULARY, str(folder), sizes=SIZES, query_source=NO_HISTORY, verify=verify)
 
 
 def contents(folder):
@@ -38,7 +38,9 @@ def test_the_check_gets_the_scores_of_the_trained_model(tmp_path, num_replicas):
     samples = []
     with mirrored_strategy(num_replicas).scope():
         model = build_model()
-    export_model(model, VOCABULARY, str(tmp_path / "model"), sizes=SIZES, verify=samples.append)
+    export_model(
+        model, VOCABULARY, str(tmp_path / "model"), sizes=SIZES, query_source=NO_HISTORY, verify=samples.append
+    )
     (sample,) = samples
     assert (sample["user_ids"], sample["item_ids"]) == (["u", "v"], ["a", "b", "c", "d", "e"])
     np.testing.assert_array_equal(sample["scores"], QUERIES[1:] @ CANDIDATES[1:].T)
@@ -60,10 +62,10 @@ def test_a_model_with_hidden_layers_and_item_features_is_copied_completely(tmp_p
     rng = np.random.default_rng(0)
     for variable in model.trainable_variables:
         variable.assign(rng.normal(size=variable.shape))
-    export_model(model, VOCABULARY, str(tmp_path), sizes=sizes, verify=verify_in_this_process)
+    export_model(model, VOCABULARY, str(tmp_path), sizes=sizes, query_source=NO_HISTORY, verify=verify_in_this_process)
     features = {QUERY: tf.constant([1, 2]), ITEMS: tf.constant([[1, 2, 3, 4, 5]] * 2)}
     loaded = load_export(str(tmp_path))
-    scores = loaded.score_indices(features[QUERY], features[ITEMS])
+    scores = loaded.score_indices({QUERY: features[QUERY]}, features[ITEMS])
     np.testing.assert_allclose(scores, model(features), rtol=1e-5)
     assert np.std(scores) > 0.1
 
@@ -74,9 +76,8 @@ def test_a_model_with_other_scores_is_refused_and_the_earlier_one_kept(copied):
     def verify_another(sample):
         candidates = CANDIDATES.copy()
         candidates[3, 0] += 0.01
-        other = ServingModel(build_model(candidates=candidates), VOCABULARY)
-        signatures = {"serving_default": other.score, "recommend": other.recommend}
-        tf.saved_model.save(other, sample["folder"], signatures=signatures)
+        other = ServingModel(build_model(candidates=candidates), VOCABULARY, NO_HISTORY)
+        tf.saved_model.save(other, sample["folder"], signatures=other.build_signatures())
         return verify_in_this_process(sample)
 
     with pytest.raises(StorageError, match=r"failed its check and was not kept.* by up to 0\.01") as refused:
@@ -106,7 +107,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
 def test_a_whole_export_is_accepted(copied):
     assert is_whole(str(copied), VOCABULARY)
     model = load_export(str(copied), VOCABULARY)
-    items, _ = model.recommend_indices(tf.constant([1]), 2, tf.zeros([1, 0], tf.int32))
+    items, _ = model.recommend_indices({QUERY: tf.constant([1])}, 2, tf.zeros([1, 0], tf.int32))
     assert items.numpy().tolist() == [[3, 1]]
 
 
@@ -132,7 +133,7 @@ def edit_manifest(folder, **fields):
         (lambda folder: (folder / "manifest.json").unlink(), "it has no manifest.json, so an older version exported"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "its manifest.json cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "its manifest.json cannot be read"),
-        (lambda folder: edit_manifest(folder, format_version=2), "its format_version is 2, and .* reads 1"),
+        (lambda folder: edit_manifest(folder, format_version=1), "its format_version is 1, and .* reads 2"),
     ],
 )
 def test_a_damaged_export_is_found_and_refused(copied, damage, message):

@@ -13,7 +13,7 @@ from trainer import schema
 from trainer.data.lists import save_item_lists
 from trainer.data.vocabulary import Vocabulary, load_vocabulary
 from trainer.serving import recommender as recommender_module
-from trainer.serving.recommender import RECOMMENDATIONS_SCHEMA, Recommender
+from trainer.serving.recommender import RECOMMENDATIONS_SCHEMA, Recommender, write_recommendations
 from trainer.workdir import Workdir
 
 
@@ -113,7 +113,7 @@ def test_all_recommendations_are_written_as_one_file(recommender, monkeypatch, t
     (whole,) = recommender.recommend_all(3, exclude_seen=True)
     monkeypatch.setattr(recommender_module, "QUERIES_PER_CHUNK", 13)
     path = str(tmp_path / "recommendations.parquet")
-    assert recommender.write_all(path, 3, exclude_seen=True) == whole.num_rows == 120
+    assert write_recommendations(recommender.recommend_all(3, exclude_seen=True), path) == whole.num_rows == 120
     assert_same(pq.read_table(path), whole)
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tests.serving.planted import VOCABULARY, build_model
+from tests.serving.planted import NO_HISTORY, VOCABULARY, build_model
 from trainer.compat import tf
 from trainer.evaluation import catalogue
 from trainer.schema import ITEMS, QUERY
@@ -29,11 +29,11 @@ def test_scores_equal_those_of_the_model(loaded):
     np.testing.assert_array_equal(scores, [[-4, -1, -5], [1, -1, 3]])
     features = {QUERY: tf.constant([2, 1]), ITEMS: tf.constant([[2, 5, 1]] * 2)}
     np.testing.assert_array_equal(scores, build_model()(features))
-    np.testing.assert_array_equal(loaded.score_indices(features[QUERY], features[ITEMS]), scores)
+    np.testing.assert_array_equal(loaded.score_indices({QUERY: features[QUERY]}, features[ITEMS]), scores)
 
 
 def test_vectors_give_the_scores_of_known_users_and_items(loaded):
-    scores = tf.matmul(loaded.query_vectors(tf.constant([2, 1])), loaded.candidates[1:], transpose_b=True)
+    scores = tf.matmul(loaded.query_vectors({QUERY: tf.constant([2, 1])}), loaded.candidates[1:], transpose_b=True)
     np.testing.assert_array_equal(scores, [[-5, -4, -3, -2, -1], [3, 1, 5, 3, -1]])
 
 
@@ -41,7 +41,7 @@ def test_unknown_items_and_padding_have_the_score_minus_infinity(loaded):
     """The untrained row 0 of the weights would give both of them 9, the best score of u."""
     scores = score(loaded, ["u", "stranger"], [["a", "no such item", ""]] * 2)
     np.testing.assert_array_equal(scores, [[3, -np.inf, -np.inf], [5, -np.inf, -np.inf]])
-    scores = loaded.score_indices(tf.constant([1]), tf.constant([[0, 1]]))
+    scores = loaded.score_indices({QUERY: tf.constant([1])}, tf.constant([[0, 1]]))
     np.testing.assert_array_equal(scores, [[-np.inf, 3]])
 
 
@@ -83,7 +83,7 @@ def test_a_k_above_the_number_of_items_returns_all_known_items(loaded):
     found = recommend(loaded, ["u", "v"], 1000)
     assert ids(found) == [["c", "a", "d", "b", "e", ""], ["e", "d", "c", "b", "a", ""]]
     assert (found["scores"][:, -1] == -np.inf).all()
-    items, scores = loaded.recommend_indices(tf.constant([1]), 1000, tf.zeros([1, 0], tf.int32))
+    items, scores = loaded.recommend_indices({QUERY: tf.constant([1])}, 1000, tf.zeros([1, 0], tf.int32))
     assert items.numpy().tolist() == [[3, 1, 4, 2, 5, 0]]
     assert scores.numpy()[0, 0] == 5
 
@@ -102,8 +102,8 @@ def test_the_catalogue_is_scored_in_chunks_with_the_same_result(loaded, monkeypa
 
     monkeypatch.setattr(catalogue, "CHUNK_BYTES", 4 * 3 * 2)
     monkeypatch.setattr(catalogue, "dot_products", noting)
-    serving = ServingModel(build_model(), VOCABULARY)
-    arguments = tf.constant([1, 0, 2]), tf.constant(4), tf.constant([[1, 3], [0, 2], [5, 5]])
+    serving = ServingModel(build_model(), VOCABULARY, NO_HISTORY)
+    arguments = {QUERY: tf.constant([1, 0, 2])}, tf.constant(4), tf.constant([[1, 3], [0, 2], [5, 5]])
     for chunked, whole in zip(serving.recommend_indices(*arguments), loaded.recommend_indices(*arguments), strict=True):
         np.testing.assert_array_equal(chunked, whole)
     assert widths == [2, 2, 1]

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.serving.planted import CANDIDATES, QUERIES, VOCABULARY, build_model
+from tests.serving.planted import CANDIDATES, NO_HISTORY, QUERIES, VOCABULARY, build_model
 from trainer.compat import tf
 from trainer.serving import export, verify_export
 from trainer.serving.serving_model import ServingModel
@@ -19,31 +19,31 @@ SAMPLE = {
     "item_ids": ["a", "b", "c", "d", "e"],
     "scores": (QUERIES[1:] @ CANDIDATES[1:].T).tolist(),
     "most_popular": "a",
+    "from_history": None,
 }
 
 
 class UnmaskedModel(ServingModel):
     """Scores unknown items by the untrained row 0."""
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)])
-    def score_indices(self, query, items):
-        return self.model({"query": query, "items": items})
+    def _score_indices(self, features, items):
+        return self.model({**features, "items": items})
 
 
 def right():
-    return ServingModel(build_model(), VOCABULARY)
+    return ServingModel(build_model(), VOCABULARY, NO_HISTORY)
 
 
 def nearly_right():
-    return ServingModel(build_model(candidates=CANDIDATES * (1 + 1e-6)), VOCABULARY)
+    return ServingModel(build_model(candidates=CANDIDATES * (1 + 1e-6)), VOCABULARY, NO_HISTORY)
 
 
 def another_model():
-    return ServingModel(build_model(candidates=CANDIDATES * 1.001), VOCABULARY)
+    return ServingModel(build_model(candidates=CANDIDATES * 1.001), VOCABULARY, NO_HISTORY)
 
 
 def not_finite():
-    return ServingModel(build_model(candidates=CANDIDATES * np.nan), VOCABULARY)
+    return ServingModel(build_model(candidates=CANDIDATES * np.nan), VOCABULARY, NO_HISTORY)
 
 
 def other_candidates():
@@ -59,7 +59,7 @@ def other_popularity():
 
 
 def unmasked():
-    return UnmaskedModel(build_model(), VOCABULARY)
+    return UnmaskedModel(build_model(), VOCABULARY, NO_HISTORY)
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,7 @@ def unmasked():
 )
 def test_the_first_difference_is_returned(build, difference, tmp_path):
     serving = build()
-    signatures = {"serving_default": serving.score, "recommend": serving.recommend}
-    tf.saved_model.save(serving, str(tmp_path), signatures=signatures)
+    tf.saved_model.save(serving, str(tmp_path), signatures=serving.build_signatures())
     assert verify_export.compare(SAMPLE | {"folder": str(tmp_path)}) == difference
 
 

@@ -4,13 +4,16 @@ In CSR form all lists are stored one after the other, in one array of items and 
 offsets stores where each list starts.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 
 from trainer import schema, storage
+from trainer.data.queries import QuerySource, padded
 from trainer.data.splits import rows_by_user
 
 _ITEM_LISTS_SCHEMA = pa.schema([("items", pa.large_list(pa.int32()))])
@@ -38,9 +41,10 @@ class ListSource(Protocol):
           rows: int64 [n], list numbers in [0, num_lists), in any order, repeats allowed.
 
         Returns:
-          schema.QUERY: int32 [n], user indices.
+          schema.QUERY: int32 [n], user indices, and the other features of these queries; see `QuerySource.gather`.
           schema.ITEMS: int32 [n, list_size], item indices, UNKNOWN_INDEX where padded.
           schema.LABELS: float32 [n, list_size], relevance, PADDING_LABEL where padded.
+          Each example feature by its name: [n, list_size, *shape], 0 where padded.
 
         Raises:
           IndexError: a list number is out of range.
@@ -60,6 +64,8 @@ class QueryLists:
       items: int32 [num_entries], item indices.
       labels: float32 [num_entries].
       list_size: the number of entries that `gather` pads or cuts each list to.
+      features: the example features: name → [num_entries, *shape].
+      query_source: the features of the queries; None if there are none but the user index.
     """
 
     queries: np.ndarray
@@ -67,6 +73,8 @@ class QueryLists:
     items: np.ndarray
     labels: np.ndarray
     list_size: int
+    features: dict[str, np.ndarray] = field(default_factory=dict)
+    query_source: QuerySource | None = None
 
     @property
     def num_lists(self) -> int:
@@ -90,48 +98,61 @@ class QueryLists:
         queries: np.ndarray = np.take(self.queries, rows)
         starts: np.ndarray = np.take(self.offsets, rows)
         sizes = np.minimum(np.take(self.offsets, rows + 1) - starts, self.list_size)
-        if not sizes.any():
-            shape = (len(rows), self.list_size)
-            padded: np.ndarray = np.full(shape, schema.UNKNOWN_INDEX, np.int32)
-            return _features(queries, padded, np.full(shape, schema.PADDING_LABEL, np.float32))
         column = np.arange(self.list_size)
-        # Entries of a row after the end of its list are other lists' entries, and are overwritten below. "clip" also
-        # keeps the last row inside the array.
         entries = starts[:, np.newaxis] + column
-        items: np.ndarray = np.take(self.items, entries, mode="clip")
-        labels: np.ndarray = np.take(self.labels, entries, mode="clip")
         padding = column >= sizes[:, np.newaxis]
-        np.copyto(items, schema.UNKNOWN_INDEX, where=padding)
-        np.copyto(labels, schema.PADDING_LABEL, where=padding)
-        return _features(queries, items, labels)
-
-
-def _features(queries: np.ndarray, items: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
-    return {schema.QUERY: queries, schema.ITEMS: items, schema.LABELS: labels}
+        features = self.query_source.gather(queries) if self.query_source else {schema.QUERY: queries}
+        features[schema.ITEMS] = padded(self.items, entries, padding, schema.UNKNOWN_INDEX)
+        features[schema.LABELS] = padded(self.labels, entries, padding, schema.PADDING_LABEL)
+        for name, values in self.features.items():
+            features[name] = padded(values, entries, padding, 0)
+        return features
 
 
 def build_lists(
-    user_indices: np.ndarray, item_indices: np.ndarray, ratings: np.ndarray, *, list_size: int
+    user_indices: np.ndarray,
+    item_indices: np.ndarray,
+    ratings: np.ndarray,
+    *,
+    list_size: int,
+    timestamps: np.ndarray | None = None,
+    features: Mapping[str, np.ndarray] = MappingProxyType({}),
+    query_source: QuerySource | None = None,
 ) -> QueryLists:
-    """Cuts the ratings of each user, in row order, into lists of `list_size` entries; the last may be shorter.
+    """Cuts the ratings of each user into lists of `list_size` entries, and one list with the entries that are left.
 
     Args:
       user_indices: int32 [num_ratings].
       item_indices: int32 [num_ratings].
       ratings: float32 [num_ratings], used as labels without a change.
       list_size: at least 1.
+      timestamps: int64 [num_ratings], to cut the ratings in time order, those of the same time in row order. The first,
+        oldest list of a user is then the shorter one. Without it, ratings are cut in row order, and the last list is
+        the shorter one.
+      features: the example features: name → [num_ratings, *shape].
+      query_source: the features of the queries.
 
     Returns:
-      The lists, sorted by user index and then by row. A user with n ratings has ⌈n / list_size⌉ lists.
+      The lists, sorted by user index and then by time or row. A user with n ratings has ⌈n / list_size⌉ lists.
     """
     num_users = int(user_indices.max(initial=-1)) + 1
-    user_offsets, rows = rows_by_user(user_indices, num_users)
+    if timestamps is None:
+        user_offsets, rows = rows_by_user(user_indices, num_users)
+    else:
+        order = np.argsort(timestamps, kind="stable")
+        user_offsets, positions = rows_by_user(user_indices[order], num_users)
+        rows = order[positions]
 
-    num_lists = -(-np.diff(user_offsets) // list_size)
+    num_ratings = np.diff(user_offsets)
+    num_lists = -(-num_ratings // list_size)
     queries: np.ndarray = np.repeat(np.arange(num_users, dtype=np.int32), num_lists)
     first_list = np.cumsum(num_lists) - num_lists
     list_of_user = np.arange(len(queries)) - first_list[queries]
-    begins = user_offsets[queries] + list_of_user * list_size
+    begins = list_of_user * list_size
+    if timestamps is not None:
+        num_missing = num_lists * list_size - num_ratings  # The entries that the first list has less than a full one.
+        begins = np.maximum(begins - num_missing[queries], 0)
+    begins += user_offsets[queries]
 
     return QueryLists(
         queries=queries,
@@ -139,6 +160,8 @@ def build_lists(
         items=item_indices[rows].astype(np.int32, copy=False),
         labels=ratings[rows].astype(np.float32, copy=False),
         list_size=list_size,
+        features={name: values[rows] for name, values in features.items()},
+        query_source=query_source,
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from settings.errors import DataError
-from trainer.schema import TIMESTAMP, USER_ID
+from trainer.schema import SPLITS, TIMESTAMP, USER_ID
 
 _TRAIN, _VALIDATION, _TEST = range(3)
 
@@ -79,6 +79,29 @@ def split_ratings(
     split = Split(*(np.flatnonzero(part == which) for which in (_TRAIN, _VALIDATION, _TEST)))
     if method != "none":
         _check_not_empty(split, method, validation_fraction, test_fraction)
+    return split
+
+
+def use_given_split(ratings: pa.Table, split_of_row: np.ndarray, *, validation_fraction: float, seed: int) -> Split:
+    """Returns the split that is given. Without validation rows, some are taken from the training rows.
+
+    Args:
+      ratings: a table of RATINGS_SCHEMA.
+      split_of_row: int8 [num_ratings], the position in schema.SPLITS of the split of each row.
+      validation_fraction: in [0, 1). If there are no validation rows, this fraction of each user's training rows is
+        held out for validation at random, by the rule of the module docstring without a test split. 0 for none.
+      seed: the seed of these random rows.
+
+    Raises:
+      DataError: a validation split was asked for, and no user has enough training ratings to hold one out.
+    """
+    split = Split(*(np.flatnonzero(split_of_row == position) for position in range(len(SPLITS))))
+    if len(split.validation) or not validation_fraction:
+        return split
+    order = _random_order(len(split.train), seed)
+    part = _hold_out_per_user(ratings.take(split.train), order, _held_out_rule(validation_fraction, 0.0))
+    split = Split(split.train[part == _TRAIN], split.train[part == _VALIDATION], split.test)
+    _check_not_empty(split, "given", validation_fraction, 0.0)
     return split
 
 

@@ -70,11 +70,41 @@ class SyntheticRatings:
       expected_rating: float32 [num_users, num_items], the expected stars if user str(u + 1) rates item str(i + 1).
         No ranking of a user's rated items has a higher expected sum of discounted stars. It does not predict which
         items a user rates, which depends mostly on their popularity.
+      score: float64 [num_users, num_items], the score of each pair, without noise.
+      thresholds: float64 [4], ascending. The stars are 1 + the number of thresholds that the noisy score exceeds.
+      attraction: float64 [num_users, num_items]. A user draws items without replacement, with probabilities
+        proportional to exp(attraction).
+      num_ratings_of_user: int64 [num_users].
     """
 
     ratings: pa.Table
     items: pa.Table
     expected_rating: np.ndarray
+    score: np.ndarray
+    thresholds: np.ndarray
+    attraction: np.ndarray
+    num_ratings_of_user: np.ndarray
+
+    def relevance_probability(self, *, relevance_threshold: float = 4.0, train_fraction: float = 0.0) -> np.ndarray:
+        """Returns the probability that a user rates an item, and at or above the threshold.
+
+        The order of the unrated items by this probability has the highest expected number of relevant items at every
+        cutoff, so it is the ceiling for any model of these ratings.
+
+        Args:
+          relevance_threshold: a number of stars in [1, 5].
+          train_fraction: in [0, 1), the fraction of each user's ratings that a random training split has. The
+            probability is that of a rating outside of this split, given that the item is not in it.
+
+        Returns:
+          float64 [num_users, num_items]. The entry [u, i] is for user str(u + 1) and item str(i + 1).
+        """
+        rated = _choice_probability(self.attraction, self.num_ratings_of_user)
+        rated *= (1 - train_fraction) / (1 - train_fraction * rated)
+        threshold = int(np.ceil(relevance_threshold)) - 2
+        if threshold < 0:
+            return rated
+        return rated / (1 + np.exp((self.thresholds[threshold] - self.score) / NOISE_SCALE))
 
 
 def generate_ratings(
@@ -115,9 +145,8 @@ def generate_ratings(
     score = USER_BIAS_DEVIATION * user_bias[:, np.newaxis] + QUALITY_DEVIATION * quality + TASTE_DEVIATION * taste
 
     num_ratings_of_user = _draw_num_ratings_of_user(random, num_users, num_items, num_ratings)
-    users, items = _choose_items(
-        random, POPULARITY_DEVIATION * popularity + TASTE_IN_CHOICE * taste, num_ratings_of_user
-    )
+    attraction = POPULARITY_DEVIATION * popularity + TASTE_IN_CHOICE * taste
+    users, items = _choose_items(random, attraction, num_ratings_of_user)
     noisy_score = score[users, items] + random.logistic(scale=NOISE_SCALE, size=num_ratings)
     thresholds = np.quantile(noisy_score, np.cumsum(STAR_SHARES)[:-1])
     stars = 1 + np.searchsorted(thresholds, noisy_score)
@@ -141,7 +170,15 @@ def generate_ratings(
         ],
         schema=schema.ITEMS_SCHEMA,
     )
-    return SyntheticRatings(ratings, item_table, _expected_stars(score, thresholds))
+    return SyntheticRatings(
+        ratings,
+        item_table,
+        expected_rating=_expected_stars(score, thresholds),
+        score=score,
+        thresholds=thresholds,
+        attraction=attraction,
+        num_ratings_of_user=num_ratings_of_user,
+    )
 
 
 def _draw_genres(random: np.random.Generator, num_items: int) -> list[list[int]]:
@@ -191,6 +228,28 @@ def _choose_items(
     ranked = np.argsort(-perturbed, axis=1)
     chosen = np.arange(ranked.shape[1]) < num_ratings_of_user[:, np.newaxis]
     return np.nonzero(chosen)[0], ranked[chosen]
+
+
+def _choice_probability(attraction: np.ndarray, num_chosen: np.ndarray) -> np.ndarray:
+    """The probability of each item to be among those that `_choose_items` draws, float64 [num_users, num_items].
+
+    A user chooses the items whose attraction with Gumbel noise exceeds a limit. For a given limit t the probability is
+    1 − exp(−exp(attraction − t)). The limit is taken to be the number for which the probabilities have the sum
+    num_chosen. This becomes exact as the number of items grows.
+
+    Args:
+      attraction: float64 [num_users, num_items].
+      num_chosen: int64 [num_users].
+    """
+    # The sum of the probabilities falls with the limit. Bisection finds where it is the number of chosen items.
+    num_items = attraction.shape[1]
+    low = attraction.min(axis=1) - np.log(num_items) - 40
+    high = attraction.max(axis=1) + np.log(num_items)
+    for _ in range(60):
+        limit = (low + high) / 2
+        is_too_low = -np.expm1(-np.exp(attraction - limit[:, np.newaxis])).sum(axis=1) > num_chosen
+        low, high = np.where(is_too_low, limit, low), np.where(is_too_low, high, limit)
+    return -np.expm1(-np.exp(attraction - low[:, np.newaxis]))
 
 
 def _draw_timestamps(random: np.random.Generator, users: np.ndarray, num_users: int) -> np.ndarray:

@@ -6,9 +6,11 @@ popular items have the indices 1 to k, and ties between scores, which are broken
 Ids are compared as UTF-8 bytes, so "10" comes before "9". The order of the ratings does not matter.
 """
 
+import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,7 @@ import pyarrow.compute as pc
 
 from settings.errors import DataError, StorageError
 from trainer import storage
+from trainer.data.features import FeatureEncoder, load_encoders, save_encoders
 from trainer.schema import GENRES, INDEX, ITEM_ID, ITEMS_SCHEMA, TITLE, UNKNOWN_INDEX, USER_ID
 
 NUM_RATINGS = "num_ratings"
@@ -28,16 +31,18 @@ _ITEMS_SCHEMA = pa.schema([(INDEX, pa.int32()), *ITEMS_SCHEMA, (NUM_RATINGS, pa.
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The users and items of the training split. Row i of each table has index i.
+    """The users and items of the training split, and the categories of their features. Row i of a table has index i.
 
     Attributes:
       users: a table of `index` int32 and `user_id` string. Row 0 is the unknown user, with the id "".
       items: a table of `index` int32, `item_id` string, `title` string, `genres` list of strings and `num_ratings`
         int64, the number of training ratings. Row 0 is the unknown item, with the values "", "", [] and 0.
+      features: how the features that the config names are encoded.
     """
 
     users: pa.Table
     items: pa.Table
+    features: tuple[FeatureEncoder, ...] = ()
 
     @property
     def num_users(self) -> int:
@@ -58,13 +63,20 @@ class Vocabulary:
         return _indices(item_ids, self.items.column(ITEM_ID))
 
     def fingerprint(self) -> str:
-        """Returns the SHA-256 digest of all ids in order, in hexadecimal. It is equal only if all indices are."""
-        ids = [self.users.column(USER_ID).to_pylist(), self.items.column(ITEM_ID).to_pylist()]
+        """Returns the SHA-256 digest of all ids and categories in order, in hexadecimal.
+
+        It is equal only if all indices are, and if numeric features are standardised in the same way.
+        """
+        content: list[Any] = [self.users.column(USER_ID).to_pylist(), self.items.column(ITEM_ID).to_pylist()]
+        if self.features:
+            content.append([dataclasses.asdict(encoder) for encoder in self.features])
         # JSON marks the end of each id. Joined ids could be equal for different ids.
-        return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def save(self, folder: str) -> None:
-        """Writes users.parquet and items.parquet to `folder`, local or gs://. Each file is replaced in one step.
+        """Writes users.parquet, items.parquet and features.parquet to `folder`, local or gs://.
+
+        Each file is replaced in one step.
 
         Raises:
           StorageError: a file cannot be written.
@@ -72,6 +84,7 @@ class Vocabulary:
         storage.make_folder(folder)
         storage.write_table(self.users, f"{folder}/users.parquet")
         storage.write_table(self.items, f"{folder}/items.parquet")
+        save_encoders(self.features, f"{folder}/features.parquet")
 
     def item_genres(self) -> np.ndarray | None:
         """Returns which genres each item has, bool [num_items, num_genres], or None if no item has any."""
@@ -118,6 +131,8 @@ def build_vocabulary(train_ratings: pa.Table, items: pa.Table) -> Vocabulary:
 def load_vocabulary(folder: str) -> Vocabulary:
     """Reads the files that `Vocabulary.save` wrote to `folder`, local or gs://.
 
+    A vocabulary without features.parquet was written before there were features, and has none.
+
     Raises:
       StorageError: a file is missing or damaged.
     """
@@ -129,7 +144,9 @@ def load_vocabulary(folder: str) -> Vocabulary:
                 f"{folder}/{name}.parquet was changed after it was written: its index column does not count its rows. "
                 "Restore the file from a copy, or train again in another workdir."
             )
-    return Vocabulary(users=users, items=items)
+    features_path = f"{folder}/features.parquet"
+    features = load_encoders(features_path) if storage.exists(features_path) else ()
+    return Vocabulary(users=users, items=items, features=features)
 
 
 def _indices(ids: pa.ChunkedArray | pa.Array, known_ids: pa.ChunkedArray) -> np.ndarray:

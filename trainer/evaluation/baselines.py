@@ -1,4 +1,7 @@
-"""Baselines: simple ways to rank. A useful model has better metrics than all of them."""
+"""Baselines: simple ways to rank. A useful model has better metrics than all of them.
+
+The random order is no scorer: its expected metrics have a closed form. See `catalogue_ranking.random_lists`.
+"""
 
 from collections.abc import Mapping
 
@@ -11,6 +14,11 @@ from trainer.modeling.two_tower import Features
 
 ITEM_MEAN_DAMPING = 5.0
 """The weight, in ratings, of the mean of all ratings in the damped mean of an item."""
+
+RECENT_DAYS = 7.0
+"""The default length in days of the period that `recent_popularity` counts."""
+
+_SECONDS_PER_DAY = 86_400
 
 
 class ItemScores:
@@ -37,45 +45,28 @@ class ItemScores:
         return tf.gather(self._scores, items)[:, tf.newaxis]
 
 
-class RandomOrder:
-    """Ranks the items of each query in a random order, which depends on the seed and the query."""
+def popularity(items: np.ndarray, *, num_items: int) -> ItemScores:
+    """Ranks items by their number of training ratings. Items with the same number are tied.
 
-    def __init__(self, *, seed: int):
-        self._seed = seed
-
-    def __call__(self, features: Features) -> tf.Tensor:
-        """Random scores [batch_size, list_size]."""
-        # One seed per query, not per batch: the rows of a batch depend on the number of replicas.
-        list_size = features[schema.ITEMS].shape[1]
-        return tf.map_fn(
-            lambda query: tf.random.stateless_uniform([list_size], tf.stack([self._seed, query])),
-            features[schema.QUERY],
-            fn_output_signature=tf.float32,
-        )
-
-    def catalogue_ranks(self, queries: np.ndarray, num_ranked: np.ndarray, num_candidates: np.ndarray) -> np.ndarray:
-        """Draws the ranks of given items in a random order of the whole catalogue, without scoring it.
-
-        Args:
-          queries: int32 [num_queries], user indices.
-          num_ranked: int [num_queries]: the number of items to rank for each query.
-          num_candidates: int [num_queries]: the number of candidates, including these items.
-
-        Returns:
-          int64 [sum of num_ranked], query by query: different ranks from 1 to the number of candidates.
-        """
-        ranks = [np.zeros(0, np.int64)]
-        for query, size, candidates in zip(queries.tolist(), num_ranked, num_candidates, strict=True):
-            generator = np.random.default_rng([self._seed, query])
-            ranks.append(1 + generator.choice(candidates, size, replace=False))
-        return np.concatenate(ranks)
+    Args:
+      items: int32 [num_ratings], the item indices of the training ratings.
+      num_items: Number of item indices, including index 0, which comes last.
+    """
+    counts = np.bincount(items, minlength=num_items).astype(np.float32)
+    counts[schema.UNKNOWN_INDEX] = -1
+    return ItemScores(counts)
 
 
-def popularity(num_items: int) -> ItemScores:
-    """Ranks items by their number of training ratings. The vocabulary orders item indices that way."""
-    scores = -np.arange(num_items, dtype=np.float32)
-    scores[schema.UNKNOWN_INDEX] = -num_items
-    return ItemScores(scores)
+def recent_popularity(items: np.ndarray, timestamps: np.ndarray, *, days: float, num_items: int) -> ItemScores:
+    """Ranks items by their number of ratings in the last days before the end of the training split.
+
+    Args:
+      items: int32 [num_ratings], the item indices of the training ratings.
+      timestamps: int64 [num_ratings], in seconds.
+      days: The length of the period, in days.
+      num_items: Number of item indices, including index 0, which comes last.
+    """
+    return popularity(items[timestamps > timestamps.max() - days * _SECONDS_PER_DAY], num_items=num_items)
 
 
 def item_mean(items: np.ndarray, ratings: np.ndarray, *, num_items: int) -> ItemScores:
@@ -95,12 +86,19 @@ def item_mean(items: np.ndarray, ratings: np.ndarray, *, num_items: int) -> Item
     return ItemScores(means.astype(np.float32))
 
 
-def build_baselines(dataset: Dataset, *, seed: int) -> dict[str, ItemScores | RandomOrder]:
-    """Builds the baselines by name from the training ratings. `seed` determines the random order."""
+def build_baselines(dataset: Dataset, *, recent_days: float | None) -> dict[str, ItemScores]:
+    """Builds the baselines by name from the training ratings.
+
+    Args:
+      dataset: Without ratings, that is with events, there is no `item_mean`.
+      recent_days: The period of `recent_popularity` in days. None leaves this baseline out, for data without times.
+    """
     num_items = dataset.vocabulary.num_items
     _, items, ratings = dataset.ratings["train"]
-    return {
-        "popularity": popularity(num_items),
-        "item_mean": item_mean(items, ratings, num_items=num_items),
-        "random": RandomOrder(seed=seed),
-    }
+    baselines = {"popularity": popularity(items, num_items=num_items)}
+    if recent_days is not None:
+        timestamps = dataset.timestamps["train"]
+        baselines["recent_popularity"] = recent_popularity(items, timestamps, days=recent_days, num_items=num_items)
+    if dataset.has_ratings:
+        baselines["item_mean"] = item_mean(items, ratings, num_items=num_items)
+    return baselines

@@ -1,11 +1,12 @@
 """Ranks the whole catalogue in bounded memory. Everything that ranks the catalogue calls this module.
 
 `top_k` and `ranks` are plain TensorFlow functions. They work inside a `tf.function` with unknown shapes, so that an
-exported model can call them. `CatalogueScorer` applies them to any number of queries held in NumPy arrays.
+exported model can call them. `CatalogueScorer` applies them to any number of users.
 
 The rules are the same everywhere:
 
-- Items are ordered by descending score. Equal scores are ordered by ascending item index.
+- Items are ordered by descending score. `top_k` orders equal scores by ascending item index. `ranks` tells how many
+  candidates have an equal score.
 - Item index 0 (`schema.UNKNOWN_INDEX`) is never a candidate.
 - A score of NaN or −inf is replaced by the lowest finite score. So the score −inf always means that no candidate is
   left.
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer.compat import tf
+from trainer.data.queries import QuerySource
 from trainer.schema import UNKNOWN_INDEX
 
 CHUNK_BYTES = 64 * 2**20
@@ -32,9 +34,6 @@ _ITEMS_PER_CANDIDATE_CHUNK = 65_536
 
 ScoreChunk = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 """`score_chunk(begin, end)` returns the scores [batch_size, end - begin] of the item indices begin to end - 1."""
-
-QueryFeatures = Mapping[str, np.ndarray]
-"""The features of many queries by name, each [num_queries, ...]."""
 
 
 def top_k(
@@ -92,8 +91,11 @@ def ranks(
     excluded: tf.Tensor,
     *,
     chunk_size: tf.Tensor | int | None = None,
-) -> tf.Tensor:
-    """Finds the rank of given items among all candidates of their query.
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Finds the ranks of given items among all candidates of their query.
+
+    Items with equal scores share their ranks: an item of the rank r that is tied with s − 1 others may stand at any of
+    the places r to r + s − 1.
 
     Args:
       score_chunk: Scores a range of items for every query of the batch. It must be deterministic: each range is
@@ -104,8 +106,9 @@ def ranks(
       chunk_size: Number of items to score at a time. By default a chunk of scores has CHUNK_BYTES.
 
     Returns:
-      int32 [batch_size, num_ranked]: ranks from 1; 0 where the item is 0. An excluded item gets the rank that it would
-      have as a candidate.
+      Two int32 tensors [batch_size, num_ranked], both 0 where the item is 0: the best rank of the items with this
+      score, from 1, and the number of candidates with this score, including the item. An excluded item gets what it
+      would have as a candidate.
     """
     num_items = tf.convert_to_tensor(num_items, tf.int32)
     batch_size, num_ranked = tf.shape(items)[0], tf.shape(items)[1]
@@ -113,31 +116,35 @@ def ranks(
 
     def look_up_chunk(begin: tf.Tensor, scores: tf.Tensor) -> tuple[tf.Tensor, ...]:
         end = tf.minimum(begin + chunk_size, num_items)
-        chunk = _candidate_scores(score_chunk(begin, end))
-        is_here = (items >= begin) & (items < end)
-        found = tf.gather(chunk, tf.where(is_here, items - begin, 0), batch_dims=1)
-        return end, tf.where(is_here, found, scores)
+        return end, _look_up(_candidate_scores(score_chunk(begin, end)), begin, items, scores)
 
     # Look up the scores of the items in the same matrix product that they are compared with. A product of another
     # shape may round differently.
     scores = _over_chunks(look_up_chunk, num_items, tf.fill([batch_size, num_ranked], -np.inf))
-    keys = _sort_keys(scores, items)
-    order = tf.argsort(keys, axis=1)
-    thresholds = tf.gather(keys, order, batch_dims=1)
+    keys = _sort_keys(scores)
+    # A candidate is above the first of two thresholds if it is not worse than the item, and above the second if it is
+    # better.
+    thresholds = tf.concat([keys - 1, keys + 1], axis=1)
+    order = tf.argsort(thresholds, axis=1)
+    ascending = tf.gather(thresholds, order, batch_dims=1)
 
-    def count_chunk(begin: tf.Tensor, num_ahead: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def count_chunk(begin: tf.Tensor, state: tf.Tensor) -> tuple[tf.Tensor, ...]:
         end = tf.minimum(begin + chunk_size, num_items)
         chunk = _exclude(_candidate_scores(score_chunk(begin, end)), begin, excluded)
-        chunk_keys = _sort_keys(chunk, tf.range(begin, end)[tf.newaxis, :])
-        # For each candidate: the number of items with a smaller key, which it is ahead of.
-        num_beaten = tf.searchsorted(thresholds, chunk_keys, side="left")
-        num_candidates = tf.math.bincount(num_beaten, minlength=num_ranked + 1, maxlength=num_ranked + 1, axis=-1)
-        at_most = tf.cumsum(num_candidates, axis=1)[:, :-1]
-        return end, num_ahead + (end - begin - at_most)
+        num_below = tf.searchsorted(ascending, _sort_keys(chunk), side="left")
+        num_candidates = tf.math.bincount(
+            num_below, minlength=2 * num_ranked + 1, maxlength=2 * num_ranked + 1, axis=-1
+        )
+        num_above = end - begin - tf.cumsum(num_candidates, axis=1)[:, :-1]
+        # An excluded item does not count itself.
+        itself = _look_up(tf.where(chunk == -np.inf, 1.0, 0.0), begin, items, tf.zeros([batch_size, num_ranked]))
+        return end, state + tf.concat([num_above, tf.cast(itself, tf.int32)], axis=1)
 
-    num_ahead = _over_chunks(count_chunk, num_items, tf.zeros([batch_size, num_ranked], tf.int32))
-    in_given_order = tf.gather(num_ahead, tf.argsort(order, axis=1), batch_dims=1)
-    return tf.where(items == UNKNOWN_INDEX, 0, 1 + in_given_order)
+    counts = _over_chunks(count_chunk, num_items, tf.zeros([batch_size, 3 * num_ranked], tf.int32))
+    num_above, num_itself = counts[:, : 2 * num_ranked], counts[:, 2 * num_ranked :]
+    num_not_worse, num_better = tf.split(tf.gather(num_above, tf.argsort(order, axis=1), batch_dims=1), 2, axis=1)
+    is_item = items != UNKNOWN_INDEX
+    return tf.where(is_item, 1 + num_better, 0), tf.where(is_item, num_not_worse + num_itself - num_better, 0)
 
 
 def _chunk_size(chunk_size: tf.Tensor | int | None, batch_size: tf.Tensor, num_items: tf.Tensor) -> tf.Tensor:
@@ -176,13 +183,18 @@ def _exclude(scores: tf.Tensor, begin: tf.Tensor, excluded: tf.Tensor) -> tf.Ten
     return tf.tensor_scatter_nd_min(scores, cells, tf.where(is_here, -np.inf, np.inf))
 
 
-def _sort_keys(scores: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-    """int64 keys that are larger for a higher score and, among equal scores, for a lower item index."""
+def _look_up(chunk: tf.Tensor, begin: tf.Tensor, items: tf.Tensor, values: tf.Tensor) -> tf.Tensor:
+    """The values of `items` [batch_size, num_ranked]: from the chunk for those that are in it, else from `values`."""
+    is_here = (items >= begin) & (items < begin + tf.shape(chunk)[1])
+    return tf.where(is_here, tf.gather(chunk, tf.where(is_here, items - begin, 0), batch_dims=1), values)
+
+
+def _sort_keys(scores: tf.Tensor) -> tf.Tensor:
+    """Even int64 keys in the order of the scores. Equal scores have equal keys."""
     # Read as integers, positive floats keep their order and negative floats reverse it. −0 must become 0 first;
     # not by adding 0, which TensorFlow's graph optimizer removes.
     bits = tf.bitcast(tf.where(scores == 0, 0.0, scores), tf.int32)
-    ordered = tf.where(bits < 0, tf.bitwise.bitwise_xor(bits, np.int32(0x7FFFFFFF)), bits)
-    return tf.cast(ordered, tf.int64) * 2**32 - tf.cast(items, tf.int64)
+    return 2 * tf.cast(tf.where(bits < 0, tf.bitwise.bitwise_xor(bits, np.int32(0x7FFFFFFF)), bits), tf.int64)
 
 
 @dataclass(frozen=True, eq=False)
@@ -234,18 +246,21 @@ class ItemLists:
 class CatalogueScorer:
     """Ranks the catalogue for many queries, where a score is query vector · candidate vector.
 
-    It holds the candidate vectors and a few chunks of scores; see CHUNK_BYTES. Build a new one when the model's
-    weights have changed.
+    It holds the candidate vectors, and the features and scores of one chunk of queries; see CHUNK_BYTES. Build a new
+    one when the model's weights have changed.
 
     Example:
-      scorer = CatalogueScorer(model.query_vectors, candidate_matrix(model.candidate_vectors, num_items))
-      items, scores = scorer.top_k({"query": np.array([7, 9])}, 10, seen.take(np.array([7, 9])))
+      candidates = candidate_matrix(model.candidate_vectors, num_items)
+      scorer = CatalogueScorer(model.query_vectors, candidates, dataset.query_source("train"))
+      users = np.array([7, 9], np.int32)
+      items, scores = scorer.top_k(users, 10, seen.take(users))
     """
 
     def __init__(
         self,
         query_fn: Callable[[Mapping[str, tf.Tensor]], tf.Tensor],
         candidates: tf.Tensor | np.ndarray,
+        query_source: QuerySource,
         *,
         chunk_size: int | None = None,
         queries_per_chunk: int = QUERIES_PER_CHUNK,
@@ -253,21 +268,24 @@ class CatalogueScorer:
         """Builds a scorer.
 
         Args:
-          query_fn: Turns a batch of query features into query vectors, float [batch_size, vector_size].
+          query_fn: Turns a batch of query features into query vectors, float [batch_size, vector_size]. All batches of
+            a call have the same size, so a `tf.function` is traced once.
           candidates: float [num_items, vector_size]; row i is the vector of item index i. Row 0 is never used.
+          query_source: Has the features of the queries.
           chunk_size: Number of items to score at a time. By default a chunk of scores has CHUNK_BYTES.
           queries_per_chunk: Number of queries to score at a time.
         """
         self._query_fn = query_fn
         self._candidates = tf.cast(candidates, tf.float32)
+        self._query_source = query_source
         self._chunk_size = chunk_size
         self._queries_per_chunk = queries_per_chunk
 
-    def top_k(self, queries: QueryFeatures, k: int, excluded: ItemLists | None = None) -> tuple[np.ndarray, np.ndarray]:
+    def top_k(self, users: np.ndarray, k: int, excluded: ItemLists | None = None) -> tuple[np.ndarray, np.ndarray]:
         """The k best items of each query: see the function `top_k`.
 
         Args:
-          queries: Features by name, each [num_queries, ...].
+          users: int32 [num_queries], user indices.
           k: At least 1.
           excluded: The items to leave out, for each query.
 
@@ -276,54 +294,63 @@ class CatalogueScorer:
         """
         parts = [
             _top_k_of_vectors(
-                self._query_vectors(queries, rows),
+                self._query_vectors(users, rows),
                 self._candidates,
                 k,
                 _rows_of(excluded, rows),
                 self._items_per_chunk(len(rows)),
             )
-            for rows in self._chunks_of(queries)
+            for rows in self._chunks_of(users)
         ]
         num_columns = min(k, self._candidates.shape[0])
         items = [np.zeros([0, num_columns], np.int32), *(items.numpy() for items, _ in parts)]
         scores = [np.zeros([0, num_columns], np.float32), *(scores.numpy() for _, scores in parts)]
         return np.concatenate(items), np.concatenate(scores)
 
-    def ranks(self, queries: QueryFeatures, items: ItemLists, excluded: ItemLists | None = None) -> np.ndarray:
+    def ranks(
+        self, users: np.ndarray, items: ItemLists, excluded: ItemLists | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The rank of each of `items` among the candidates of its query: see the function `ranks`.
 
         Args:
-          queries: Features by name, each [num_queries, ...].
+          users: int32 [num_queries], user indices.
           items: The items to rank, for each query.
           excluded: The items to leave out, for each query.
 
         Returns:
-          int32 [num_entries], in the order of `items.items`.
+          The best rank of the items with this score, and the number of candidates with this score, both int32
+          [num_entries], in the order of `items.items`.
         """
-        parts: list[np.ndarray] = [np.zeros(0, np.int32)]
-        for rows in self._chunks_of(queries):
+        parts: list[np.ndarray] = [np.zeros([2, 0], np.int32)]
+        for rows in self._chunks_of(users):
             chunk = items.take(rows)
             dense = chunk.padded()
-            result = _ranks_of_vectors(
-                self._query_vectors(queries, rows),
+            both = _ranks_of_vectors(
+                self._query_vectors(users, rows),
                 self._candidates,
                 dense,
                 _rows_of(excluded, rows),
                 self._items_per_chunk(len(rows)),
             )
-            parts.append(result.numpy()[np.arange(dense.shape[1]) < np.diff(chunk.offsets)[:, None]])
-        return np.concatenate(parts)
+            parts.append(np.stack(both)[:, np.arange(dense.shape[1]) < np.diff(chunk.offsets)[:, None]])
+        best_ranks, tie_sizes = np.concatenate(parts, axis=1)
+        return best_ranks, tie_sizes
 
-    def _chunks_of(self, queries: QueryFeatures) -> list[np.ndarray]:
-        rows = np.arange(len(next(iter(queries.values()))))
+    def _chunks_of(self, users: np.ndarray) -> list[np.ndarray]:
+        rows = np.arange(len(users))
         return [rows[i : i + self._queries_per_chunk] for i in range(0, len(rows), self._queries_per_chunk)]
 
     def _items_per_chunk(self, num_queries: int) -> int:
         return self._chunk_size or max(1, CHUNK_BYTES // (4 * num_queries))
 
-    def _query_vectors(self, queries: QueryFeatures, rows: np.ndarray) -> tf.Tensor:
-        vectors = self._query_fn({name: tf.convert_to_tensor(values[rows]) for name, values in queries.items()})
-        return tf.cast(vectors, tf.float32)
+    def _query_vectors(self, users: np.ndarray, rows: np.ndarray) -> tf.Tensor:
+        # The last chunk is filled up with unknown users, so that all batches have the same shape.
+        batch_size = min(len(users), self._queries_per_chunk)
+        of_chunk: np.ndarray = np.full(batch_size, UNKNOWN_INDEX, np.int32)
+        of_chunk[: len(rows)] = users[rows]
+        features = self._query_source.gather(of_chunk)
+        vectors = self._query_fn({name: tf.convert_to_tensor(values) for name, values in features.items()})
+        return tf.cast(vectors, tf.float32)[: len(rows)]
 
 
 _FLOATS, _INTEGERS = tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None, None], tf.int32)
@@ -341,7 +368,7 @@ def _top_k_of_vectors(
 @tf.function(input_signature=[_FLOATS, _FLOATS, _INTEGERS, _INTEGERS, _NUMBER])
 def _ranks_of_vectors(
     vectors: tf.Tensor, candidates: tf.Tensor, items: tf.Tensor, excluded: tf.Tensor, chunk_size: tf.Tensor
-) -> tf.Tensor:
+) -> tuple[tf.Tensor, tf.Tensor]:
     return ranks(dot_products(vectors, candidates), tf.shape(candidates)[0], items, excluded, chunk_size=chunk_size)
 
 

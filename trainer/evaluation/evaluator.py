@@ -17,6 +17,9 @@ from trainer.modeling.two_tower import Features
 LossFn = Callable[[tf.Tensor, tf.Tensor, "tf.Tensor | int", tf.Tensor], tf.Tensor]
 """Labels and scores [batch_size, list_size], step, rows [batch_size] → the loss of each list, float32 [batch_size]."""
 
+LossesFn = Callable[[Features], tf.Tensor]
+"""Takes a batch of features and returns the loss of each list, float32 [batch_size]."""
+
 Scorer = Callable[[Features], tf.Tensor]
 """Takes a batch of features and returns scores [batch_size, list_size]."""
 
@@ -45,7 +48,7 @@ class Evaluator:
         metrics: Sequence[ListMetric],
         *,
         global_batch_size: int,
-        loss_fn: LossFn | None = None,
+        losses_fn: LossesFn | None = None,
     ):
         """Builds the pipeline and the compiled call once, for any number of evaluations.
 
@@ -55,12 +58,12 @@ class Evaluator:
           lists: The lists to evaluate on.
           metrics: The metrics to compute.
           global_batch_size: Number of lists per batch. A multiple of the number of replicas.
-          loss_fn: Adds a metric `loss`, which comes first.
+          losses_fn: Adds a metric `loss`, which comes first.
         """
-        self._names = (["loss"] if loss_fn else []) + [metric.name for metric in metrics]
+        self._names = (["loss"] if losses_fn else []) + [metric.name for metric in metrics]
         self._num_lists = lists.num_lists
         self._eval_call = build_eval_call(
-            strategy, scorer, metrics, global_batch_size=global_batch_size, loss_fn=loss_fn
+            strategy, scorer, metrics, global_batch_size=global_batch_size, losses_fn=losses_fn
         )
         self._num_batches = input_pipeline.steps_per_epoch(lists.num_lists, global_batch_size)
         self._batches = input_pipeline.distribute(
@@ -88,19 +91,19 @@ def build_eval_call(
     metrics: Sequence[ListMetric],
     *,
     global_batch_size: int,
-    loss_fn: LossFn | None = None,
+    losses_fn: LossesFn | None = None,
 ) -> EvalCall:
     """Builds `eval_call(batch)`, which scores a batch and computes the metrics of its lists on all replicas.
 
     It takes the features of `input_pipeline.build_eval_dataset` and returns float32
-    [global_batch_size, num_metrics, 2]: the value and the weight of each metric, for the loss first if `loss_fn` is
-    given. Row i is row i of the global batch.
+    [global_batch_size, num_metrics, 2]: the value and the weight of each metric, for the loss first if
+    `losses_fn` is given. Row i is row i of the global batch.
     """
 
     def eval_step(features: Features) -> tf.Tensor:
         scores, labels, weights = scorer(features), features[schema.LABELS], features[schema.WEIGHTS]
         rows = features[schema.ROWS]
-        pairs = [(loss_fn(labels, scores, 0, rows), weights)] if loss_fn else []
+        pairs = [(losses_fn(features), weights)] if losses_fn else []
         pairs += [metric(labels, scores, weights, items=features[schema.ITEMS]) for metric in metrics]
         of_replica = tf.stack([tf.stack(pair, axis=-1) for pair in pairs], axis=1)
         # Each replica fills in its own rows. The sum over replicas then holds all rows in order.

@@ -19,6 +19,7 @@ class HeldOut:
       relevance: float32 [num_entries of items]: at least 1; see `relevance_of`.
       excluded: The items of each user that are no candidates.
       num_candidates: int64 [num_queries].
+      num_left_out: Number of users with held-out items of which none is relevant. They are not among the queries.
     """
 
     queries: np.ndarray
@@ -26,16 +27,24 @@ class HeldOut:
     relevance: np.ndarray
     excluded: ItemLists
     num_candidates: np.ndarray
+    num_left_out: int
 
 
-def relevance_of(ratings: np.ndarray, *, relevance_threshold: float) -> np.ndarray:
+def relevance_of(ratings: np.ndarray, *, relevance_threshold: float | None) -> np.ndarray:
     """The relevance of held-out ratings in the catalogue protocol: float32, of the same shape.
 
-    It is rating − relevance_threshold + 1 for ratings at or above the threshold and 0 below it, as for items that
-    the user has not rated. So the gain of DCG, 2^relevance − 1, is 1 at the threshold, and a film that the user
-    disliked gains nothing.
+    It is 1 for events, where the threshold is None. For ratings it is rating − relevance_threshold + 1 at or above the
+    threshold, and 0 below it, as for items that the user has not rated. So the gain of DCG, 2^relevance − 1, is 1 at
+    the threshold, and a film that the user disliked gains nothing.
     """
+    if relevance_threshold is None:
+        return np.ones_like(ratings, np.float32)
     return np.where(ratings >= relevance_threshold, ratings - relevance_threshold + 1, 0).astype(np.float32)
+
+
+def earlier_splits(split: str) -> tuple[str, ...]:
+    """The splits whose ratings a model may use to rank for `split`."""
+    return schema.SPLITS[: schema.SPLITS.index(split)]
 
 
 def held_out_items(dataset: Dataset, split: str, *, num_users: int, relevance_threshold: float, seed: int) -> HeldOut:
@@ -48,13 +57,15 @@ def held_out_items(dataset: Dataset, split: str, *, num_users: int, relevance_th
       dataset: The ratings of all splits.
       split: `validation` or `test`.
       num_users: How many of the users to draw; -1 for all.
-      relevance_threshold: Ratings at or above this value are relevant.
+      relevance_threshold: Ratings at or above this value are relevant. Events are always relevant.
       seed: Determines which users are drawn.
     """
     num_items = dataset.vocabulary.num_items
     users, items, ratings = dataset.ratings[split]
-    relevance = relevance_of(ratings, relevance_threshold=relevance_threshold)
-    drawn = np.unique(users[(relevance > 0) & (users != schema.UNKNOWN_INDEX)])
+    relevance = relevance_of(ratings, relevance_threshold=relevance_threshold if dataset.has_ratings else None)
+    is_known = users != schema.UNKNOWN_INDEX
+    drawn = np.unique(users[(relevance > 0) & is_known])
+    num_left_out = len(np.unique(users[is_known])) - len(drawn)
     if 0 <= num_users < len(drawn):
         drawn = np.sort(np.random.default_rng(seed).choice(drawn, num_users, replace=False))
     row_of_user: np.ndarray = np.full(dataset.vocabulary.num_users, -1, np.int64)
@@ -67,8 +78,7 @@ def held_out_items(dataset: Dataset, split: str, *, num_users: int, relevance_th
     is_last = np.append(pairs[1:] != pairs[:-1], True)[: len(pairs)] | (items == schema.UNKNOWN_INDEX)
     counts = is_last & (relevance > 0)
 
-    earlier = schema.SPLITS[: schema.SPLITS.index(split)]
-    seen = ItemLists(*dataset.items_by_user(*earlier)).take(drawn)
+    seen = ItemLists(*dataset.items_by_user(*earlier_splits(split))).take(drawn)
     seen_pairs = np.repeat(np.arange(len(drawn)), np.diff(seen.offsets)) * num_items + seen.items
     # A held-out item is a candidate, also if the user rated it before.
     excluded = np.setdiff1d(seen_pairs[seen.items != schema.UNKNOWN_INDEX], pairs)
@@ -79,6 +89,7 @@ def held_out_items(dataset: Dataset, split: str, *, num_users: int, relevance_th
         relevance=relevance[counts],
         excluded=ItemLists(_offsets(excluded_rows, len(drawn)), (excluded % num_items).astype(np.int32)),
         num_candidates=num_items - 1 - np.bincount(excluded_rows, minlength=len(drawn)),
+        num_left_out=num_left_out,
     )
 
 

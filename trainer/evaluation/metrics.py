@@ -42,6 +42,7 @@ _GRADED = {
     _Key.ORDERED_PAIR_ACCURACY: _impl.OPAMetric,
 }
 _BINARY = {
+    "binary_ndcg": _impl.NDCGMetric,  # Of labels 0 and 1, whose gains are 0 and 1.
     _Key.MRR: _impl.MRRMetric,
     _Key.MAP: _impl.MeanAveragePrecisionMetric,
     _Key.PRECISION: _PrecisionMetric,
@@ -71,7 +72,7 @@ class RankingMetric:
     _metric: Any = dataclasses.field(repr=False)
     # Labels at or above this value are relevant. None if the metric uses graded labels.
     _relevance_threshold: float | None = dataclasses.field(repr=False, default=None)
-    # bool or float [num_items, num_subtopics]. None if the metric does not use subtopics.
+    # bool [num_items, num_subtopics]. None if the metric does not use subtopics.
     _item_subtopics: np.ndarray | None = dataclasses.field(repr=False, default=None)
 
     def __call__(
@@ -81,7 +82,8 @@ class RankingMetric:
 
         Over one batch, sum(values × weights) / sum(weights) is what the Keras metric would report. The weight of a
         list is its number of ordered pairs for ordered_pair_accuracy, the sum of its labels for arp, and 1 for all
-        others. Where the metric is undefined because nothing is relevant, the value is 0 and the list counts.
+        others. Where the metric is undefined because nothing is relevant (for ndcg and dcg: because no label is above
+        0), the value and the weight are 0. The Keras metric counts such a list as 0.
 
         Args:
           labels: float32 [batch_size, list_size], negative where padded.
@@ -97,19 +99,21 @@ class RankingMetric:
         if self._relevance_threshold is not None:
             is_relevant = tf.cast(labels >= self._relevance_threshold, tf.float32)
             labels = tf.where(is_real, is_relevant, PADDING_LABEL)
+        # TF-Ranking takes the weight of a list without relevant items from the rest of the batch.
+        is_defined = tf.cast(tf.reduce_any(labels > 0, axis=1), tf.float32)
         if self._item_subtopics is not None:
             subtopics = tf.cast(tf.gather(self._item_subtopics, items), tf.float32)
             is_real = is_real[:, :, tf.newaxis]
             labels = tf.where(is_real, labels[:, :, tf.newaxis] * subtopics, PADDING_LABEL)
         with sorting_once(_TIES_SEED):
             values, list_weights = self._metric.compute(labels, tf.cast(scores, tf.float32), weights[:, tf.newaxis])
-        return values[:, 0], list_weights[:, 0]
+        return values[:, 0], list_weights[:, 0] * is_defined
 
     def from_ranks(self, lists: RankedLists) -> tuple[np.ndarray, np.ndarray]:
         """Computes the metric of each list from the ranks of its labelled items, without the whole list.
 
-        The values and weights are those of `__call__` for the whole list, if labels from 1 are relevant. The
-        relevance threshold plays no part: it is applied before, when ratings become labels.
+        Without ties, the values and weights are those of `__call__` for the whole list. With ties the values are their
+        expectations over all orders. The relevance threshold plays no part: `lists.relevant` says what is relevant.
 
         Returns:
           The values and their weights, both float64 [num_queries].
@@ -123,14 +127,15 @@ def build_metrics(
     """Builds metrics by name, in the order of the names.
 
     Metrics of graded labels: ndcg, dcg (both with gain 2^label − 1), arp, ordered_pair_accuracy. Metrics of
-    relevant items: mrr, map, precision, tfr_precision, recall, hits, and, per subtopic, precision_ia and alpha_dcg.
+    relevant items: binary_ndcg, mrr, map, precision, tfr_precision, recall, hits, and, per subtopic, precision_ia and
+    alpha_dcg. docs/metrics.md has the formulas.
     `precision@n` has the usual definition: the number of relevant items among the first n, divided by n.
     `tfr_precision@n` is TF-Ranking's, which divides by min(n, list length) and so is higher for short lists.
 
     Args:
       names: Each "key" or "key@cutoff".
       relevance_threshold: Labels at or above this value are relevant.
-      item_subtopics: bool or float [num_items, num_subtopics]: the subtopics (genres, for example) that an item
+      item_subtopics: bool [num_items, num_subtopics]: the subtopics (genres, for example) that an item
         covers. Row i belongs to item index i. Only alpha_dcg and precision_ia need it.
 
     Raises:

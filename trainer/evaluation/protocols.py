@@ -1,6 +1,6 @@
 """The evaluation protocols.
 
-- `rated` ranks the lists of a held-out split: the items that the user rated in that split.
+- `rated` ranks the lists of a held-out split: the items that the user rated in that split. Events have no such lists.
 - `catalogue` ranks, for each user, all items that the user has not rated in an earlier split. The user's relevant
   held-out items should come first. `held_out.relevance_of` defines the labels. Held-out items that training has not
   seen count as missed; see `rank_metrics.values_from_ranks`. Users without a relevant held-out item are left out.
@@ -10,60 +10,60 @@ Besides that, evaluation holds the vectors of all items, one value per list and 
 the users it ranks for. Nothing has a cell for each pair of user and item.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from trainer import schema
 from trainer.compat import tf
 from trainer.data.dataset import Dataset
-from trainer.evaluation.baselines import RandomOrder, build_baselines
-from trainer.evaluation.catalogue import CatalogueScorer, candidate_matrix
+from trainer.evaluation import breakdowns
+from trainer.evaluation.baselines import ItemScores, build_baselines
+from trainer.evaluation.catalogue_ranking import (
+    Ranker,
+    build_scorer,
+    held_out_lists,
+    metrics_from_ranks,
+    random_lists,
+    random_order_of,
+)
 from trainer.evaluation.evaluator import Scorer, evaluate_scorers
-from trainer.evaluation.held_out import HeldOut, held_out_items
+from trainer.evaluation.held_out import HeldOut, earlier_splits, held_out_items
 from trainer.evaluation.metrics import RankingMetric
-from trainer.evaluation.rank_metrics import ranked_lists
-from trainer.evaluation.statistics import ListMetrics, Mean, Metrics
+from trainer.evaluation.query_metrics import QueryMetrics, fingerprint_test_set
+from trainer.evaluation.recommendations import (
+    NUM_RECOMMENDED,
+    RecommendationMetrics,
+    random_recommendation_metrics,
+    recommendation_metrics,
+)
+from trainer.evaluation.report import Protocols
 from trainer.modeling.two_tower import Features
 
-Protocols = dict[str, dict[str, Metrics]]
-"""protocol → scorer (model, popularity, item_mean, random) → metrics"""
-
-_QUERIES_PER_METRIC_CHUNK = 4096
-
-
-class Ranker(Protocol):
-    """The interface of a model that can be evaluated."""
-
-    def __call__(self, features: Features) -> tf.Tensor:
-        """Scores [batch_size, list_size] of the items of each list."""
-        ...
-
-    def query_vectors(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """Vectors [batch_size, vector_size] of queries. Their dot products with the candidates are the scores."""
-        ...
-
-    def candidate_vectors(self, items: tf.Tensor) -> tf.Tensor:
-        """Vectors [num_items, vector_size] of the item indices, int32 [num_items]."""
-        ...
+MODEL = "model"
+RANDOM = "random"
 
 
 @dataclass(frozen=True, eq=False)
-class QueryMetrics:
-    """The metrics of each list of a protocol, for paired comparisons.
+class Evaluation:
+    """The evaluation of a model and of the baselines on a held-out split.
 
     Attributes:
-      queries: int32 [num_lists]: the user index of each list.
-      by_scorer: Metrics of the model and of each baseline, over the same lists.
+      split: `validation` or `test`.
+      protocols: The metrics of each list, by protocol. `rated` is missing for events, and `catalogue` if there is no
+        user to rank it for.
+      recommendations: Metrics of the recommended items by scorer, as plain values for result.json. Empty without
+        `catalogue`.
+      breakdowns: Metrics of `catalogue` by user activity and by item popularity, as plain values for result.json; see
+        the module `breakdowns`. Empty without `catalogue`.
     """
 
-    queries: np.ndarray
-    by_scorer: dict[str, ListMetrics]
+    split: str
+    protocols: dict[str, QueryMetrics]
+    recommendations: dict[str, dict[str, float]]
+    breakdowns: dict[str, Any]
 
 
 def evaluate_queries(
@@ -76,8 +76,9 @@ def evaluate_queries(
     global_batch_size: int,
     num_catalogue_users: int,
     relevance_threshold: float,
+    recent_days: float | None,
     seed: int,
-) -> dict[str, QueryMetrics]:
+) -> Evaluation:
     """Evaluates each list of a held-out split, with the model and with the baselines.
 
     Args:
@@ -88,63 +89,41 @@ def evaluate_queries(
       metrics: The metrics to compute.
       global_batch_size: Number of lists per batch of the rated protocol.
       num_catalogue_users: Number of users to rank the catalogue for: 0 for none, -1 for all.
-      relevance_threshold: Ratings at or above this value are relevant in the catalogue protocol.
-      seed: Determines the random baseline and which users are drawn.
-
-    Returns:
-      Metrics by protocol. `catalogue` is missing if there is no user to rank it for.
+      relevance_threshold: Ratings at or above this value are relevant. Events are always relevant.
+      recent_days: The period of the baseline `recent_popularity`, in days. None leaves it out.
+      seed: Determines which users are drawn.
     """
-    baselines = build_baselines(dataset, seed=seed)
-    lists = dataset.lists[split]
-    scorers: dict[str, Scorer] = {"model": unknown_last(model), **baselines}
-    rated = evaluate_scorers(strategy, scorers, lists, metrics, global_batch_size=global_batch_size)
-    protocols = {"rated": QueryMetrics(lists.queries, rated)}
+    baselines = build_baselines(dataset, recent_days=recent_days)
+    protocols = {}
+    if dataset.has_ratings:
+        lists = dataset.lists[split]
+        scorers: dict[str, Scorer] = {MODEL: unknown_last(model), **baselines}
+        rated = evaluate_scorers(strategy, scorers, lists, metrics, global_batch_size=global_batch_size)
+        rated[RANDOM] = metrics_from_ranks(random_order_of(lists, relevance_threshold=relevance_threshold), metrics)
+        test_set = fingerprint_test_set(dataset.vocabulary, lists.queries, lists.offsets, lists.items, lists.labels)
+        protocols["rated"] = QueryMetrics(lists.queries, rated, test_set)
     held_out = held_out_items(
         dataset, split, num_users=num_catalogue_users, relevance_threshold=relevance_threshold, seed=seed
     )
-    if len(held_out.queries):
-        rankers: dict[str, Ranker | RandomOrder] = {"model": model, **baselines}
-        catalogue = {
-            name: catalogue_metrics(ranker, held_out, metrics, num_items=dataset.vocabulary.num_items)
-            for name, ranker in rankers.items()
-        }
-        protocols["catalogue"] = QueryMetrics(held_out.queries, catalogue)
-    return protocols
-
-
-def means_of(protocols: Mapping[str, QueryMetrics]) -> Protocols:
-    """The means over lists of each protocol, scorer and metric."""
-    return {
-        protocol: {scorer: lists.means() for scorer, lists in query_metrics.by_scorer.items()}
-        for protocol, query_metrics in protocols.items()
-    }
-
-
-def catalogue_metrics(
-    ranker: Ranker | RandomOrder, held_out: HeldOut, metrics: Sequence[RankingMetric], *, num_items: int
-) -> ListMetrics:
-    """Ranks the catalogue for each user and computes the metrics from the ranks of the held-out items."""
-    is_known = held_out.items.items != schema.UNKNOWN_INDEX
-    rows = np.repeat(np.arange(len(held_out.queries)), np.diff(held_out.items.offsets))
-    ranks: np.ndarray = np.full(len(is_known), np.inf)
-    if isinstance(ranker, RandomOrder):
-        num_ranked = np.bincount(rows[is_known], minlength=len(held_out.queries))
-        ranks[is_known] = ranker.catalogue_ranks(held_out.queries, num_ranked, held_out.num_candidates)
-    else:
-        scorer = CatalogueScorer(ranker.query_vectors, candidate_matrix(ranker.candidate_vectors, num_items))
-        found = scorer.ranks({schema.QUERY: held_out.queries}, held_out.items, held_out.excluded)
-        ranks[is_known] = found[is_known]
-    lists = ranked_lists(
-        held_out.items.offsets, ranks, held_out.relevance, held_out.items.items, held_out.num_candidates
+    if not len(held_out.queries):
+        return Evaluation(split, protocols, {}, {})
+    catalogue, recommendations, by_group = _evaluate_catalogue(
+        {MODEL: model, **baselines}, dataset, split, held_out, metrics
     )
-    chunks = [
-        lists.chunk(begin, min(begin + _QUERIES_PER_METRIC_CHUNK, lists.num_queries))
-        for begin in range(0, lists.num_queries, _QUERIES_PER_METRIC_CHUNK)
-    ]
-    pairs = np.concatenate(
-        [np.stack([np.stack(metric.from_ranks(chunk)) for metric in metrics], axis=-1) for chunk in chunks], axis=1
-    ).astype(np.float32)
-    return ListMetrics([metric.name for metric in metrics], *pairs)
+    return Evaluation(split, {**protocols, "catalogue": catalogue}, recommendations, by_group)
+
+
+def means_of(protocols: Mapping[str, QueryMetrics], *, seed: int) -> Protocols:
+    """The means over lists of each protocol, scorer and metric, with 95% bootstrap intervals.
+
+    Args:
+      protocols: The metrics of each list.
+      seed: Determines the bootstrap samples.
+    """
+    return {
+        protocol: {scorer: lists.means_with_intervals(seed=seed) for scorer, lists in metrics.by_scorer.items()}
+        for protocol, metrics in protocols.items()
+    }
 
 
 def unknown_last(scorer: Scorer) -> Scorer:
@@ -161,50 +140,47 @@ def unknown_last(scorer: Scorer) -> Scorer:
     return score
 
 
-def to_json(protocols: Protocols) -> dict[str, Any]:
-    """Converts metrics to plain values, for result.json."""
-    return {
-        protocol: {
-            scorer: {name: asdict(mean) for name, mean in metrics.items()} for scorer, metrics in by_scorer.items()
-        }
-        for protocol, by_scorer in protocols.items()
+def _evaluate_catalogue(
+    rankers: Mapping[str, Ranker | ItemScores],
+    dataset: Dataset,
+    split: str,
+    held_out: HeldOut,
+    metrics: Sequence[RankingMetric],
+) -> tuple[QueryMetrics, dict[str, dict[str, float]], dict[str, Any]]:
+    """The metrics of each user, of the recommended items, and by group, for the rankers and a random order."""
+    num_items, num_users = dataset.vocabulary.num_items, dataset.vocabulary.num_users - 1
+    query_source = dataset.query_source(*earlier_splits(split))
+    train_users, train_items, _ = dataset.ratings["train"]
+    num_ratings = np.bincount(train_items, minlength=num_items)
+    ranked, recommended = {}, {}
+    for name, ranker in rankers.items():
+        scorer = build_scorer(ranker, query_source, num_items=num_items)
+        ranked[name] = held_out_lists(scorer, held_out)
+        best, _ = scorer.top_k(held_out.queries, NUM_RECOMMENDED, held_out.excluded)
+        recommended[name] = recommendation_metrics(best, num_ratings, num_users=num_users)
+    ranked[RANDOM] = random_lists(held_out)
+    recommended[RANDOM] = random_recommendation_metrics(held_out.excluded, num_ratings, num_users=num_users)
+    by_scorer = {
+        name: metrics_from_ranks(lists, metrics, num_left_out=held_out.num_left_out) for name, lists in ranked.items()
     }
-
-
-def from_json(protocols: dict[str, Any]) -> Protocols:
-    """Reads what `to_json` returned. null becomes NaN."""
-
-    def read(value: float | None, standard_error: float | None, num_lists: int) -> Mean:
-        return Mean(
-            math.nan if value is None else value, math.nan if standard_error is None else standard_error, num_lists
-        )
-
-    return {
-        protocol: {
-            scorer: {name: read(**mean) for name, mean in metrics.items()} for scorer, metrics in by_scorer.items()
-        }
-        for protocol, by_scorer in protocols.items()
+    activity = np.bincount(train_users, minlength=num_users + 1)[held_out.queries]
+    test_set = fingerprint_test_set(
+        dataset.vocabulary,
+        held_out.queries,
+        held_out.items.offsets,
+        held_out.items.items,
+        held_out.relevance,
+        held_out.num_candidates,
+    )
+    by_group = {
+        "user_activity": breakdowns.by_activity(by_scorer, activity),
+        "item_popularity": breakdowns.by_popularity(ranked, num_ratings, cutoff=NUM_RECOMMENDED),
     }
+    return QueryMetrics(held_out.queries, by_scorer, test_set), _plain(recommended), by_group
 
 
-def final_scalars(protocols: Protocols) -> dict[str, float]:
-    """The model's means by `PROTOCOL/METRIC`, for TensorBoard and metrics.jsonl."""
+def _plain(recommended: Mapping[str, RecommendationMetrics]) -> dict[str, dict[str, float]]:
     return {
-        f"{protocol}/{name}": mean.value
-        for protocol, by_scorer in protocols.items()
-        for name, mean in by_scorer["model"].items()
+        scorer: {f"{name}@{NUM_RECOMMENDED}": value for name, value in asdict(metrics).items()}
+        for scorer, metrics in recommended.items()
     }
-
-
-def print_protocols(console: Console, split: str, protocols: Protocols) -> None:
-    """Prints one table per protocol: a row per scorer, a column per metric, ± one standard error."""
-    for protocol, by_scorer in protocols.items():
-        names = list(by_scorer["model"])
-        num_lists = by_scorer["model"][names[0]].num_lists
-        table = Table(title=f"{split}, {protocol}: {num_lists:,} lists", title_justify="left", box=None, pad_edge=False)
-        table.add_column("")
-        for name in names:
-            table.add_column(name, justify="right")
-        for scorer, metrics in by_scorer.items():
-            table.add_row(scorer, *(str(metrics[name]) for name in names))
-        console.print(table)

@@ -1,55 +1,49 @@
-"""Means over lists, with standard errors and confidence intervals."""
+"""Means over queries with bootstrap confidence intervals, and paired tests. Imports no TensorFlow."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
+
+NUM_RESAMPLES = 1000
+"""The number of bootstrap samples of an interval."""
+
+NUM_FLIPS = 10_000
+"""The number of random sign flips of a paired test."""
+
+LEVEL = 0.95
+"""The confidence level of all intervals."""
+
+_CELLS_PER_CHUNK = 1 << 22
 
 
 @dataclass(frozen=True)
 class Mean:
-    """The mean of a metric over lists.
-
-    The standard error is the standard deviation over lists / √num_lists. Where a metric weights lists
-    (ordered_pair_accuracy, arp), the mean and the standard deviation are weighted, and Kish's effective sample size
-    (Kish, Survey Sampling, 1965), (Σ w)² / Σ w², replaces num_lists.
+    """The mean of a metric over lists or users.
 
     Attributes:
       value: NaN if no list has a weight above 0.
-      standard_error: NaN for fewer than two lists.
+      low: The lower limit of the 95% confidence interval; NaN for fewer than two lists, or if it was not computed.
+      high: The upper limit.
       num_lists: Number of lists with a weight above 0.
+      num_left_out: Number of lists for which the metric is undefined, because nothing in them is relevant.
     """
 
     value: float
-    standard_error: float
+    low: float
+    high: float
     num_lists: int
-
-    def confidence_interval(self, level: float = 0.95) -> tuple[float, float]:
-        """The lower and upper limit of the interval, from the normal approximation."""
-        margin = NormalDist().inv_cdf((1 + level) / 2) * self.standard_error
-        return self.value - margin, self.value + margin
+    num_left_out: int = 0
 
     def __str__(self) -> str:
-        """The value and one standard error, as in `0.9053 ± 0.0032`. One list has no standard error."""
-        return f"{self.value:.4f}" + (f" ± {self.standard_error:.4f}" if self.num_lists > 1 else "")
+        """The value and half the width of its interval, as in `0.9053 ± 0.0064`. A single list has no interval."""
+        margin = (self.high - self.low) / 2
+        return f"{self.value:.4f}" + ("" if math.isnan(margin) else f" ± {margin:.4f}")
 
 
 Metrics = dict[str, Mean]
 """Means by the names of the metrics."""
-
-
-def mean_over_lists(values: np.ndarray, weights: np.ndarray) -> Mean:
-    """The weighted mean of `values` [num_lists]. Lists of weight 0 do not count, whatever their value."""
-    values, weights = (array[weights > 0].astype(np.float64) for array in (values, weights))
-    if not len(values):
-        return Mean(math.nan, math.nan, 0)
-    mean = float(np.average(values, weights=weights))
-    if len(values) < 2:
-        return Mean(mean, math.nan, 1)
-    variance = float(np.average((values - mean) ** 2, weights=weights))
-    return Mean(mean, math.sqrt(variance * float(np.sum(weights**2))) / float(np.sum(weights)), len(values))
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +53,162 @@ class ListMetrics:
     Attributes:
       names: The names of the metrics.
       values: float32 [num_lists, num_metrics].
-      weights: float32 [num_lists, num_metrics]; 0 where a metric does not count for a list.
+      weights: float32 [num_lists, num_metrics]; 0 where a metric is undefined for a list.
+      num_left_out: Number of further lists that were not ranked, because nothing in them is relevant.
     """
 
     names: Sequence[str]
     values: np.ndarray
     weights: np.ndarray
+    num_left_out: int = 0
 
     def means(self) -> Metrics:
-        """The mean of each metric over the lists."""
-        columns = zip(self.names, self.values.T, self.weights.T, strict=True)
-        return {name: mean_over_lists(values, weights) for name, values, weights in columns}
+        """The weighted mean of each metric over the lists, without intervals."""
+        return self._means(np.full([2, len(self.names)], np.nan))
+
+    def means_with_intervals(self, *, seed: int) -> Metrics:
+        """The weighted mean of each metric over the lists, with 95% intervals; see `bootstrap_intervals`."""
+        return self._means(bootstrap_intervals(self.values, self.weights, seed=seed))
+
+    def _means(self, limits: np.ndarray) -> Metrics:
+        means = weighted_means(self.values, self.weights)
+        num_lists = np.count_nonzero(self.weights, axis=0)
+        num_left_out = self.num_left_out + len(self.values) - num_lists
+        columns = zip(self.names, means, *limits, num_lists, num_left_out, strict=True)
+        return {
+            name: Mean(float(mean), float(low), float(high), int(number), int(left_out))
+            for name, mean, low, high, number, left_out in columns
+        }
+
+
+def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The weighted mean of each column: float64 [num_metrics]. Lists of weight 0 do not count, whatever their value.
+
+    Args:
+      values: [num_lists, num_metrics].
+      weights: [num_lists, num_metrics], at least 0.
+    """
+    total = np.sum(weights, axis=0, dtype=np.float64)
+    products = np.sum(_products(values, weights), axis=0)
+    return np.divide(products, total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
+def bootstrap_intervals(values: np.ndarray, weights: np.ndarray, *, seed: int) -> np.ndarray:
+    """The limits of the 95% percentile bootstrap interval of each weighted mean.
+
+    `NUM_RESAMPLES` samples of num_lists lists are drawn with replacement. The limits are the 2.5% and the 97.5%
+    quantile of the samples' weighted means (Efron and Tibshirani, An Introduction to the Bootstrap, 1993).
+
+    Args:
+      values: [num_lists, num_metrics].
+      weights: [num_lists, num_metrics], at least 0. Lists of weight 0 do not count, whatever their value.
+      seed: Determines the samples.
+
+    Returns:
+      float64 [2, num_metrics]: the lower and the upper limits; NaN for a metric with fewer than two lists.
+    """
+    limits: np.ndarray = np.full([2, values.shape[1]], np.nan)
+    # Metrics are resampled over the lists that define them. All metrics with the same lists share the samples.
+    is_defined = weights > 0
+    for lists, columns in _equal_columns(is_defined):
+        if np.count_nonzero(lists) < 2:
+            continue
+        rows = np.flatnonzero(lists)
+        column_weights = weights[np.ix_(rows, columns)].astype(np.float64)
+        products = _products(values[np.ix_(rows, columns)], column_weights)
+        sums = np.concatenate([products, column_weights], axis=1)
+        samples = np.concatenate([counts @ sums for counts in _resamples(len(rows), seed=seed)])
+        means = samples[:, : len(columns)] / samples[:, len(columns) :]
+        tail = (1 - LEVEL) / 2
+        limits[:, columns] = np.quantile(means, [tail, 1 - tail], axis=0)
+    return limits
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference of the means of a metric, B − A, over the same queries.
+
+    Attributes:
+      mean_a: The mean of A.
+      mean_b: The mean of B.
+      value: mean_b − mean_a.
+      low: The lower limit of the 95% bootstrap interval of the difference; NaN for fewer than two queries.
+      high: The upper limit.
+      p_value: Two-sided p-value of the paired randomisation test.
+      num_queries: Number of queries.
+    """
+
+    mean_a: float
+    mean_b: float
+    value: float
+    low: float
+    high: float
+    p_value: float
+    num_queries: int
+
+
+def paired_difference(values_a: np.ndarray, values_b: np.ndarray, weights: np.ndarray, *, seed: int) -> Difference:
+    """Compares two scorers by their metric of each query.
+
+    The interval is the percentile bootstrap over queries. The p-value is that of the paired randomisation test
+    (Fisher, 1935; Smucker, Allan and Carterette, "A comparison of statistical significance tests for information
+    retrieval evaluation", CIKM 2007): if A and B are equally good, the difference of each query could as well have the
+    other sign. It is (1 + the number of flips with at least this mean difference) / (1 + NUM_FLIPS).
+
+    Args:
+      values_a: [num_queries].
+      values_b: [num_queries].
+      weights: [num_queries]: the weight of each query in both means. A query of weight 0 does not count.
+      seed: Determines the samples and the flips.
+    """
+    rows = np.flatnonzero(weights > 0)
+    a, b, weights = (column[rows].astype(np.float64) for column in (values_a, values_b, weights))
+    pair = np.stack([a, b, b - a], axis=1)
+    mean_a, mean_b, difference = weighted_means(pair, np.tile(weights[:, np.newaxis], 3))
+    low, high = bootstrap_intervals(pair[:, 2:], weights[:, np.newaxis], seed=seed)[:, 0]
+    products = (b - a) * weights
+    # Sums of the same numbers in another order may differ by rounding. Such a flip is as extreme as the result.
+    limit = abs(np.sum(products)) - 1e-9 * np.sum(np.abs(products))
+    num_extreme = sum(int(np.sum(np.abs(signs @ products) >= limit)) for signs in _flips(len(rows), seed=seed))
+    return Difference(
+        mean_a=float(mean_a),
+        mean_b=float(mean_b),
+        value=float(difference),
+        low=float(low),
+        high=float(high),
+        p_value=(1 + num_extreme) / (1 + NUM_FLIPS) if len(rows) else math.nan,
+        num_queries=len(rows),
+    )
+
+
+def _products(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """values × weights in float64; 0 where the weight is 0, also if the value is not finite."""
+    return np.where(weights > 0, values, 0).astype(np.float64) * weights
+
+
+def _equal_columns(table: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Each distinct column of a bool table, and the positions of the columns that are equal to it."""
+    packed, inverse = np.unique(np.packbits(table, axis=0), axis=1, return_inverse=True)
+    for group in range(packed.shape[1]):
+        columns = np.flatnonzero(inverse.reshape(-1) == group)
+        yield table[:, columns[0]], columns
+
+
+def _resamples(num_lists: int, *, seed: int) -> Iterator[np.ndarray]:
+    """How often each list is in each sample: float64 [samples of a chunk, num_lists], NUM_RESAMPLES rows in all."""
+    generator = np.random.default_rng(seed)
+    size = max(1, _CELLS_PER_CHUNK // num_lists)
+    for begin in range(0, NUM_RESAMPLES, size):
+        num_rows = min(size, NUM_RESAMPLES - begin)
+        drawn = generator.integers(num_lists, size=[num_rows, num_lists]) + num_lists * np.arange(num_rows)[:, None]
+        counts = np.bincount(drawn.ravel(), minlength=num_rows * num_lists)
+        yield counts.reshape(num_rows, num_lists).astype(np.float64)
+
+
+def _flips(num_queries: int, *, seed: int) -> Iterator[np.ndarray]:
+    """Random signs, float64 [flips of a chunk, num_queries], NUM_FLIPS rows in all."""
+    generator = np.random.default_rng(seed)
+    size = max(1, _CELLS_PER_CHUNK // max(num_queries, 1))
+    for begin in range(0, NUM_FLIPS, size):
+        bits = generator.integers(2, size=[min(size, NUM_FLIPS - begin), num_queries], dtype=np.int8)
+        yield 2.0 * bits - 1.0

@@ -5,6 +5,13 @@ from trainer.compat import keras, tf
 CHUNK_BYTES = 64 * 2**20
 """The size in bytes of the rows that a pass over a whole table reads at a time."""
 
+_LOOKUP_COST = 20
+"""The time to look up and add one vector, as a multiple of the time of one multiplication of a matrix product.
+
+Measured with XLA on a CPU, forward and backward, for 128 × 1,000 items of 3,043 (24 ms against 4.5 ms) and for
+512 × 256 items of 40,981 (7 ms against 46 ms).
+"""
+
 
 class EmbeddingTable(keras.layers.Layer):
     """A table with one trainable vector per index.
@@ -16,15 +23,17 @@ class EmbeddingTable(keras.layers.Layer):
       embeddings: The variable, float32 [num_rows, embedding_size].
     """
 
-    def __init__(self, num_rows: int, embedding_size: int, *, seed: int, name: str = "embedding"):
-        """Initial values are uniform in [−0.05, 0.05) and depend only on the seed and the shape."""
+    def __init__(
+        self, num_rows: int, embedding_size: int, *, seed: int, initial_range: float = 0.05, name: str = "embedding"
+    ):
+        """Initial values are uniform in [−initial_range, initial_range) and depend only on the seed and the shape."""
         super().__init__(name=name)
         self.num_rows = num_rows
         self.embedding_size = embedding_size
         self.embeddings = self.add_weight(
             name="embeddings",
             shape=[num_rows, embedding_size],
-            initializer=keras.initializers.RandomUniform(-0.05, 0.05, seed=seed),
+            initializer=keras.initializers.RandomUniform(-initial_range, initial_range, seed=seed),
             experimental_autocast=False,
         )
         self.built = True
@@ -36,6 +45,14 @@ class EmbeddingTable(keras.layers.Layer):
     def lookup(self, indices: tf.Tensor) -> tf.Tensor:
         """The vectors of `indices`, int32 [...]: float32 [..., embedding_size]."""
         return tf.nn.embedding_lookup(self.embeddings, indices)
+
+    def all(self) -> tf.Tensor:
+        """The vectors of all indices, float32 [num_rows, embedding_size], without a lookup of each."""
+        return tf.convert_to_tensor(self.embeddings)
+
+    def weighted_sum(self, indices: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+        """The sum of the vectors of each row of `indices`, each multiplied by its weight; see `weighted_sum`."""
+        return weighted_sum(self.embeddings, indices, weights)
 
     def dense_gradient(self, gradient: "tf.Tensor | tf.IndexedSlices") -> tf.Tensor:
         """Converts the gradient of the table to the form that the update rule needs: [num_rows, embedding_size].
@@ -71,3 +88,39 @@ class EmbeddingTable(keras.layers.Layer):
     def _chunks(self) -> list[tuple[int, int]]:
         size = max(1, CHUNK_BYTES // (4 * self.embedding_size))
         return [(begin, min(begin + size, self.num_rows)) for begin in range(0, self.num_rows, size)]
+
+
+def weighted_sum(table: "tf.Variable | tf.Tensor", indices: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    """Adds up the vectors of the indices of each row, each multiplied by its weight.
+
+    Where the table is small compared with a row of indices, it is a matrix product with the weights of all indices.
+
+    Args:
+      table: float32 [num_rows, size].
+      indices: int32 [batch_size, n].
+      weights: float32 [batch_size, n].
+
+    Returns:
+      float32 [batch_size, size].
+    """
+    if not is_product_faster(table.shape[0], indices.shape[1]):
+        return tf.reduce_sum(tf.nn.embedding_lookup(table, indices) * weights[:, :, tf.newaxis], axis=1)
+    return tf.matmul(weights_of_all(indices, weights, table.shape[0]), tf.convert_to_tensor(table))
+
+
+def is_product_faster(num_rows: int, num_indices: int | None) -> bool:
+    """Whether the weighted sum of `num_indices` rows of a table is faster as a product with the whole table."""
+    return num_indices is not None and num_rows <= _LOOKUP_COST * num_indices
+
+
+def weights_of_all(indices: tf.Tensor, weights: tf.Tensor, num_rows: int) -> tf.Tensor:
+    """The weight of every index in each row, float32 [batch_size, num_rows]. Weights of equal indices add up.
+
+    Args:
+      indices: int32 [batch_size, n].
+      weights: float32 [batch_size, n].
+      num_rows: Number of indices.
+    """
+    rows = tf.broadcast_to(tf.range(tf.shape(indices)[0])[:, tf.newaxis], tf.shape(indices))
+    shape = tf.stack([tf.shape(indices)[0], num_rows])
+    return tf.scatter_nd(tf.stack([rows, indices], axis=-1), weights, shape)

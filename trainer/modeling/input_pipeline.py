@@ -32,20 +32,22 @@ def build_train_dataset(
     steps_per_execution: int,
     seed: int,
     context: tf.distribute.InputContext,
+    negatives_fn: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> tf.data.Dataset:
     """Builds superbatches for a compiled loop over steps.
 
     Element c·R + r (for R replicas of this worker) holds the batches of steps call_starts[c] to
     call_starts[c] + steps_per_execution - 1 for replica r. Each feature has a leading axis [steps_per_execution] = [K]:
-    `query` [K, b], `items` and `labels` [K, b, list_size], `weights` and `rows` [K, b], `num_lists` [K], where b is
-    the per-replica batch size. The data set repeats forever, because some strategies ask for partial elements at the
-    end of a finite one. The plan of calls decides when an epoch ends.
+    the features of the lists [K, b, ...], `weights` and `rows` [K, b], `num_lists` [K], and `negatives`
+    [K, num_negatives] if there are any, where b is the per-replica batch size. The data set repeats forever, because
+    some strategies ask for partial elements at the end of a finite one. The plan of calls decides when an epoch ends.
 
     Args:
       lists: the training lists.
       call_starts: int64 [num_calls], the first step of each call.
       seed: of the permutation, together with the epoch.
       context: which of the input pipelines this is.
+      negatives_fn: steps int64 [K] → the sampled items of these steps, int32 [K, num_negatives].
     """
     num_lists = lists.num_lists
     epoch_steps = steps_per_epoch(num_lists, global_batch_size)
@@ -69,6 +71,8 @@ def build_train_dataset(
             name: tf.reshape(value, [steps_per_execution, replica_batch_size, *value.shape[1:]])
             for name, value in features.items()
         }
+        if negatives_fn is not None:
+            features[schema.NEGATIVES] = _draw(negatives_fn, steps)
         real = tf.minimum(num_lists - first, global_batch_size)
         return features | {schema.NUM_LISTS: tf.cast(real, tf.float32)}
 
@@ -80,8 +84,8 @@ def build_eval_dataset(
 ) -> tf.data.Dataset:
     """Builds batches that hold every list once, in order. There are `steps_per_epoch` of them; then it repeats.
 
-    Elements are dictionaries with `query` [b], `items` and `labels` [b, list_size], `weights` and `rows` [b] and
-    `num_lists` []. They go to the replicas as in `build_train_dataset`.
+    Elements are dictionaries with the features of the lists [b, ...], `weights` and `rows` [b] and `num_lists` []. They
+    go to the replicas as in `build_train_dataset`.
     """
     num_lists = lists.num_lists
     replica_batch_size = global_batch_size // context.num_replicas_in_sync
@@ -153,6 +157,13 @@ def _per_replica(
         .map(element_fn, num_parallel_calls=tf.data.AUTOTUNE)
         .with_options(options)
     )
+
+
+def _draw(negatives_fn: Callable[[np.ndarray], np.ndarray], steps: tf.Tensor) -> tf.Tensor:
+    """The sampled items of `steps` int64 [K]: int32 [K, num_negatives]."""
+    num_negatives = negatives_fn(np.zeros(1, np.int64)).shape[1]
+    negatives = tf.numpy_function(negatives_fn, [steps], tf.int32)
+    return tf.ensure_shape(negatives, [steps.shape[0], num_negatives])
 
 
 def _gather(lists: ListSource, rows: tf.Tensor, *, is_real: tf.Tensor) -> Features:

@@ -54,13 +54,12 @@ class NumericEncoder(keras.layers.Layer):
 class Tower(keras.layers.Layer):
     """Features → a vector: the sum of their encodings, then optional hidden layers.
 
-    With the index as the only feature and no hidden layer, the vector is the embedding of the index, as in the
+    With an index as the only feature and no hidden layer, the vector is the embedding of the index, as in the
     TF-Ranking tutorial.
 
     Attributes:
-      specs: The features. The first one is the index.
-      embedding: The table of the index.
-      encoders: Encoders of the other features, in the order of the specs.
+      specs: The features.
+      encoders: The encoder of each feature, in the order of the specs.
       hidden: Dense layers; the last one is linear and has `embedding_size` outputs.
     """
 
@@ -70,25 +69,19 @@ class Tower(keras.layers.Layer):
         """Builds a tower.
 
         Args:
-          specs: Features of one owner. The first one is the index, a categorical scalar.
+          specs: Features of one owner.
           embedding_size: The size of every encoding and of the resulting vector.
           hidden_sizes: Sizes of the hidden layers, which use ReLU.
           seed: Determines the initial weights.
           name: Name of the layer.
         """
         super().__init__(name=name)
-        index, *others = specs
-        if index.num_values is None or index.shape:
-            raise ValueError(
-                f"The first feature of a tower is an index, and {index.name!r} is not a categorical scalar."
-            )
         self.specs = tuple(specs)
-        self.embedding = EmbeddingTable(index.num_values, embedding_size, seed=seed)
         self.encoders = [
             (CategoricalEncoder if spec.is_categorical else NumericEncoder)(
-                spec, embedding_size, seed=seed + _FEATURE_SEEDS + position
+                spec, embedding_size, seed=seed + (_FEATURE_SEEDS + position - 1 if position else 0)
             )
-            for position, spec in enumerate(others)
+            for position, spec in enumerate(specs)
         ]
         sizes = [*hidden_sizes, embedding_size] if hidden_sizes else []
         self.hidden = [
@@ -104,17 +97,40 @@ class Tower(keras.layers.Layer):
     @property
     def tables(self) -> dict[str, EmbeddingTable]:
         """The tables of the categorical features, by the name of the feature."""
-        others = zip(self.specs[1:], self.encoders, strict=True)
-        return {self.specs[0].name: self.embedding} | {
-            spec.name: encoder.table for spec, encoder in others if spec.is_categorical
+        return {
+            spec.name: encoder.table
+            for spec, encoder in zip(self.specs, self.encoders, strict=True)
+            if spec.is_categorical
         }
 
-    def call(self, features: Features) -> tf.Tensor:
-        """Every feature of `specs`, [..., *shape] → float32 [..., embedding_size]."""
-        index, *others = self.specs
-        vectors = self.embedding.lookup(features[index.name])
-        for spec, encoder in zip(others, self.encoders, strict=True):
-            vectors += encoder(features[spec.name])
+    def call(self, features: Features, *others: tf.Tensor) -> tf.Tensor:
+        """Encodes features.
+
+        Args:
+          features: Every feature of `specs`, [..., *shape].
+          others: Encodings that are added to those of the features, float32 [..., embedding_size].
+
+        Returns:
+          float32 [..., embedding_size].
+        """
+        encoders = zip(self.specs, self.encoders, strict=True)
+        return self._hidden([*(encoder(features[spec.name]) for spec, encoder in encoders), *others])
+
+    def of_all(self, features: Features) -> tf.Tensor:
+        """Encodes all values of the first feature, an index, without looking each up.
+
+        Args:
+          features: Every other feature, [num_values, *shape].
+
+        Returns:
+          float32 [num_values, embedding_size].
+        """
+        index, *others = zip(self.specs, self.encoders, strict=True)
+        encodings = [encoder(features[spec.name]) for spec, encoder in others]
+        return self._hidden([index[1].table.all(), *encodings])
+
+    def _hidden(self, encodings: Sequence[tf.Tensor]) -> tf.Tensor:
+        vectors = tf.add_n(encodings)
         for layer in self.hidden:
             vectors = layer(vectors)
         return vectors

@@ -1,6 +1,12 @@
-"""The two-tower ranking model: score(query, item) = query vector · candidate vector."""
+"""The two-tower ranking model: score(query, item) = query vector · candidate vector.
+
+The query tower sums what describes a query: an embedding of its own, its history, and context features. The candidate
+tower sums the embedding of the item and its features. With cosine similarity both vectors are normalized, and the query
+vector is multiplied by the scale. An item bias is one more number in the candidate vector, and 1 in the query vector.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,9 +15,28 @@ from trainer import schema
 from trainer.compat import keras, tf
 from trainer.features import FeatureSpec, index_features, owned_by
 from trainer.modeling.embedding import EmbeddingTable
+from trainer.modeling.history import PooledHistory, SequentialHistory
+from trainer.modeling.randomness import Draws
 from trainer.modeling.towers import Features, Tower
 
-__all__ = ["Features", "TwoTowerModel"]
+__all__ = ["Features", "TrainingLists", "TwoTowerModel"]
+
+_BIAS = "item_bias"
+
+
+@dataclass(frozen=True)
+class TrainingLists:
+    """The lists that a training step ranks.
+
+    Attributes:
+      queries: float32 [num_lists, vector_size].
+      items: int32 [num_lists, list_size].
+      labels: float32 [num_lists, list_size], PADDING_LABEL for entries that are padding or no targets.
+    """
+
+    queries: tf.Tensor
+    items: tf.Tensor
+    labels: tf.Tensor
 
 
 class TwoTowerModel(keras.Model):
@@ -24,6 +49,12 @@ class TwoTowerModel(keras.Model):
         num_items: int,
         embedding_size: int,
         hidden_sizes: Sequence[int] = (),
+        query_embedding: bool = True,
+        similarity: str = "dot",
+        scale: float = 1.0,
+        item_bias: bool = False,
+        history: Mapping[str, Any] | None = None,
+        transformer: Mapping[str, Any] | None = None,
         features: Sequence[FeatureSpec] = (),
         item_features: Mapping[str, np.ndarray] | None = None,
         seed: int = 0,
@@ -33,8 +64,15 @@ class TwoTowerModel(keras.Model):
         Args:
           num_queries: Number of query indices, including index 0, the unknown query.
           num_items: Number of item indices, including index 0, the unknown item.
-          embedding_size: The size of the vectors.
+          embedding_size: The size of all embeddings.
           hidden_sizes: Sizes of the hidden layers of each tower.
+          query_embedding: Whether each query has an embedding of its own.
+          similarity: `dot` or `cosine`.
+          scale: What a cosine is multiplied by.
+          item_bias: Whether each item has a bias.
+          history: Arguments of `PooledHistory` and `leave_out_targets`: a training step ranks only the items that it
+            dropped from the history. None: the query tower has no pooled history.
+          transformer: Arguments of `SequentialHistory`. None: the query tower has no transformer.
           features: Features of queries and items besides the two indices.
           item_features: The values of the item features by name, each [num_items, *shape]. The model looks them up,
             so a batch only needs item indices.
@@ -48,22 +86,47 @@ class TwoTowerModel(keras.Model):
         self.specs = (*index_features(num_queries, num_items), *features)
         for spec in owned_by(features, "example"):
             raise ValueError(f"A two-tower model cannot use {spec.name!r}: it describes neither a query nor an item.")
+        self._normalized, self._scale = similarity == "cosine", scale
         # The features do not change in training, but the exported model needs them.
         self._item_values = {
             spec.name: _item_variable(spec, item_features or {}, num_items) for spec in owned_by(features, "item")
         }
         towers: dict[str, Any] = {"embedding_size": embedding_size, "hidden_sizes": hidden_sizes}
-        self.query_tower = Tower(owned_by(self.specs, "query"), seed=seed * 1000, name="query_tower", **towers)
+        of_query = [spec for spec in owned_by(self.specs, "query") if query_embedding or spec.name != schema.QUERY]
+        self.query_tower = Tower(of_query, seed=seed * 1000, name="query_tower", **towers)
         self.candidate_tower = Tower(
             owned_by(self.specs, "item"), seed=seed * 1000 + 500, name="candidate_tower", **towers
         )
-        example = {spec.name: tf.zeros([1, *spec.shape], spec.dtype) for spec in owned_by(self.specs, "query")}
+        self.item_bias = EmbeddingTable(num_items, 1, seed=0, initial_range=0.0, name=_BIAS) if item_bias else None
+        self.history: PooledHistory | SequentialHistory | None = None
+        self._leave_out_targets = False
+        if history is not None:
+            options = dict(history)
+            self._leave_out_targets = options.pop("leave_out_targets")
+            self.history = PooledHistory(num_items, embedding_size, seed=seed * 1000 + 900, **options)
+        elif transformer is not None:
+            self.history = SequentialHistory(
+                self.candidate_tower.tables[schema.ITEMS], seed=seed * 1000 + 900, **transformer
+            )
+        example = {spec.name: tf.zeros([1, *spec.shape], spec.dtype) for spec in of_query}
+        example |= {schema.HISTORY: tf.zeros([1, 1], tf.int32), schema.HISTORY_RATINGS: tf.zeros([1, 1])}
         self(example | {schema.ITEMS: tf.zeros([1, 1], tf.int32)})
+
+    @property
+    def query_features(self) -> list[str]:
+        """The names of the features that describe a query."""
+        histories = [schema.HISTORY, schema.HISTORY_RATINGS] if self.history is not None else []
+        return [spec.name for spec in self.query_tower.specs] + histories
 
     @property
     def tables(self) -> dict[str, EmbeddingTable]:
         """All embedding tables, by the name of their feature."""
-        return self.query_tower.tables | self.candidate_tower.tables
+        tables = self.query_tower.tables | self.candidate_tower.tables
+        if isinstance(self.history, PooledHistory):
+            tables[schema.HISTORY] = self.history.table
+        if self.item_bias is not None:
+            tables[_BIAS] = self.item_bias
+        return tables
 
     @property
     def dense_variables(self) -> list[tf.Variable]:
@@ -75,22 +138,74 @@ class TwoTowerModel(keras.Model):
         """Scores lists.
 
         Args:
-          features: `query` int32 [batch_size] and further query features, and `items` int32 [batch_size, list_size].
+          features: the query features, each [batch_size, *shape], and `items` int32 [batch_size, list_size].
 
         Returns:
           float32 [batch_size, list_size].
         """
-        queries, candidates = self.query_vectors(features), self.candidate_vectors(features[schema.ITEMS])
-        return tf.reduce_sum(queries[:, None, :] * candidates, axis=-1)
+        return self.list_scores(self.query_vectors(features), features[schema.ITEMS])
+
+    def list_scores(self, queries: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+        """The scores of items int32 [n, list_size] for query vectors [n, vector_size]: float32 [n, list_size]."""
+        return tf.reduce_sum(queries[:, None, :] * self.candidate_vectors(items), axis=-1)
 
     def query_vectors(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """The vectors [batch_size, embedding_size] of queries with these features, each [batch_size, *shape]."""
-        return self.query_tower({spec.name: features[spec.name] for spec in self.query_tower.specs})
+        """The vectors [batch_size, vector_size] of queries with these features, each [batch_size, *shape]."""
+        if self.history is None:
+            return self._query_vectors(features)
+        return self._query_vectors(features, self.history(features[schema.HISTORY], features[schema.HISTORY_RATINGS]))
+
+    def training_lists(self, features: Features, draws: Draws) -> TrainingLists:
+        """The lists that a training step ranks for a batch of lists.
+
+        Without a history they are the lists of the batch. With a pooled history, items are dropped from it, and the
+        targets that it still holds can be left out. With a transformer, each item of a list is a list of its own. Its
+        query is described by the items before it.
+
+        Args:
+          features: the query features, `items` and `labels`, each [batch_size, ...].
+          draws: what the dropout of the step depends on.
+        """
+        items, labels = features[schema.ITEMS], features[schema.LABELS]
+        if isinstance(self.history, PooledHistory):
+            encoded = self.history(features[schema.HISTORY], features[schema.HISTORY_RATINGS], draws)
+            if self._leave_out_targets:
+                labels = tf.where(self.history.is_kept(items, draws), schema.PADDING_LABEL, labels)
+            return TrainingLists(self._query_vectors(features, encoded), items, labels)
+        if isinstance(self.history, SequentialHistory):
+            encoded = self.history.before_each(items, draws)
+            length = items.shape[1]
+            specs = self.query_tower.specs
+            repeated = {spec.name: tf.repeat(features[spec.name], length, axis=0) for spec in specs}
+            queries = self._query_vectors(repeated, tf.reshape(encoded, [-1, encoded.shape[-1]]))
+            return TrainingLists(queries, tf.reshape(items, [-1, 1]), tf.reshape(labels, [-1, 1]))
+        return TrainingLists(self._query_vectors(features), items, labels)
 
     def candidate_vectors(self, items: tf.Tensor) -> tf.Tensor:
-        """The vectors [..., embedding_size] of item indices int32 [...]."""
+        """The vectors [..., vector_size] of item indices int32 [...]."""
         values = {name: tf.nn.embedding_lookup(table, items) for name, table in self._item_values.items()}
-        return self.candidate_tower({schema.ITEMS: items, **values})
+        vectors = self.candidate_tower({schema.ITEMS: items, **values})
+        return self._with_bias(vectors, self.item_bias.lookup(items) if self.item_bias is not None else None)
+
+    def catalogue_vectors(self) -> tf.Tensor:
+        """The vectors of all items, [num_items, vector_size], computed at once and without lookups of tables."""
+        values = {name: tf.convert_to_tensor(table) for name, table in self._item_values.items()}
+        vectors = self.candidate_tower.of_all(values)
+        return self._with_bias(vectors, self.item_bias.all() if self.item_bias is not None else None)
+
+    def _query_vectors(self, features: Mapping[str, tf.Tensor], *histories: tf.Tensor) -> tf.Tensor:
+        specs = self.query_tower.specs
+        vectors = self.query_tower({spec.name: features[spec.name] for spec in specs}, *histories)
+        if self._normalized:
+            vectors = self._scale * tf.math.l2_normalize(vectors, axis=-1)
+        if self.item_bias is None:
+            return vectors
+        return tf.concat([vectors, tf.ones_like(vectors[..., :1])], axis=-1)
+
+    def _with_bias(self, vectors: tf.Tensor, bias: tf.Tensor | None) -> tf.Tensor:
+        if self._normalized:
+            vectors = tf.math.l2_normalize(vectors, axis=-1)
+        return vectors if bias is None else tf.concat([vectors, bias], axis=-1)
 
     def dense_gradients(self, gradients: Sequence["tf.Tensor | tf.IndexedSlices"]) -> list[tf.Tensor]:
         """Converts the gradients of `trainable_variables` to the form that the optimizer takes."""

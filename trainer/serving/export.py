@@ -9,17 +9,26 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from settings.errors import ConfigError, StorageError
 from trainer import schema, storage
 from trainer.compat import tf
+from trainer.data.queries import QuerySource
 from trainer.data.vocabulary import Vocabulary
+from trainer.evaluation import catalogue
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.serving import manifest, verify_export
-from trainer.serving.serving_model import ServingModel
+from trainer.serving.new_queries import decode
+from trainer.serving.serving_model import RankingModel, ServingModel
 
 Verifier = Callable[[dict[str, Any]], str | None]
 """Takes a sample and returns the first difference, as `verify_export.compare` does."""
+
+RankerFn = Callable[[TwoTowerModel], RankingModel]
+"""Builds what ranks from the trained model, for example its blend with another model."""
+
+_NUM_SAMPLE_USERS, _NUM_SAMPLE_ITEMS, _NUM_SAMPLE_RECOMMENDATIONS = 16, 64, 20
 
 _VERIFIER_SCRIPT = pathlib.Path(verify_export.__file__)
 
@@ -57,6 +66,8 @@ def export_model(
     folder: str,
     *,
     sizes: dict[str, Any],
+    query_source: QuerySource,
+    ranker_fn: RankerFn = lambda model: model,
     verify: Verifier = verify_in_fresh_process,
 ) -> None:
     """Writes the SavedModel and its manifest, and replaces an earlier export only after a successful check.
@@ -68,6 +79,8 @@ def export_model(
       vocabulary: the vocabulary that `model` was trained with.
       folder: `WORKDIR/model`, local or gs://.
       sizes: the arguments that `TwoTowerModel` was built with.
+      query_source: the features of the known users, with their whole history: what the run was given in any split.
+      ranker_fn: builds what is exported from `model`, and from a copy of it.
       verify: makes the check.
 
     Raises:
@@ -77,13 +90,12 @@ def export_model(
     with tf.device("CPU:0"):
         copy = TwoTowerModel(**sizes)
         copy.assign_from(model)
-        serving = ServingModel(copy, vocabulary)
+        serving = ServingModel(ranker_fn(copy), vocabulary, query_source)
     partial = f"{folder.rstrip('/')}.partial"
     try:
         _remove(partial)
-        signatures = {"serving_default": serving.score, "recommend": serving.recommend}
-        tf.saved_model.save(serving, partial, signatures=signatures)
-        if difference := verify(_build_sample(model, vocabulary, partial)):
+        tf.saved_model.save(serving, partial, signatures=serving.build_signatures())
+        if difference := verify(_build_sample(ranker_fn(model), vocabulary, query_source, partial)):
             raise StorageError(
                 f"The exported model failed its check and was not kept in {folder}: {difference}. The checkpoints "
                 "are not affected. Run the same command again, which exports the model again; if the error stays, "
@@ -143,21 +155,64 @@ def load_export(folder: str, vocabulary: Vocabulary | None = None) -> Any:
     )
 
 
-def _build_sample(model: TwoTowerModel, vocabulary: Vocabulary, folder: str) -> dict[str, Any]:
+def _build_sample(
+    model: RankingModel, vocabulary: Vocabulary, query_source: QuerySource, folder: str
+) -> dict[str, Any]:
     """The input of `verify_export.compare`: known users and items, spread over all of them, and their scores."""
     num_users, num_items = vocabulary.num_users - 1, vocabulary.num_items - 1
-    users = np.linspace(1, num_users, num=min(16, num_users), dtype=np.int32)
-    items = np.linspace(1, num_items, num=min(64, num_items), dtype=np.int32)
+    users = np.linspace(1, num_users, num=min(_NUM_SAMPLE_USERS, num_users), dtype=np.int32)
+    items = np.linspace(1, num_items, num=min(_NUM_SAMPLE_ITEMS, num_items), dtype=np.int32)
+    item_ids = vocabulary.items[schema.ITEM_ID]
+    features = query_source.gather(users)
     with tf.device("CPU:0"):
-        scores = model({schema.QUERY: tf.constant(users), schema.ITEMS: tf.tile(items[None], [len(users), 1])})
-    item_ids = vocabulary.items[schema.ITEM_ID].take(items).to_pylist()
+        scores = model({**_tensors(features), schema.ITEMS: tf.tile(items[None], [len(users), 1])})
+        from_history = _build_history_sample(model, vocabulary, features) if schema.HISTORY in features else None
     return {
         "folder": folder,
         "user_ids": vocabulary.users[schema.USER_ID].take(users).to_pylist(),
-        "item_ids": item_ids,
+        "item_ids": item_ids.take(items).to_pylist(),
         "scores": scores.numpy().tolist(),
-        "most_popular": item_ids[0],  # Indices are in the order of popularity.
+        "most_popular": item_ids[1].as_py(),  # Indices are in the order of popularity.
+        "from_history": from_history,
     }
+
+
+def _build_history_sample(
+    model: RankingModel, vocabulary: Vocabulary, features: dict[str, np.ndarray]
+) -> dict[str, Any] | None:
+    """What is known about the users of the sample, as a caller gives it, and the scores of their best new items.
+
+    None if the model does not describe users by their history, or also by an embedding of their own, which a new user
+    does not have.
+    """
+    if schema.HISTORY not in model.query_features or schema.QUERY in model.query_features:
+        return None
+    values = {}
+    for encoder in vocabulary.features:
+        name = encoder.spec.name
+        if name in model.query_features:
+            values[name] = decode(encoder, features[name])
+            # A number of a caller has 32 bits, so its encoding may differ in the last one.
+            features = {**features, name: encoder.encode(pa.array(values[name]))}
+    history = features[schema.HISTORY]
+    candidates = catalogue.candidate_matrix(model.candidate_vectors, model.num_items)
+    _, scores = catalogue.top_k(
+        catalogue.dot_products(model.query_vectors(_tensors(features)), candidates),
+        model.num_items,
+        _NUM_SAMPLE_RECOMMENDATIONS,
+        tf.constant(history),
+    )
+    item_ids = vocabulary.items[schema.ITEM_ID].take(history.ravel()).to_pylist()
+    return {
+        "item_ids": np.array(item_ids, object).reshape(history.shape).tolist(),
+        "ratings": features[schema.HISTORY_RATINGS].tolist(),
+        "values": values,
+        "scores": scores.numpy().tolist(),
+    }
+
+
+def _tensors(features: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
+    return {name: tf.constant(values) for name, values in features.items()}
 
 
 def _remove(folder: str) -> None:

@@ -1,16 +1,18 @@
 """Recommend items from the exported model of a run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from trainer import schema, storage
+from trainer.compat import tf
 from trainer.data.lists import load_item_lists
 from trainer.data.vocabulary import load_vocabulary
 from trainer.evaluation.catalogue import QUERIES_PER_CHUNK, ItemLists
 from trainer.serving.export import load_export
+from trainer.serving.given_ratings import GivenRatings
 from trainer.workdir import Workdir
 
 RECOMMENDATIONS_SCHEMA = pa.schema(
@@ -22,10 +24,10 @@ RECOMMENDATIONS_SCHEMA = pa.schema(
         ("score", pa.float32()),
     ]
 )
-"""One row per recommendation, sorted by user index and then by rank, which starts at 1."""
+"""One row per recommendation, sorted by user and then by rank, which starts at 1."""
 
 _MAX_CHUNK_ENTRIES = 1 << 22
-"""Limits the matrices [users of a chunk, k] and [users of a chunk, most seen items] of `recommend_all` to 16 MiB each.
+"""Limits the matrices [users of a chunk, k] and [users of a chunk, most items of a user] to 16 MiB each.
 
 A single user with more entries is a chunk.
 """
@@ -65,11 +67,8 @@ class Recommender:
           A table of RECOMMENDATIONS_SCHEMA. A user with fewer than k candidates gets fewer rows.
         """
         excluded = self._seen.take(users).padded() if exclude_seen else np.zeros([len(users), 0], np.int32)
-        k = min(k, self.vocabulary.num_items)
-        items, scores = (tensor.numpy() for tensor in self._model.recommend_indices(users, k, excluded))
-        is_real = items != schema.UNKNOWN_INDEX
-        rows, columns = np.nonzero(is_real)
-        return self._build_table(users[rows], items[is_real], columns + 1, scores[is_real])
+        user_ids = self.vocabulary.users[schema.USER_ID].take(users)
+        return self._recommend(user_ids, self._model.user_features(users), k, excluded)
 
     def recommend_all(self, k: int, *, exclude_seen: bool) -> Iterator[pa.Table]:
         """Recommends to every known user, in the order of their indices, in chunks that limit the memory.
@@ -79,44 +78,77 @@ class Recommender:
         Yields:
           Tables as from `recommend`, one per chunk.
         """
-        for users in self._chunks(k, exclude_seen=exclude_seen):
-            yield self.recommend(users, k, exclude_seen=exclude_seen)
+        num_seen = np.diff(self._seen.offsets)[schema.UNKNOWN_INDEX + 1 :]
+        for rows in self._chunks(num_seen if exclude_seen else np.zeros_like(num_seen), k):
+            yield self.recommend(schema.UNKNOWN_INDEX + 1 + rows, k, exclude_seen=exclude_seen)
 
-    def write_all(self, path: str, k: int, *, exclude_seen: bool) -> int:
-        """Writes the result of `recommend_all` as one Parquet file, local or gs://.
+    def recommend_from_ratings(self, given: GivenRatings, k: int) -> Iterator[pa.Table]:
+        """Recommends to users who are described by given ratings alone, also if the model knows their ids.
 
-        Returns:
-          The number of recommendations.
+        The items that they have rated are left out. Users without a known item get the most popular items.
 
-        Raises:
-          StorageError: the file cannot be written. An earlier file at `path` is not changed.
+        Args:
+          given: the ratings. They must be made for a model with a history.
+          k: the number of items per user, at least 1.
+
+        Yields:
+          Tables as from `recommend`, one per chunk, in the order of the users.
         """
-        num_rows = 0
-        with storage.open_for_writing(path) as file, pq.ParquetWriter(file, RECOMMENDATIONS_SCHEMA) as writer:
-            for table in self.recommend_all(k, exclude_seen=exclude_seen):
-                writer.write_table(table)
-                num_rows += table.num_rows
-        return num_rows
+        rated = ItemLists(given.queries.offsets, given.queries.items)
+        names = [name.decode() for name in self._model.query_features.numpy()]
+        for rows in self._chunks(given.num_known, k):
+            features = given.queries.gather(rows)
+            features[schema.QUERY] = np.full(len(rows), schema.UNKNOWN_INDEX, np.int32)
+            tensors = {name: tf.constant(features[name]) for name in names}
+            yield self._recommend(given.user_ids.take(pa.array(rows)), tensors, k, rated.take(rows).padded())
 
-    def _chunks(self, k: int, *, exclude_seen: bool) -> Iterator[np.ndarray]:
-        num_users = self.vocabulary.num_users
-        widths: np.ndarray = np.full(num_users, min(k, self.vocabulary.num_items), np.int64)
-        if exclude_seen:
-            widths = np.maximum(widths, np.diff(self._seen.offsets))
-        first = 1
-        while first < num_users:
+    def _recommend(
+        self, user_ids: pa.Array | pa.ChunkedArray, features: Mapping[str, tf.Tensor], k: int, excluded: np.ndarray
+    ) -> pa.Table:
+        k = min(k, self.vocabulary.num_items)
+        items, scores = (tensor.numpy() for tensor in self._model.recommend_indices(features, k, excluded))
+        is_real = items != schema.UNKNOWN_INDEX
+        rows, columns = np.nonzero(is_real)
+        found = items[is_real]
+        return pa.table(
+            [
+                user_ids.take(pa.array(rows)),
+                self.vocabulary.items[schema.ITEM_ID].take(found),
+                self.vocabulary.items[schema.TITLE].take(found),
+                pa.array((columns + 1).astype(np.int32)),
+                pa.array(scores[is_real].astype(np.float32)),
+            ],
+            schema=RECOMMENDATIONS_SCHEMA,
+        )
+
+    def _chunks(self, widths: np.ndarray, k: int) -> Iterator[np.ndarray]:
+        """Splits users, whose rows have these widths and at least k entries, into chunks of positions, int32 [n]."""
+        widths = np.maximum(widths, min(k, self.vocabulary.num_items))
+        first = 0
+        while first < len(widths):
             widest = np.maximum.accumulate(widths[first : first + QUERIES_PER_CHUNK])
             num_entries = widest * np.arange(1, len(widest) + 1)
             size = max(int((num_entries <= _MAX_CHUNK_ENTRIES).sum()), 1)
             yield np.arange(first, first + size, dtype=np.int32)
             first += size
 
-    def _build_table(self, users: np.ndarray, items: np.ndarray, ranks: np.ndarray, scores: np.ndarray) -> pa.Table:
-        columns = [
-            self.vocabulary.users[schema.USER_ID].take(users),
-            self.vocabulary.items[schema.ITEM_ID].take(items),
-            self.vocabulary.items[schema.TITLE].take(items),
-            pa.array(ranks.astype(np.int32)),
-            pa.array(scores.astype(np.float32)),
-        ]
-        return pa.table(columns, schema=RECOMMENDATIONS_SCHEMA)
+
+def write_recommendations(tables: Iterable[pa.Table], path: str) -> int:
+    """Writes recommendations as one Parquet file, local or gs://.
+
+    Args:
+      tables: of RECOMMENDATIONS_SCHEMA.
+      path: the file.
+
+    Returns:
+      The number of recommendations.
+
+    Raises:
+      StorageError: the file cannot be written. An earlier file at `path` is not changed.
+    """
+    num_rows = 0
+    with storage.open_for_writing(path) as file, pq.ParquetWriter(file, RECOMMENDATIONS_SCHEMA) as writer:
+        for table in tables:
+            writer.write_table(table)
+            num_rows += table.num_rows
+    return num_rows

@@ -8,34 +8,75 @@ Plain TensorFlow loads the model. It needs no import of this project. Its functi
   with "" → `item_ids`, `titles` and `scores` [batch_size, min(k, num_items)], best first. Equal scores are ordered by
   item index, so the more popular item comes first. If fewer than k candidates are left, the row is padded with ""
   and the score -inf.
-- `score_indices` and `recommend_indices`: the same with indices instead of ids.
-- `query_vectors` and the variable `candidates`: the vectors whose dot product is the score of a known user and item.
+- `recommend_from_history`, also a signature: the same for users who were not there in training, from the item ids of
+  their history [batch_size, n], oldest first, padded with "", and its ratings [batch_size, n]. Each query feature of
+  the model is one more argument. The items of the history are not recommended. Only a model with a history has it.
+- `user_features`: the stored features of known users, from their indices.
+- `score_indices`, `recommend_indices`, `query_vectors`: the same from features and indices instead of ids.
+- the variables `candidates`, the vectors of all items, and `query_features`, the names of the features that the
+  functions above take.
+
+Known users are described by what was known about them when the model was exported: `query_source`.
 
 Unknown ids, which have no training ratings, are not an error, so that one of them does not fail a whole batch:
 
-- An unknown item, and so the padding "", has the score -inf and is never recommended.
-- For an unknown user an item's score is its popularity, that is its number of training ratings. So `recommend`
-  returns the most popular items, and `score` orders the items of a list by popularity.
+- An unknown item, and so the padding "", has the score -inf and is never recommended. In a history it is left out.
+- For an unknown user, and for a history without a known item, an item's score is its popularity, that is its number of
+  training ratings. So `recommend` returns the most popular items, and `score` orders the items of a list by popularity.
 """
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from trainer import schema
 from trainer.compat import tf
+from trainer.data.queries import QuerySource
 from trainer.data.vocabulary import NUM_RATINGS, Vocabulary
 from trainer.evaluation import catalogue
-from trainer.modeling.two_tower import TwoTowerModel
+from trainer.evaluation.catalogue_ranking import Ranker
+from trainer.modeling.two_tower import Features
+from trainer.serving.new_queries import FeatureInput, latest_known
+from trainer.serving.stored_queries import StoredQueries
+
+_ITEMS = tf.TensorSpec([None, None], tf.int32)
+_IDS, _ID_LISTS = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.string)
+_NUMBER = tf.TensorSpec([], tf.int32)
+
+
+class RankingModel(Ranker, Protocol):
+    """A model that can be exported."""
+
+    @property
+    def num_items(self) -> int:
+        """The number of item indices, including index 0."""
+        ...
+
+    @property
+    def query_features(self) -> Sequence[str]:
+        """The names of the features that describe a query."""
+        ...
 
 
 class ServingModel(tf.Module):
-    """Holds the model, the vocabulary and the popularity of each item. The docstring of this module has the rules."""
+    """Holds the model, the vocabulary, the popularity of each item and the features of the known users.
 
-    def __init__(self, model: TwoTowerModel, vocabulary: Vocabulary):
+    The docstring of this module has the rules.
+    """
+
+    def __init__(
+        self,
+        model: RankingModel,
+        vocabulary: Vocabulary,
+        query_source: QuerySource,
+    ):
         """Builds the tables and computes the vector of every candidate.
 
         Args:
           model: a model that was built outside of any strategy.
           vocabulary: the vocabulary that `model` was trained with.
+          query_source: the features of the known users.
         """
         super().__init__(name="serving_model")
         self.model = model
@@ -48,39 +89,62 @@ class ServingModel(tf.Module):
         self.item_index = _lookup_table(vocabulary.items[schema.ITEM_ID].to_pylist())
         self.item_ids = tf.Variable(vocabulary.items[schema.ITEM_ID].to_pylist(), trainable=False)
         self.titles = tf.Variable(vocabulary.items[schema.TITLE].to_pylist(), trainable=False)
+        # The index tells known queries, also to a model that has no embedding of its own for them.
+        names = list(dict.fromkeys([schema.QUERY, *model.query_features]))
+        self.query_features = tf.Variable(names, trainable=False)
+        self.stored_queries = StoredQueries(query_source, vocabulary.num_users, names)
+        self._history_size = query_source.history_size if schema.HISTORY in names else 0
+        self.feature_inputs = [FeatureInput(encoder) for encoder in vocabulary.features if encoder.spec.name in names]
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)])
-    def score_indices(self, query: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+        specs = _tensor_specs(query_source, names)
+        self.user_features = tf.function(self._user_features, input_signature=[tf.TensorSpec([None], tf.int32)])
+        self.query_vectors = tf.function(self._query_vectors, input_signature=[specs])
+        self.score_indices = tf.function(self._score_indices, input_signature=[specs, _ITEMS])
+        self.recommend_indices = tf.function(self._recommend_indices, input_signature=[specs, _NUMBER, _ITEMS])
+        if self._history_size:
+            self.recommend_from_history = tf.function(self._recommend_from_history)
+
+    def build_signatures(self) -> dict[str, Any]:
+        """The functions that become signatures, by name, for `tf.saved_model.save`."""
+        signatures: dict[str, Any] = {"serving_default": self.score, "recommend": self.recommend}
+        if self._history_size:
+            # An input signature cannot name the features, which differ between models. So the graph is traced here.
+            signatures["recommend_from_history"] = self.recommend_from_history.get_concrete_function(
+                item_ids=_ID_LISTS,
+                ratings=tf.TensorSpec([None, None], tf.float32),
+                k=_NUMBER,
+                excluded_item_ids=_ID_LISTS,
+                **{each.tensor_spec.name: each.tensor_spec for each in self.feature_inputs},
+            )
+        return signatures
+
+    def _user_features(self, users: tf.Tensor) -> Features:
+        """The features of user indices int32 [batch_size], each [batch_size, ...]."""
+        return self.stored_queries.gather(users)
+
+    def _score_indices(self, features: Features, items: tf.Tensor) -> tf.Tensor:
         """Scores lists of items.
 
         Args:
-          query: int32 [batch_size], user indices.
+          features: those in `query_features`, each [batch_size, ...].
           items: int32 [batch_size, list_size], item indices, padded with UNKNOWN_INDEX.
 
         Returns:
           float32 [batch_size, list_size].
         """
-        scores = self.model({schema.QUERY: query, schema.ITEMS: items})
-        scores = tf.where(query[:, None] == schema.UNKNOWN_INDEX, tf.gather(self.popularity, items), scores)
+        scores = self.model({**features, schema.ITEMS: items})
+        scores = tf.where(_is_known(features), scores, tf.gather(self.popularity, items))
         return tf.where(items == schema.UNKNOWN_INDEX, -np.inf, scores)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32)])
-    def query_vectors(self, query: tf.Tensor) -> tf.Tensor:
-        """User indices int32 [batch_size] → float32 [batch_size, embedding_size]."""
-        return self.model.query_vectors({schema.QUERY: query})
+    def _query_vectors(self, features: Features) -> tf.Tensor:
+        """The features in `query_features` [batch_size, ...] → float32 [batch_size, vector_size]."""
+        return self.model.query_vectors(features)
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None], tf.int32),
-            tf.TensorSpec([], tf.int32),
-            tf.TensorSpec([None, None], tf.int32),
-        ]
-    )
-    def recommend_indices(self, query: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _recommend_indices(self, features: Features, k: tf.Tensor, excluded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Recommends the best k items. The catalogue is scored in chunks, so memory does not grow with its size.
 
         Args:
-          query: int32 [batch_size], user indices.
+          features: those in `query_features`, each [batch_size, ...].
           k: int32 [].
           excluded: int32 [batch_size, num_excluded], item indices, padded with UNKNOWN_INDEX.
 
@@ -88,36 +152,79 @@ class ServingModel(tf.Module):
           Item indices int32 and scores float32, both [batch_size, min(k, num_items)], padded with UNKNOWN_INDEX and
           -inf.
         """
-        score_by_model = catalogue.dot_products(self.query_vectors(query), self.candidates.read_value())
-        is_unknown = query[:, None] == schema.UNKNOWN_INDEX
+        score_by_model = catalogue.dot_products(self.query_vectors(features), self.candidates.read_value())
+        is_known = _is_known(features)
 
         def score_chunk(begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-            return tf.where(is_unknown, self.popularity[begin:end], score_by_model(begin, end))
+            return tf.where(is_known, score_by_model(begin, end), self.popularity[begin:end])
 
         return catalogue.top_k(score_chunk, self.model.num_items, k, excluded)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.string)])
+    @tf.function(input_signature=[_IDS, _ID_LISTS])
     def score(self, user_ids: tf.Tensor, item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """Ids [batch_size] and [batch_size, list_size] → `scores` [batch_size, list_size]."""
-        return {"scores": self.score_indices(self.user_index.lookup(user_ids), self.item_index.lookup(item_ids))}
+        features = self.user_features(self.user_index.lookup(user_ids))
+        return {"scores": self.score_indices(features, self.item_index.lookup(item_ids))}
 
-    @tf.function(
-        input_signature=[
-            tf.TensorSpec([None], tf.string),
-            tf.TensorSpec([], tf.int32),
-            tf.TensorSpec([None, None], tf.string),
-        ]
-    )
+    @tf.function(input_signature=[_IDS, _NUMBER, _ID_LISTS])
     def recommend(self, user_ids: tf.Tensor, k: tf.Tensor, excluded_item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """Ids [batch_size], k, and ids to exclude → `item_ids`, `titles`, `scores` [batch_size, min(k, num_items)]."""
-        items, scores = self.recommend_indices(
-            self.user_index.lookup(user_ids), k, self.item_index.lookup(excluded_item_ids)
-        )
+        features = self.user_features(self.user_index.lookup(user_ids))
+        return self._named(*self.recommend_indices(features, k, self.item_index.lookup(excluded_item_ids)))
+
+    def _recommend_from_history(
+        self, item_ids: tf.Tensor, ratings: tf.Tensor, k: tf.Tensor, excluded_item_ids: tf.Tensor, **values: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        """Recommends to users who are described by a history alone.
+
+        Args:
+          item_ids: string [batch_size, n], the items of the history, oldest first, each once. Unknown ids and the
+            padding "" are left out. Of longer histories than in training the latest items are used.
+          ratings: float32 [batch_size, n], 1 for events.
+          k: int32 [].
+          excluded_item_ids: string [batch_size, num_excluded], what not to recommend besides the items of the history.
+          values: the query features, by name; see `FeatureInput`.
+
+        Returns:
+          The same as `recommend`.
+        """
+        items = self.item_index.lookup(item_ids)
+        history, history_ratings = latest_known(items, ratings, self._history_size)
+        features = {
+            schema.QUERY: tf.fill(tf.shape(items)[:1], schema.UNKNOWN_INDEX),
+            schema.HISTORY: history,
+            schema.HISTORY_RATINGS: history_ratings,
+            **{each.tensor_spec.name: each.encode(values[each.tensor_spec.name]) for each in self.feature_inputs},
+        }
+        excluded = tf.concat([items, self.item_index.lookup(excluded_item_ids)], axis=1)
+        return self._named(*self.recommend_indices(features, k, excluded))
+
+    def _named(self, items: tf.Tensor, scores: tf.Tensor) -> dict[str, tf.Tensor]:
         return {
             "item_ids": tf.gather(self.item_ids, items),
             "titles": tf.gather(self.titles, items),
             "scores": scores,
         }
+
+
+def _is_known(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+    """Whether anything is known about each query that the model can use: bool [batch_size, 1]."""
+    is_known = features[schema.QUERY] != schema.UNKNOWN_INDEX
+    if schema.HISTORY in features:
+        is_known |= tf.reduce_any(features[schema.HISTORY] != schema.UNKNOWN_INDEX, axis=1)
+    return is_known[:, tf.newaxis]
+
+
+def _tensor_specs(query_source: QuerySource, names: Sequence[str]) -> dict[str, tf.TensorSpec]:
+    """The features as arguments: any number of queries, and histories of any length."""
+    arrays = query_source.gather(np.zeros(0, np.int32))
+    histories = (schema.HISTORY, schema.HISTORY_RATINGS)
+    return {
+        name: tf.TensorSpec(
+            [None, None] if name in histories else [None, *arrays[name].shape[1:]], arrays[name].dtype, name=name
+        )
+        for name in names
+    }
 
 
 def _lookup_table(ids: list[str]) -> tf.lookup.StaticHashTable:

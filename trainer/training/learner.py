@@ -1,16 +1,26 @@
 """The model, its optimizer and loss, and the metrics, built from the config under a strategy."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from settings.errors import ConfigError, DivergedError
 from settings.trainer_config import TrainerConfig
 from trainer.compat import keras, tf
-from trainer.data.vocabulary import Vocabulary
+from trainer.data.dataset import Dataset
+from trainer.data.vocabulary import NUM_RATINGS
 from trainer.evaluation import metrics as metrics_lib
-from trainer.evaluation.evaluator import LossFn
+from trainer.modeling.ease import EaseBlend, item_item_weights
 from trainer.modeling.two_tower import TwoTowerModel
-from trainer.training import losses, optimizers
+from trainer.training import losses, objectives, optimizers
+from trainer.training.candidates import NegativeSampler
+from trainer.training.objectives import Objective
+
+MAX_EASE_ITEMS = 20_000
+"""EASE needs memory for about five float64 matrices of this size squared: 16 GB."""
 
 _ROWS_PER_CHECK = 1 << 20
 
@@ -21,15 +31,28 @@ class Learner:
 
     Attributes:
       model_sizes: the arguments of the model except the seed, to build it again.
+      ranker_fn: builds what is evaluated and exported from the model: the model itself, or its blend with EASE.
       schedule: step → learning rate.
+      objective: what a step minimizes.
+      metrics: of rated lists.
+      train_metrics: those of `metrics` that are measured on the training lists.
+      negatives_fn: steps int64 [K] → the sampled items of these steps, int32 [K, num_negatives]; None if none are.
     """
 
     model: TwoTowerModel
     model_sizes: dict[str, Any]
+    ranker_fn: Callable[[TwoTowerModel], TwoTowerModel | EaseBlend]
     optimizer: keras.optimizers.Optimizer
     schedule: keras.optimizers.schedules.LearningRateSchedule
-    loss_fn: LossFn
+    objective: Objective
     metrics: list[metrics_lib.RankingMetric]
+    train_metrics: list[metrics_lib.RankingMetric]
+    negatives_fn: Callable[[np.ndarray], np.ndarray] | None
+
+    @functools.cached_property
+    def ranker(self) -> TwoTowerModel | EaseBlend:
+        """What is evaluated, with the current weights of the model."""
+        return self.ranker_fn(self.model)
 
     @property
     def checkpoint(self) -> tf.train.Checkpoint:
@@ -53,12 +76,13 @@ class Learner:
 
 
 def build_learner(
-    config: TrainerConfig, vocabulary: Vocabulary, strategy: tf.distribute.Strategy, *, total_steps: int
+    config: TrainerConfig, dataset: Dataset, strategy: tf.distribute.Strategy, *, total_steps: int
 ) -> Learner:
     """Builds everything that a training step needs, with the variables on the devices of the strategy.
 
     Raises:
-      ConfigError: a metric needs genres and the items have none, or the warm-up is longer than the run.
+      ConfigError: a metric needs genres and the items have none, the warm-up is longer than the run, or lists of events
+        are to be ranked among themselves.
     """
     schedule = optimizers.build_schedule(
         config.optimizer.schedule,
@@ -66,25 +90,13 @@ def build_learner(
         warmup_steps=config.optimizer.warmup_steps,
         total_steps=total_steps,
     )
-    loss_fn = losses.build_loss(
-        config.loss.key,
-        temperature=config.loss.temperature,
-        lambda_weight=config.loss.lambda_weight,
-        lambda_weight_cutoff=config.loss.lambda_weight_cutoff,
-        global_batch_size=config.train.global_batch_size,
-        seed=config.seed,
-    )
     metrics = metrics_lib.build_metrics(
         config.eval.metrics,
         relevance_threshold=config.eval.relevance_threshold,
-        item_subtopics=vocabulary.item_genres(),
+        item_subtopics=dataset.vocabulary.item_genres(),
     )
-    model_sizes: dict[str, Any] = {
-        "num_queries": vocabulary.num_users,
-        "num_items": vocabulary.num_items,
-        "embedding_size": config.model.embedding_size,
-        "hidden_sizes": config.model.hidden_sizes,
-    }
+    model_sizes = _model_sizes(config, dataset)
+    sampler = _build_sampler(config, dataset)
     with strategy.scope():
         model = TwoTowerModel(**model_sizes, seed=config.seed)
         optimizer = optimizers.build_optimizer(
@@ -95,7 +107,102 @@ def build_learner(
             momentum=config.optimizer.momentum,
         )
         optimizer.build(model.trainable_variables)
-    return Learner(model, model_sizes, optimizer, schedule, loss_fn, metrics)
+    return Learner(
+        model=model,
+        model_sizes=model_sizes,
+        ranker_fn=_ranker_fn(config, dataset),
+        optimizer=optimizer,
+        schedule=schedule,
+        objective=_build_objective(config, dataset, model, sampler),
+        metrics=metrics,
+        train_metrics=metrics if config.candidates.method == "rated" else [],
+        negatives_fn=sampler.draw if sampler else None,
+    )
+
+
+def _model_sizes(config: TrainerConfig, dataset: Dataset) -> dict[str, Any]:
+    """The arguments of `TwoTowerModel` except the seed."""
+    history = config.history
+    pooled = {
+        "power": history.power,
+        "recency_half_life": history.recency_half_life,
+        "highest_rating": config.data.rating_range[1] if dataset.has_ratings else 1.0,
+        "dropout": history.dropout,
+        "leave_out_targets": history.leave_out_targets,
+    }
+    return {
+        "num_queries": dataset.vocabulary.num_users,
+        "num_items": dataset.vocabulary.num_items,
+        **config.model.model_dump(),
+        "history": pooled if history.encoder == "pooled" else None,
+        "transformer": (
+            {"size": history.size, **config.transformer.model_dump()} if history.encoder == "transformer" else None
+        ),
+        "features": dataset.features,
+        "item_features": dataset.item_features,
+    }
+
+
+def _ranker_fn(config: TrainerConfig, dataset: Dataset) -> Callable[[TwoTowerModel], TwoTowerModel | EaseBlend]:
+    if not config.ease.weight:
+        return lambda model: model
+    num_items = dataset.vocabulary.num_items
+    if num_items > MAX_EASE_ITEMS:
+        raise ConfigError(
+            f"config.ease.weight={config.ease.weight!r} cannot be used: EASE has a weight for each pair of "
+            f"items, and {num_items - 1:,} items are more than the {MAX_EASE_ITEMS:,} it is made for. Set it to 0.0."
+        )
+    users, items, ratings = dataset.ratings["train"]
+    highest, threshold = (
+        (config.data.rating_range[1], config.eval.relevance_threshold) if dataset.has_ratings else (1, 1)
+    )
+    weights = item_item_weights(
+        users,
+        items,
+        inputs=ratings / highest,
+        targets=(ratings >= threshold).astype(np.float32),
+        num_items=num_items,
+        regularization=config.ease.regularization,
+    )
+    return lambda model: EaseBlend(model, weights, weight=config.ease.weight)
+
+
+def _build_sampler(config: TrainerConfig, dataset: Dataset) -> NegativeSampler | None:
+    if config.candidates.method != "sampled":
+        return None
+    return NegativeSampler(
+        dataset.vocabulary.items[NUM_RATINGS].to_numpy(),
+        num_negatives=config.candidates.num_negatives,
+        popularity_power=config.candidates.popularity_power,
+        uniform_fraction=config.candidates.uniform_fraction,
+        seed=config.seed,
+    )
+
+
+def _build_objective(
+    config: TrainerConfig, dataset: Dataset, model: TwoTowerModel, sampler: NegativeSampler | None
+) -> Objective:
+    loss_fn = losses.build_loss(
+        config.loss.key,
+        temperature=config.loss.temperature,
+        lambda_weight=config.loss.lambda_weight,
+        lambda_weight_cutoff=config.loss.lambda_weight_cutoff,
+        global_batch_size=config.train.global_batch_size,
+        seed=config.seed,
+    )
+    options: dict[str, Any] = {"normalization_power": config.loss.normalization_power, "seed": config.seed}
+    if config.candidates.method == "rated":
+        if not dataset.has_ratings:
+            raise ConfigError(
+                "config.candidates.method='rated' cannot be used: the data has no ratings, so all items of a list are "
+                "equally good. Set it to catalogue or sampled."
+            )
+        return Objective(model, objectives.rank_rated(model, loss_fn), **options)
+    options["labels_fn"] = objectives.binary_labels(config.eval.relevance_threshold if dataset.has_ratings else 1.0)
+    if sampler is None:
+        return Objective(model, objectives.rank_catalogue(model, temperature=config.loss.temperature), **options)
+    rank_fn = objectives.rank_sampled(model, loss_fn, sampler, logq_correction=config.candidates.logq_correction)
+    return Objective(model, rank_fn, **options)
 
 
 def check_batch_size(global_batch_size: int, num_replicas: int) -> None:

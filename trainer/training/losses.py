@@ -18,6 +18,7 @@ from typing import Any
 from settings.trainer_config.loss import LOSSES_WITHOUT_TEMPERATURE, PAIRWISE_LOSSES
 from trainer.compat import keras, stateless_random, tf, tfr
 from trainer.evaluation.evaluator import LossFn
+from trainer.training.sampled_losses import ListLossFn, build_cosine_contrastive_loss, build_gbce_loss
 
 _Key = tfr.keras.losses.RankingLossKey
 
@@ -76,6 +77,16 @@ def _loss_of_padding(key: str, lambda_weight: str, labels: tf.Tensor, is_real: t
     return tf.reduce_sum(tf.where(rank > num_real, terms, 0.0), axis=1)
 
 
+def _without_padding(list_loss_fn: ListLossFn) -> LossFn:
+    """A loss that is not random and sees finite scores."""
+
+    def loss_fn(labels: tf.Tensor, scores: tf.Tensor, step: tf.Tensor | int, rows: tf.Tensor) -> tf.Tensor:
+        labels = tf.cast(labels, tf.float32)
+        return list_loss_fn(labels, tf.where(labels >= 0, tf.cast(scores, tf.float32), 0.0))
+
+    return loss_fn
+
+
 def build_loss(
     key: str,
     *,
@@ -84,8 +95,13 @@ def build_loss(
     lambda_weight_cutoff: int = 0,
     global_batch_size: int,
     seed: int = 0,
+    num_negatives: int = 0,
+    num_items: int = 0,
+    calibration: float = 0.75,
+    margin: float = 0.4,
+    negative_weight: float = 1.0,
 ) -> LossFn:
-    """Builds the loss of TensorFlow Ranking with this key of RankingLossKey.
+    """Builds the loss of TensorFlow Ranking with this key of RankingLossKey, or one of `sampled_losses`.
 
     Listwise losses have TensorFlow Ranking's value for each list. For example, softmax_loss is the cross-entropy times
     the sum of the labels. The other losses have a value for each entry. The loss of a list is their sum divided by the
@@ -101,7 +117,8 @@ def build_loss(
     - approx_*, pairwise_* and yeti_* need memory for batch_size × list_size² values.
 
     Args:
-      key: One of `tfr.keras.losses.RankingLossKey.all_keys()`.
+      key: One of `tfr.keras.losses.RankingLossKey.all_keys()`, gbce_loss or cosine_contrastive_loss. The last two need
+        lists with sampled negatives, and have no temperature and no lambda weight.
       temperature: Scores are divided by it. TensorFlow Ranking's own default is 0.1 for the approx_* and
         gumbel_approx_* losses, and 1 for the others.
       lambda_weight: "" for none, or label_diff, dcg, ndcg, ndcg_v2, yeti_dcg or precision with pairwise_*
@@ -111,12 +128,23 @@ def build_loss(
       global_batch_size: The number of lists of a step, over all replicas.
       seed: The noise of the gumbel, yeti and rankdistil losses, and the order of ties, depend on the seed, the step
         and the row of a list in the global batch, and on nothing else.
+      num_negatives: The number of sampled negatives, for gbce_loss.
+      num_items: The number of item indices, including index 0, for gbce_loss.
+      calibration: See `sampled_losses.build_gbce_loss`.
+      margin: See `sampled_losses.build_cosine_contrastive_loss`.
+      negative_weight: See `sampled_losses.build_cosine_contrastive_loss`.
 
     Returns:
       A function that takes labels [batch_size, list_size], negative where padded, scores [batch_size, list_size] of
       any float type, the step, and the rows int32 [batch_size] of the lists in the global batch. It returns the loss
       of each list, float32 [batch_size].
     """
+    if key == "gbce_loss":
+        return _without_padding(
+            build_gbce_loss(num_negatives=num_negatives, num_items=num_items, calibration=calibration)
+        )
+    if key == "cosine_contrastive_loss":
+        return _without_padding(build_cosine_contrastive_loss(margin=margin, negative_weight=negative_weight))
     if key == _Key.YETI_LOGISTIC_LOSS:
         lambda_weight = lambda_weight or "yeti_dcg"
     options = {} if key in LOSSES_WITHOUT_TEMPERATURE else {"temperature": temperature}

@@ -12,13 +12,19 @@ from rich.console import Console
 from settings.cli import build_console
 from settings.errors import Stopped
 from settings.trainer_config import TrainerConfig
+from settings.trainer_config.evaluation import CATALOGUE
 from trainer import config as config_lib
+from trainer import schema
 from trainer import strategy as strategy_lib
 from trainer.compat import tf
 from trainer.data.dataset import Dataset, load_dataset
 from trainer.data.lists import save_item_lists
 from trainer.evaluation import protocols as protocols_lib
+from trainer.evaluation import report
+from trainer.evaluation.catalogue_ranking import catalogue_evaluator
 from trainer.evaluation.evaluator import Evaluator
+from trainer.evaluation.query_metrics import write_queries
+from trainer.evaluation.statistics import Metrics
 from trainer.modeling import input_pipeline
 from trainer.serving.export import Verifier, export_model, is_whole, verify_in_fresh_process
 from trainer.training import steps, summary
@@ -26,7 +32,7 @@ from trainer.training.checkpoint import Checkpointer
 from trainer.training.learner import Learner, build_learner, check_batch_size
 from trainer.training.loop import RunState, StopSignal, Trainer
 from trainer.training.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TensorBoardSink, TuningSink
-from trainer.training.samples import sample_recommendations
+from trainer.training.samples import build_sample_fn
 from trainer.training.schedule import Schedule, plan
 from trainer.workdir import Workdir
 
@@ -68,7 +74,7 @@ def train_and_evaluate(
     dataset = load_dataset(**config_lib.dataset_arguments(config))
     epoch_steps = input_pipeline.steps_per_epoch(dataset.lists["train"].num_lists, config.train.global_batch_size)
     total_steps = epoch_steps * config.train.num_epochs
-    learner = build_learner(config, dataset.vocabulary, strategy, total_steps=total_steps)
+    learner = build_learner(config, dataset, strategy, total_steps=total_steps)
 
     with contextlib.ExitStack() as stack:
         if is_chief:
@@ -139,10 +145,11 @@ def train_and_evaluate(
                 paths.record_checkpoint()
             strategy_lib.barrier(strategy)
 
+        sample_fn = build_sample_fn(learner.ranker, dataset, config.eval.num_sample_users)
+
         def write_samples() -> None:
             if config.eval.num_sample_users:
-                table = sample_recommendations(learner.model, dataset, config.eval.num_sample_users)
-                writer.write_text(state.step, "validation", "recommendations", table)
+                writer.write_text(state.step, "validation", "recommendations", sample_fn())
 
         take_steps(
             trainer,
@@ -167,31 +174,41 @@ def train_and_evaluate(
             exported_step = checkpointer.restore_best(state.best_step, direction=config.eval.best_direction).step
         if is_chief:
             export_model(
-                learner.model, dataset.vocabulary, paths.model, sizes=learner.model_sizes, verify=verify_export
-            )
-        held_out = dataset.held_out_split
-        protocols = {}
-        if held_out:
-            queries = protocols_lib.evaluate_queries(
-                strategy,
                 learner.model,
-                dataset,
-                held_out,
-                learner.metrics,
-                **config_lib.protocol_arguments(config),
+                dataset.vocabulary,
+                paths.model,
+                query_source=dataset.query_source(*schema.SPLITS),
+                sizes=learner.model_sizes,
+                ranker_fn=learner.ranker_fn,
+                verify=verify_export,
             )
-            protocols = protocols_lib.means_of(queries)
-            writer.write_scalars(state.step, trainer.epoch, held_out, protocols_lib.final_scalars(protocols))
+        result = {
+            "step": state.step,
+            "exported_step": exported_step,
+            "train": state.train_metrics,
+            "held_out": dataset.held_out_split,
+            "speed": summary.speed(trainer, strategy_name=strategy_name, num_replicas=num_replicas),
+        }
+        if dataset.held_out_split:
+            evaluation = protocols_lib.evaluate_queries(
+                strategy,
+                learner.ranker,
+                dataset,
+                dataset.held_out_split,
+                learner.metrics,
+                **config_lib.protocol_arguments(config, has_timestamps=dataset.has_timestamps),
+            )
+            protocols = protocols_lib.means_of(evaluation.protocols, seed=config.seed)
+            writer.write_scalars(state.step, trainer.epoch, evaluation.split, report.final_scalars(protocols))
+            result |= {
+                "protocols": report.to_json(protocols),
+                "recommendations": evaluation.recommendations,
+                "breakdowns": evaluation.breakdowns,
+            }
+            if is_chief:
+                write_queries(paths.queries, evaluation.split, evaluation.protocols, dataset.vocabulary)
         writer.close()
         if is_chief:
-            result = {
-                "step": state.step,
-                "exported_step": exported_step,
-                "train": state.train_metrics,
-                "held_out": held_out,
-                "protocols": protocols_lib.to_json(protocols),
-                "speed": summary.speed(trainer, strategy_name=strategy_name, num_replicas=num_replicas),
-            }
             paths.save_json(paths.result, result)
             summary.print_result(console, result, model_folder=paths.model)
         strategy_lib.barrier(strategy)
@@ -298,31 +315,53 @@ def _build_trainer(
             steps_per_execution=schedule.steps_per_execution,
             seed=config.seed,
             context=context,
+            negatives_fn=learner.negatives_fn,
         ),
     )
-    validate_fn = None
-    if "validation" in dataset.lists:
-        validate_fn = Evaluator(
-            strategy,
-            learner.model,
-            dataset.lists["validation"],
-            learner.metrics,
-            global_batch_size=global_batch_size,
-            loss_fn=learner.loss_fn,
-        ).evaluate
+    train_call = steps.build_train_call(
+        strategy, learner.model, learner.optimizer, learner.objective, learner.train_metrics
+    )
     return Trainer(
         state=state,
-        train_call=steps.build_train_call(strategy, learner.model, learner.optimizer, learner.loss_fn, learner.metrics),
+        train_call=train_call,
         batches=iter(batches),
         learning_rate_fn=learner.schedule,
-        metric_names=["loss", *config.eval.metrics],
+        metric_names=["loss", *(metric.name for metric in learner.train_metrics)],
         epoch_steps=epoch_steps,
         global_batch_size=global_batch_size,
-        validate_fn=validate_fn,
+        validate_fn=_build_validation(config, strategy, dataset, learner),
         best_metric=config.eval.best_metric,
         best_direction=config.eval.best_direction,
         writer=writer,
     )
+
+
+def _build_validation(
+    config: TrainerConfig, strategy: tf.distribute.Strategy, dataset: Dataset, learner: Learner
+) -> Callable[[], Metrics] | None:
+    """What evaluates the validation split: the loss, the rated lists and the catalogue. None if there is no split."""
+    if "validation" not in dataset.lists:
+        return None
+    evaluator = Evaluator(
+        strategy,
+        learner.ranker,
+        dataset.lists["validation"],
+        learner.metrics if dataset.has_ratings else [],
+        global_batch_size=config.train.global_batch_size,
+        losses_fn=learner.objective.evaluate,
+    )
+    if not config.eval.num_validation_users:
+        return evaluator.evaluate
+    catalogue_fn = catalogue_evaluator(
+        learner.ranker,
+        dataset,
+        "validation",
+        learner.metrics,
+        num_users=config.eval.num_validation_users,
+        relevance_threshold=config.eval.relevance_threshold,
+        seed=config.seed,
+    )
+    return lambda: evaluator.evaluate() | {f"{CATALOGUE}{name}": mean for name, mean in catalogue_fn().items()}
 
 
 def _build_writer(
@@ -344,6 +383,9 @@ def _build_writer(
 
 def _final_metrics(config: TrainerConfig, dataset: Dataset) -> list[tuple[str, str]]:
     """The metrics that TensorBoard shows next to the hyperparameters, as (split, name)."""
-    held_out = dataset.held_out_split
-    names = config.eval.metrics
-    return [(held_out, f"rated/{name}") for name in names] if held_out else [("train", name) for name in names]
+    held_out, names = dataset.held_out_split, config.eval.metrics
+    if not held_out:
+        return [("train", name) for name in names]
+    protocols = ["rated/"] if dataset.has_ratings else []
+    protocols += [CATALOGUE] if config.eval.num_catalogue_users else []
+    return [(held_out, f"{protocol}{name}") for protocol in protocols for name in names]

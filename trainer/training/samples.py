@@ -1,35 +1,52 @@
 """Recommendations for a few users as a Markdown table, to look at while the model trains."""
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
 
 from trainer import schema
+from trainer.compat import tf
 from trainer.data.dataset import Dataset
 from trainer.evaluation.catalogue import CatalogueScorer, ItemLists, candidate_matrix
-from trainer.modeling.two_tower import TwoTowerModel
+from trainer.evaluation.catalogue_ranking import Ranker
 
 _NUM_ITEMS = 5
 
 
-def sample_recommendations(model: TwoTowerModel, dataset: Dataset, num_users: int) -> str:
-    """Returns a Markdown table with a column for each user and a row for each rank.
+def build_sample_fn(model: Ranker, dataset: Dataset, num_users: int) -> Callable[[], str]:
+    """Prepares recommendations for users that are spread evenly over the vocabulary.
 
-    The users are spread evenly over the vocabulary. Items that a user rated in training are left out.
+    The users are described by their training ratings, and the items that they rated in training are left out.
+
+    Returns:
+      A function that recommends with the model's current weights. It returns a Markdown table with a column for each
+      user and a row for each rank.
     """
     vocabulary = dataset.vocabulary
     users = np.unique(np.linspace(1, vocabulary.num_users - 1, num_users, dtype=np.int32))
     seen = ItemLists(*dataset.items_by_user("train")).take(users)
-    scorer = CatalogueScorer(model.query_vectors, candidate_matrix(model.candidate_vectors, model.num_items))
-    items, _ = scorer.top_k({schema.QUERY: users}, _NUM_ITEMS, seen)
-    columns = []
-    for best in items:
-        titles = vocabulary.items[schema.TITLE].take(pa.array(best[best != schema.UNKNOWN_INDEX])).to_pylist()
-        columns.append([" ".join(title.replace("|", "\\|").split()) for title in titles])
+    query_source = dataset.query_source("train")
+    query_fn = tf.function(model.query_vectors)
     ids = vocabulary.users[schema.USER_ID].take(users).to_pylist()
-    lines = [["rank", *(f"user {user_id}" for user_id in ids)], ["---"] * (len(ids) + 1)]
-    lines += [
-        [str(rank), *titles] for rank, titles in enumerate(itertools.zip_longest(*columns, fillvalue=""), start=1)
-    ]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+    def sample() -> str:
+        candidates = candidate_matrix(model.candidate_vectors, vocabulary.num_items)
+        items, _ = CatalogueScorer(query_fn, candidates, query_source).top_k(users, _NUM_ITEMS, seen)
+        columns = []
+        for best in items:
+            titles = vocabulary.items[schema.TITLE].take(pa.array(best[best != schema.UNKNOWN_INDEX])).to_pylist()
+            columns.append([" ".join(title.replace("|", "\\|").split()) for title in titles])
+        lines = [["rank", *(f"user {user_id}" for user_id in ids)], ["---"] * (len(ids) + 1)]
+        lines += [
+            [str(rank), *titles] for rank, titles in enumerate(itertools.zip_longest(*columns, fillvalue=""), start=1)
+        ]
+        return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+    return sample
+
+
+def sample_recommendations(model: Ranker, dataset: Dataset, num_users: int) -> str:
+    """The table of `build_sample_fn`, for one call."""
+    return build_sample_fn(model, dataset, num_users)()

@@ -17,39 +17,52 @@ from collections.abc import Callable, Sequence
 from trainer import schema
 from trainer import strategy as strategy_lib
 from trainer.compat import keras, tf
-from trainer.evaluation.evaluator import LossFn
 from trainer.evaluation.metrics import RankingMetric
 from trainer.modeling.two_tower import Features, TwoTowerModel
 from trainer.strategy import Compilation
+from trainer.training.objectives import Objective
 
 TrainCall = Callable[[Features, tf.Tensor, tf.Tensor], tf.Tensor]
 """(superbatch, first_step, num_steps) → sums and weights, float32 [1 + num_metrics, 2]."""
 
 Accumulators = tuple[tf.Tensor, tf.Tensor]
-"""What the steps of a call leave for the metrics: summed losses [K] and scores [K, batch_size, list_size]."""
+"""What the steps of a call leave for the metrics: summed losses [K] and scores [K, batch_size, list_size].
+
+If there are no metrics, the scores are zeros [K].
+"""
 
 
 class TrainStep:
-    """One optimizer step of one replica.
-
-    The loss that is differentiated is the mean over the real lists of the global batch. Each replica sums the losses of
-    its lists and divides by their number in the whole batch, and gradients are summed over replicas. So the number of
-    replicas does not change the result.
-    """
+    """One optimizer step of one replica."""
 
     def __init__(
         self,
         model: TwoTowerModel,
         optimizer: keras.optimizers.Optimizer,
-        loss_fn: LossFn,
+        objective: Objective,
         *,
+        keep_scores: bool,
         jit_compile: bool,
     ):
-        """With `jit_compile`, XLA compiles the forward and backward pass as one function."""
+        """Builds a step.
+
+        Args:
+          model: The model.
+          optimizer: Its optimizer.
+          objective: What a step minimizes.
+          keep_scores: Whether the metrics need the scores of the lists.
+          jit_compile: Whether XLA compiles the forward and backward pass as one function.
+        """
         self._model = model
         self._optimizer = optimizer
-        self._loss_fn = loss_fn
+        self._objective = objective
+        self._keep_scores = keep_scores
         self._gradients = tf.function(self.forward_backward, jit_compile=True) if jit_compile else self.forward_backward
+
+    def empty_accumulators(self, superbatch: Features) -> Accumulators:
+        """Accumulators of zeros for the steps of one call."""
+        labels = superbatch[schema.LABELS]
+        return tf.zeros(labels.shape[:1]), tf.zeros(labels.shape if self._keep_scores else labels.shape[:1])
 
     def __call__(
         self, superbatch: Features, index: tf.Tensor, first_step: tf.Tensor, accumulators: Accumulators
@@ -60,25 +73,16 @@ class TrainStep:
         self._optimizer.apply_gradients(zip(gradients, self._model.trainable_variables, strict=True))
         at = tf.reshape(index, [1, 1])
         losses, all_scores = accumulators
-        return (
-            tf.tensor_scatter_nd_update(losses, at, loss[None]),
-            tf.tensor_scatter_nd_update(all_scores, at, scores[None]),
-        )
+        if self._keep_scores:
+            all_scores = tf.tensor_scatter_nd_update(all_scores, at, scores[None])
+        return tf.tensor_scatter_nd_update(losses, at, loss[None]), all_scores
 
     def forward_backward(self, batch: Features, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
         """Returns the summed loss [] and the scores [batch_size, list_size] of this replica, and its gradients."""
         with tf.GradientTape() as tape:
-            scores = self._model(batch)
-            losses = self._loss_fn(batch[schema.LABELS], scores, step, batch[schema.ROWS]) * batch[schema.WEIGHTS]
-            loss = tf.reduce_sum(losses) / batch[schema.NUM_LISTS]
+            loss, losses, scores = self._objective(batch, step)
         gradients = self._model.dense_gradients(tape.gradient(loss, self._model.trainable_variables))
-        return tf.reduce_sum(losses), scores, gradients
-
-
-def empty_accumulators(superbatch: Features) -> Accumulators:
-    """Accumulators of zeros for the steps of one call."""
-    labels = superbatch[schema.LABELS]
-    return tf.zeros(labels.shape[:1]), tf.zeros(labels.shape)
+        return losses, scores, gradients
 
 
 def build_train_loop(train_step: TrainStep) -> Callable[[Features, tf.Tensor, tf.Tensor], Accumulators]:
@@ -89,7 +93,7 @@ def build_train_loop(train_step: TrainStep) -> Callable[[Features, tf.Tensor, tf
         _, losses, scores = tf.while_loop(
             lambda index, *_: index < num_steps,
             lambda index, *accumulators: (index + 1, *train_step(superbatch, index, first_step, accumulators)),
-            (tf.constant(0), *empty_accumulators(superbatch)),
+            (tf.constant(0), *train_step.empty_accumulators(superbatch)),
         )
         return losses, scores
 
@@ -119,7 +123,7 @@ def build_train_call(
     strategy: tf.distribute.Strategy,
     model: TwoTowerModel,
     optimizer: keras.optimizers.Optimizer,
-    loss_fn: LossFn,
+    objective: Objective,
     metrics: Sequence[RankingMetric],
 ) -> TrainCall:
     """Builds `train_call(superbatch, first_step, num_steps)`.
@@ -129,7 +133,13 @@ def build_train_call(
     of the scores that the steps were taken on.
     """
     compilation = strategy_lib.compilation(strategy)
-    train_step = TrainStep(model, optimizer, loss_fn, jit_compile=compilation is Compilation.STEP)
+    train_step = TrainStep(
+        model,
+        optimizer,
+        objective,
+        keep_scores=bool(metrics),
+        jit_compile=compilation is Compilation.STEP,
+    )
     train_loop = build_train_loop(train_step)
     if compilation is Compilation.LOOP:
         train_loop = tf.function(train_loop, jit_compile=True)
@@ -139,7 +149,7 @@ def build_train_call(
         if compilation is Compilation.LOOP:
             accumulators = train_loop(superbatch, first_step, num_steps)
         else:
-            accumulators = strategy.run(empty_accumulators, (superbatch,))
+            accumulators = strategy.run(train_step.empty_accumulators, (superbatch,))
             for index in tf.range(num_steps):
                 accumulators = strategy.run(train_step, (superbatch, index, first_step, accumulators))
         sums = strategy.run(lambda *arguments: sum_metrics(metrics, *arguments), (superbatch, accumulators, num_steps))

@@ -5,7 +5,7 @@ from typing import Any
 from rich.console import Console
 
 from trainer.data.dataset import Dataset
-from trainer.evaluation import protocols
+from trainer.evaluation import report
 from trainer.training.loop import Trainer
 
 
@@ -48,7 +48,8 @@ def print_result(console: Console, result: dict[str, Any], *, model_folder: str)
       result: the content of result.json.
     """
     if result["held_out"]:
-        protocols.print_protocols(console, result["held_out"], protocols.from_json(result["protocols"]))
+        report.print_protocols(console, result["held_out"], report.from_json(result["protocols"]))
+        report.print_recommendations(console, result["held_out"], result["recommendations"])
     else:
         metrics = "  ".join(f"{name} {value:.4f}" for name, value in result["train"].items())
         console.print(f"On the training lists (no ratings were held out): {metrics}")

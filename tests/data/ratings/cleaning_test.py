@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from settings.errors import DataError
 from tests.data.ratings.common import WITH_ITEMS, delimited, items_of, load, rows_of
-from trainer.data.ratings import cleaning
+from trainer.data.ratings import cleaning, merging
 
 DIRTY = """user,item,stars,time
 1,10,4,100
@@ -164,11 +164,12 @@ def test_no_row_is_lost(rows, malformed, split):
             cleaning.clean(parts, source="rows", rating_range=(1, 5), max_bad_fraction=1.0)
         return
     cleaned = cleaning.clean(parts, source="rows", rating_range=(1, 5), max_bad_fraction=1.0)
-    report = cleaned.report
+    merged = merging.merge([cleaned], duplicates="once")
+    (report,) = merged.reports
     assert report["read"] == len(rows) + 2 * malformed
     assert report["read"] == sum(count for name, count in report.items() if name != "read")
-    assert report["used"] == cleaned.ratings.num_rows == len(good)
+    assert report["used"] == merged.ratings.num_rows == len(good)
     assert report["duplicate"] == sum(map(len, good.values())) - len(good)
-    assert {(row["user_id"], row["item_id"]): row["rating"] for row in cleaned.ratings.to_pylist()} == {
+    assert {(row["user_id"], row["item_id"]): row["rating"] for row in merged.ratings.to_pylist()} == {
         pair: max(of_pair)[2] for pair, of_pair in good.items()
     }

@@ -50,10 +50,10 @@ TABLE_RATINGS = [row[:4] for row in TABLE_ROWS]
 TABLE_ITEMS = {"b": ("Title B", ["Drama", "Comedy"]), "a": ("a", [])}
 
 
-def load(source: object, **changes: Any) -> Ratings:
+def load(*sources: object, **changes: Any) -> Ratings:
     """Loads ratings with the columns of these tests. No bad row is allowed unless `changes` allows it."""
     arguments = {"columns": COLUMNS, "rating_range": (0.5, 5.0), "max_bad_fraction": 0.0, **changes}
-    return load_ratings(str(source), **arguments)
+    return load_ratings(*map(str, sources), **arguments)
 
 
 def rows_of(ratings: Ratings) -> list[tuple]:

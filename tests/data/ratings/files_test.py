@@ -68,8 +68,8 @@ def test_a_folder_without_tables_is_reported_with_what_was_found(tmp_path):
 
 def test_a_required_column_without_a_name_is_reported(tmp_path):
     (tmp_path / "a.csv").write_bytes(delimited(","))
-    with pytest.raises(ConfigError, match=r"config\.data\.columns\.rating is empty"):
-        load(tmp_path / "a.csv", columns={**COLUMNS, "rating": ""})
+    with pytest.raises(ConfigError, match=r"config\.data\.columns\.item_id is empty"):
+        load(tmp_path / "a.csv", columns={**COLUMNS, "item_id": ""})
 
 
 def test_a_damaged_member_of_an_archive_is_reported(tmp_path):

@@ -1,94 +1,184 @@
-"""Loads any source of ratings as an Arrow table of ratings and one of items. Every row is checked."""
+"""Loads any source of ratings or events as an Arrow table of ratings and one of items. Every row is checked."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
 
-from settings.errors import ConfigError
+from settings.errors import ConfigError, DataError
 from trainer import schema
-from trainer.data.ratings import cleaning, files, items, movielens, tables, tensorflow_datasets
+from trainer.data.ratings import (
+    cleaning,
+    feature_columns,
+    files,
+    items,
+    merging,
+    movielens,
+    tables,
+    tensorflow_datasets,
+)
 from trainer.data.synthetic import generate_ratings
 
 SYNTHETIC = "synthetic"
 MOVIELENS = "movielens/"
 
+OPTIONAL = (schema.RATING, schema.TIMESTAMP)
+"""The columns that any source is read without if their name in the config is empty."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Ratings:
-    """The ratings and items of a source.
+    """The ratings and items of a source, or of the sources of a given split.
 
     Attributes:
-      ratings: schema.RATINGS_SCHEMA, in the order of the source.
-      items: schema.ITEMS_SCHEMA, one row per item, including items without ratings.
+      ratings: schema.RATINGS_SCHEMA, in the order of the source, followed by the columns of the features that are in
+        the rows. An event has the rating 1.
+      items: schema.ITEMS_SCHEMA, one row per item, including items without ratings, followed by the columns of the
+        features that the source has in a table of items.
       report: the number of rows "read" and "used", of "duplicate" rows, and of bad rows for each reason in
-        `cleaning.BAD`. "read" is the sum of all others.
+        `cleaning.BAD`. With duplicates="count" also of "counted" rows. "read" is the sum of all others.
+      has_ratings: False if the rows are events.
+      has_timestamps: False if the times are row numbers.
+      source_of_row: int8 [num_ratings], the number of the source of each row.
+      reports: the report of each source.
     """
 
     ratings: pa.Table
     items: pa.Table
     report: dict[str, int]
+    has_ratings: bool
+    has_timestamps: bool
+    source_of_row: np.ndarray
+    reports: list[dict[str, int]]
 
 
 def load_ratings(
-    source: str,
-    *,
+    *sources: str,
     data_dir: str = "",
     columns: Mapping[str, str],
     rating_range: tuple[float, float],
     max_bad_fraction: float,
+    duplicates: merging.Duplicates = "once",
     item_identity: str = schema.ITEM_ID,
+    features: Mapping[str, Sequence[str]] | None = None,
     seed: int = 0,
 ) -> Ratings:
-    """Loads ratings. Bad rows are dropped and counted. Of a user's ratings of the same item the last is kept.
+    """Loads ratings or events. Bad rows are dropped and counted. A user's rows of the same item become one row.
 
     Args:
-      source: "synthetic"; "movielens/100k" or another version that TensorFlow Datasets has; or a path, local or
-        gs://, to a MovieLens folder or zip, to a CSV, TSV or Parquet file, or to a folder of such files.
+      sources: each is "synthetic"; "movielens/100k" or another version that TensorFlow Datasets has; or a path, local
+        or gs://, to a MovieLens folder or zip, to a CSV, TSV or Parquet file, to a folder of such files, or to a text
+        file with lines "user item item ...". Duplicates are only found within a source.
       data_dir: the folder of TensorFlow Datasets; "" for its default.
       columns: for CSV, TSV and Parquet: our column names (user_id, item_id, rating, timestamp, title, genres) → the
-        file's. "" if there is no timestamp, title or genres: then the row number is the time, and the item id is
-        the title.
+        file's. "" if there is no title or genres: then the item id is the title. For any source, "" for the rating
+        makes events of the rows, and "" for the timestamp makes the row number the time.
       rating_range: the least and the greatest rating, inclusive.
-      max_bad_fraction: the largest allowed fraction of bad rows.
+      max_bad_fraction: the largest allowed fraction of bad rows in each source.
+      duplicates: of a user's rows of the same item the last is kept: by time, then by row. "count", for events, sets
+        its rating to the number of these rows.
       item_identity: "item_id"; or "title" to treat items with the same title as one item. With "title" a user can
         have several ratings of an item, and all are kept.
+      features: owner ("query", "item" or "example") → the names of the columns to keep as features.
       seed: the seed of the synthetic ratings.
 
     Raises:
-      ConfigError: the source is unknown, or there is nothing at the path.
-      DataError: a file has the wrong format or content, or too many rows are bad.
+      ConfigError: a source is unknown, there is nothing at a path, or a feature is not in a source.
+      DataError: a file has the wrong format or content, too many rows are bad, or some sources have ratings and
+        others do not.
       StorageError: a file cannot be read, or the data cannot be downloaded.
     """
-    parts, item_table = _read(source, data_dir=data_dir, columns=columns, seed=seed)
-    cleaned = cleaning.clean(parts, source=source, rating_range=rating_range, max_bad_fraction=max_bad_fraction)
-    ratings = cleaned.ratings
-    if item_table is None:
-        item_table = cleaned.items
-    item_table = items.complete(item_table, rated=ratings[schema.ITEM_ID])
+    features = features or {}
+    cleaned: list[cleaning.Cleaned] = []
+    item_tables: list[pa.Table] = []
+    for source in sources:
+        field = "A source of config.split" if cleaned else "config.data.source"
+        parts, item_table = _read(source, field, data_dir=data_dir, columns=columns, features=features, seed=seed)
+        unwanted = [name for name in OPTIONAL if not columns.get(name)]
+        cleaned.append(
+            cleaning.clean(
+                _without_columns(parts, unwanted),
+                source=source,
+                rating_range=rating_range,
+                max_bad_fraction=max_bad_fraction,
+                first_row_number=sum(of_source.report[cleaning.READ] for of_source in cleaned),
+            )
+        )
+        if item_table is not None:
+            item_tables.append(item_table)
+    _require_agreement("ratings", schema.RATING, {s: c.has_ratings for s, c in zip(sources, cleaned, strict=True)})
+    _require_agreement("times", schema.TIMESTAMP, {s: c.has_timestamps for s, c in zip(sources, cleaned, strict=True)})
+    if cleaned[0].has_ratings and duplicates == "count":
+        raise ConfigError(
+            f"config.data.duplicates='count' cannot be used: {sources[0]} has ratings, and only events are counted. "
+            "Set config.data.columns.rating to an empty string to use its rows as events, or set "
+            "config.data.duplicates to 'once'."
+        )
+    merged = merging.merge(cleaned, duplicates=duplicates)
+    ratings = merged.ratings
+    if len(item_tables) < len(sources):
+        item_tables.append(merged.items)
+    item_table = items.complete(items.first_of_each(item_tables), rated=ratings[schema.ITEM_ID])
     if item_identity == schema.TITLE:
         ratings, item_table = items.identify_by_title(ratings, item_table)
-    return Ratings(ratings, item_table, cleaned.report)
+    in_rows = set(ratings.column_names)
+    of_items = [name for name in features.get("item", ()) if feature_columns.column_name(name) not in in_rows]
+    item_table = feature_columns.of_items(item_table, of_items)
+    return Ratings(
+        ratings,
+        item_table,
+        {kind: sum(report[kind] for report in merged.reports) for kind in merged.reports[0]},
+        cleaned[0].has_ratings,
+        cleaned[0].has_timestamps,
+        merged.source_of_row,
+        merged.reports,
+    )
 
 
 def _read(
-    source: str, *, data_dir: str, columns: Mapping[str, str], seed: int
+    source: str,
+    field: str,
+    *,
+    data_dir: str,
+    columns: Mapping[str, str],
+    features: Mapping[str, Sequence[str]],
+    seed: int,
 ) -> tuple[Iterator[cleaning.Part], pa.Table | None]:
     """The rows without any change, and the items; None if the items are in the rows."""
     if source == SYNTHETIC:
+        feature_columns.require(features, {"item": feature_columns.ITEM_FEATURES}, source=source)
         synthetic = generate_ratings(seed=seed)
         return iter([cleaning.Part(source, synthetic.ratings)]), synthetic.items
     if source.startswith(MOVIELENS):
-        return tensorflow_datasets.read(source, data_dir=data_dir)
+        return tensorflow_datasets.read(source, data_dir=data_dir, features=features)
     if not source or not files.exists(source):
         raise ConfigError(
-            f"config.data.source is {source!r}, and there is no such file or folder. Set it to {SYNTHETIC!r}, to one "
+            f"{field} is {source!r}, and there is no such file or folder. Set it to {SYNTHETIC!r}, to one "
             f"of {', '.join(tensorflow_datasets.NAMES)}, or to the path, local or gs://, of a MovieLens folder or zip, "
-            "of a CSV, TSV or Parquet file, or of a folder of such files."
+            'of a CSV, TSV or Parquet file, of a folder of such files, or of a text file with lines "user item item '
+            '...".'
         )
     container = files.open_container(source)
     if container is not None:
         layout = movielens.find_layout(container)
         if layout is not None:
-            return layout.read(container)
-    return tables.read(source, container, columns=columns), None
+            return layout.read(container, features)
+    return tables.read(source, container, columns=columns, features=features), None
+
+
+def _without_columns(parts: Iterator[cleaning.Part], columns: Sequence[str]) -> Iterator[cleaning.Part]:
+    for part in parts:
+        kept = [name for name in part.rows.column_names if name not in columns]
+        yield dataclasses.replace(part, rows=part.rows.select(kept))
+
+
+def _require_agreement(what: str, column: str, has_column: Mapping[str, bool]) -> None:
+    """Raises DataError if some sources have a column and others do not."""
+    having = [source for source, has in has_column.items() if has]
+    lacking = [source for source, has in has_column.items() if not has]
+    if having and lacking:
+        raise DataError(
+            f"{having[0]} has {what}, and {lacking[0]} has none. Set config.data.columns.{column} to an empty string "
+            f"to read all sources without {what}, or use sources with {what} for all splits."
+        )

@@ -1,4 +1,4 @@
-"""Selects the rows that can be used. Every other row is counted under one reason."""
+"""Selects the rows of a source that can be used. Every other row is counted under one reason."""
 
 import contextlib
 import dataclasses
@@ -11,9 +11,12 @@ import pyarrow.compute as pc
 
 from settings.errors import DataError
 from trainer import schema
-from trainer.data.ratings import items
+from trainer.data.ratings import feature_columns, items
 
 READ, USED, DUPLICATE = "read", "used", "duplicate"
+COUNTED = "counted"
+"""Rows that were added to the number of rows of their pair. Only with config.data.duplicates=count."""
+
 MALFORMED = "malformed_row"
 REASONS = {
     "user_id_missing": schema.USER_ID,
@@ -29,11 +32,9 @@ BAD = (MALFORMED, *REASONS)
 MAX_TIMESTAMP = 4_102_444_800
 """The year 2100 in seconds since 1970. Later times are probably milliseconds, so they are refused."""
 
-NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
-WHOLE_FLOAT = r"^(-?\d+)\.0$"
+EVENT_RATING = 1.0
 
-ROWS_PER_CHUNK = 1 << 22
-"""An Arrow string array has at most 2 GiB, so the ids are stored in several arrays."""
+NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Part:
 
     Attributes:
       path: the name of the file in messages.
-      rows: the columns under our names, of any type. Without a timestamp column the row number is the time.
+      rows: the columns under our names, of any type. Without a rating column each row is an event, with the rating 1.
+        Without a timestamp column the row number is the time.
       first_row: the number of the first row in the file, starting from 1; 2 if the file has a header.
       malformed: the rows of the file that are not in `rows`.
     """
@@ -68,28 +70,41 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Cleaned:
-    """The usable rows, and the number of rows of each kind.
+    """The usable rows of a source, and the number of rows of each kind.
 
     Attributes:
-      ratings: schema.RATINGS_SCHEMA.
+      ratings: schema.RATINGS_SCHEMA with dictionaries for ids, followed by the columns of the features; one table per
+        part.
       items: schema.ITEMS_SCHEMA, from the columns of the ratings.
+      has_ratings: whether the rows have ratings. If not, they are events.
+      has_timestamps: whether the rows have times.
       report: see `ratings.Ratings`.
     """
 
-    ratings: pa.Table
+    ratings: list[pa.Table]
     items: pa.Table
+    has_ratings: bool
+    has_timestamps: bool
     report: dict[str, int]
 
 
-def clean(parts: Iterable[Part], *, source: str, rating_range: tuple[float, float], max_bad_fraction: float) -> Cleaned:
-    """Drops the bad rows, and all but the last of a user's ratings of the same item.
+def clean(
+    parts: Iterable[Part],
+    *,
+    source: str,
+    rating_range: tuple[float, float],
+    max_bad_fraction: float,
+    first_row_number: int = 0,
+) -> Cleaned:
+    """Drops the bad rows.
 
     Args:
-      parts: the rows, in their order.
+      parts: the rows, in their order. All have the same columns.
       source: the name of all parts together in messages.
-      rating_range: the least and the greatest rating, inclusive.
+      rating_range: the least and the greatest rating, inclusive. Not used for events.
       max_bad_fraction: the largest allowed fraction of bad rows among all rows. A malformed row of several lines
-        counts as that many rows. Duplicates are not bad.
+        counts as that many rows.
+      first_row_number: the time of the first row, where there are no times.
 
     Raises:
       DataError: more rows are bad, or no row can be used.
@@ -98,10 +113,12 @@ def clean(parts: Iterable[Part], *, source: str, rating_range: tuple[float, floa
     ratings, named_items = [], []
     first_bad = ""
     num_lost_lines = 0  # Beyond the one line of each bad row.
+    has_ratings = has_timestamps = False
     for part in parts:
+        has_ratings, has_timestamps = (name in part.rows.column_names for name in (schema.RATING, schema.TIMESTAMP))
         with _naming_types(part):
-            columns = _Columns.of(part, first_row_number=report[READ])
-            bad = columns.bad(rating_range)
+            columns = _Columns.of(part, first_row_number=first_row_number + report[READ])
+            bad = columns.bad(rating_range if has_ratings else (EVENT_RATING, EVENT_RATING))
             is_bad = np.logical_or.reduce(list(bad.values()))
             named_items.append(items.from_rows(part.rows, columns.item_id, ~is_bad))
         report[READ] += len(is_bad) + len(part.malformed)
@@ -118,59 +135,20 @@ def clean(parts: Iterable[Part], *, source: str, rating_range: tuple[float, floa
     reasons = ", ".join(f"{report[reason]:,} {reason}" for reason in BAD if report[reason])
     if num_bad + num_lost_lines > max_bad_fraction * (report[READ] + num_lost_lines):
         least, greatest = rating_range
+        allowed = f"Ratings must be from {least:g} to {greatest:g} (config.data.rating_range), and times" * has_ratings
         lines = f" in {num_bad + num_lost_lines:,} lines" if num_lost_lines else ""
         raise DataError(
             f"{source}: {num_bad:,} of {report[READ]:,} rows{lines} are bad ({reasons}), more than "
-            f"config.data.max_bad_fraction={max_bad_fraction:g} allows. The first is {first_bad}. Ratings must be "
-            f"from {least:g} to {greatest:g} (config.data.rating_range), and times must be seconds since 1970. "
+            f"config.data.max_bad_fraction={max_bad_fraction:g} allows. The first is {first_bad}. "
+            f"{allowed or 'Times'} must be seconds since 1970. "
             "Correct the file, or raise config.data.max_bad_fraction to continue without these rows."
         )
     if num_bad == report[READ]:
         raise DataError(
             f"{source} has no ratings ({reasons or 'no rows at all'}). Set config.data.source to a file with ratings."
         )
-    table, all_items = _unify_ids(ratings, pa.concat_tables(named_items))
-    kept = _last_of_each_pair(table)
-    if kept is not None:
-        report[DUPLICATE] = table.num_rows - int(kept.sum())
-        table = table.filter(pa.array(kept))
-    report[USED] = table.num_rows
-    table = pa.Table.from_batches(table.to_batches(max_chunksize=ROWS_PER_CHUNK), table.schema)
-    return Cleaned(
-        table.cast(schema.RATINGS_SCHEMA),
-        items.build(*(all_items[name].to_pylist() for name in schema.ITEMS_SCHEMA.names)),
-        report,
-    )
-
-
-def _unify_ids(ratings: list[pa.Table], all_items: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Joins the ratings of all parts and writes equal ids in one way.
-
-    An integer column with a missing value is often stored as floats, so 42 in one file can be 42.0 in another. Ids
-    lose a final ".0" if every id of the source that contains a point is such a whole number. Otherwise the point is
-    part of the ids, as in 1.0 and 1.5, and all ids are kept.
-    """
-    for name in (schema.USER_ID, schema.ITEM_ID):
-        columns = [table[name].combine_chunks() for table in ratings]
-        has_point = pa.chunked_array([column.dictionary for column in columns])
-        has_point = has_point.filter(pc.match_substring(has_point, "."))
-        if not len(has_point) or not pc.all(pc.match_substring_regex(has_point, WHOLE_FLOAT)).as_py():
-            continue
-        position = schema.RATINGS_SCHEMA.get_field_index(name)
-        ratings = [
-            table.set_column(position, name, _without_points(column))
-            for table, column in zip(ratings, columns, strict=True)
-        ]
-        if name == schema.ITEM_ID:
-            item_ids = pc.replace_substring_regex(all_items[name], WHOLE_FLOAT, r"\1")
-            all_items = all_items.set_column(all_items.schema.get_field_index(name), name, item_ids)
-    return pa.concat_tables(ratings).unify_dictionaries().combine_chunks(), all_items
-
-
-def _without_points(ids: pa.DictionaryArray) -> pa.DictionaryArray:
-    # Encoded again, because 42 and 42.0 may both be in the dictionary.
-    values = pc.replace_substring_regex(ids.dictionary, WHOLE_FLOAT, r"\1").dictionary_encode()
-    return pa.DictionaryArray.from_arrays(values.indices.take(ids.indices), values.dictionary)
+    report[USED] = report[READ] - num_bad
+    return Cleaned(ratings, pa.concat_tables(named_items), has_ratings, has_timestamps, report)
 
 
 @contextlib.contextmanager
@@ -182,8 +160,8 @@ def _naming_types(part: Part) -> Iterator[None]:
         types = ", ".join(f"{field.name}: {field.type}" for field in part.rows.schema)
         raise DataError(
             f"{part.path} has a column of a type that cannot be used ({types}; {error}). Ids and titles must be text "
-            "or numbers, ratings numbers, times numbers or dates, and genres text or lists of text. Set "
-            "config.data.columns to other columns."
+            "or numbers, ratings numbers, times numbers or dates, and genres and features text, numbers or lists of "
+            "text. Set config.data.columns and config.data.features to other columns."
         ) from error
 
 
@@ -195,6 +173,7 @@ class _Columns:
     item_id: pa.DictionaryArray
     rating: np.ndarray  # float64
     timestamp: np.ndarray  # float64: exact up to 2^53
+    features: dict[str, pa.Array]
 
     @classmethod
     def of(cls, part: Part, *, first_row_number: int) -> "_Columns":
@@ -203,7 +182,16 @@ class _Columns:
             timestamp = _numbers(rows[schema.TIMESTAMP])
         else:
             timestamp = np.arange(first_row_number, first_row_number + rows.num_rows, dtype=np.float64)
-        return cls(_ids(rows[schema.USER_ID]), _ids(rows[schema.ITEM_ID]), _numbers(rows[schema.RATING]), timestamp)
+        if schema.RATING in rows.column_names:
+            rating = _numbers(rows[schema.RATING])
+        else:
+            rating = np.full(rows.num_rows, EVENT_RATING)
+        features = {
+            name: feature_columns.normalized(rows[name])
+            for name in rows.column_names
+            if name.startswith(feature_columns.PREFIX)
+        }
+        return cls(_ids(rows[schema.USER_ID]), _ids(rows[schema.ITEM_ID]), rating, timestamp, features)
 
     def bad(self, rating_range: tuple[float, float]) -> dict[str, np.ndarray]:
         """Returns for each reason the rows that are bad for it and for no earlier reason, bool [num_rows]."""
@@ -223,15 +211,16 @@ class _Columns:
         return bad
 
     def ratings(self) -> pa.Table:
-        """Returns RATINGS_SCHEMA, but with dictionaries for ids. Bad rows have arbitrary numbers."""
+        """Returns the columns of `Cleaned.ratings`. Bad rows have arbitrary numbers."""
         with np.errstate(invalid="ignore", over="ignore"):
             columns = [
                 self.user_id,
                 self.item_id,
                 self.rating.astype(np.float32),
                 self.timestamp.astype(np.int64),
+                *self.features.values(),
             ]
-        return pa.table(columns, names=schema.RATINGS_SCHEMA.names)
+        return pa.table(columns, names=[*schema.RATINGS_SCHEMA.names, *self.features])
 
 
 def _ids(column: pa.ChunkedArray) -> pa.DictionaryArray:
@@ -263,26 +252,6 @@ def _numbers(column: pa.ChunkedArray) -> np.ndarray:
         text = pc.utf8_trim_whitespace(column.cast(pa.string()))
         column = pc.if_else(pc.match_substring_regex(text, NUMBER), text, None)
     return column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
-
-
-def _last_of_each_pair(table: pa.Table) -> np.ndarray | None:
-    """Selects the last rating of each pair of a user and an item: by time, then by row.
-
-    Returns:
-      bool [num_rows], true for the rows to keep; None if no pair occurs twice.
-    """
-    user, item = (table[name].combine_chunks() for name in (schema.USER_ID, schema.ITEM_ID))
-    pair = user.indices.to_numpy().astype(np.int64) * len(item.dictionary) + item.indices.to_numpy()
-    in_order = np.sort(pair)
-    repeated = in_order[1:][in_order[1:] == in_order[:-1]]
-    if not len(repeated):
-        return None
-    # The last element is left out, so that the position of a pair greater than all is still valid.
-    rows = np.flatnonzero(repeated[np.searchsorted(repeated[:-1], pair)] == pair)
-    rows = rows[np.lexsort((rows, table[schema.TIMESTAMP].to_numpy()[rows], pair[rows]))]
-    kept: np.ndarray = np.ones(len(pair), bool)
-    kept[rows[:-1][pair[rows[:-1]] == pair[rows[1:]]]] = False
-    return kept
 
 
 def row_number(part: Part, index: int) -> int:

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from settings.errors import DataError
+from settings.errors import ConfigError, DataError
 from trainer import schema
-from trainer.data.ratings import files
+from trainer.data.ratings import feature_columns, files
 from trainer.data.ratings.cleaning import Malformed, Part, row_number
 
 BLOCK_BYTES = 8 << 20
@@ -173,7 +173,8 @@ def _parse(
         ),
         convert_options=pyarrow.csv.ConvertOptions(
             include_columns=unique(columns),
-            column_types={file_name: types.get(ours, text) for ours, file_name in columns.items()},
+            # Reversed, because a feature may be a column that is ours too, and it comes last.
+            column_types={file_name: types.get(ours, text) for ours, file_name in reversed(list(columns.items()))},
         ),
     )
     return Part(path, table, 1 if format.names else 2, tuple(malformed))
@@ -275,14 +276,30 @@ def renamed(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
 
 
 def require_columns(path: str, columns: Mapping[str, str], *, found: Sequence[str], way_out: str = "") -> None:
-    """Raises DataError for the first of `columns` that the file does not have exactly once among those `found`."""
+    """Checks that a file has each of `columns` exactly once among the columns `found`.
+
+    Raises:
+      ConfigError: the file lacks the column of a feature.
+      DataError: the file lacks another column, or has a column twice.
+    """
+    names = ", ".join(map(repr, found))
     for ours, file_name in columns.items():
+        is_feature = ours.startswith(feature_columns.PREFIX)
         if found.count(file_name) > 1:
+            field = "config.data.features" if is_feature else f"config.data.columns.{ours}"
             raise DataError(
-                f"{path} has {found.count(file_name)} columns with the name {file_name!r}. Give them different names, "
-                f"and set config.data.columns.{ours} to the name of the column with the {ours}."
+                f"{path} has {found.count(file_name)} columns with the name {file_name!r}, which {field} names. Give "
+                "them different names."
+            )
+        if file_name not in found and is_feature:
+            raise ConfigError(
+                f"config.data.features contains {file_name!r}, and {path} has no such column; its columns are "
+                f"{names}. Change the name, or take it out."
             )
         if file_name not in found:
-            names = ", ".join(map(repr, found))
-            way_out = way_out or f"Set config.data.columns.{ours} to the name of the column with the {ours}."
-            raise DataError(f"{path} has no column {file_name!r} for {ours}; its columns are {names}. {way_out}")
+            advice = f"Set config.data.columns.{ours} to the name of the column with the {ours}."
+            if ours == schema.RATING:
+                advice += " If the rows are events without ratings, set it to an empty string."
+            raise DataError(
+                f"{path} has no column {file_name!r} for {ours}; its columns are {names}. {way_out or advice}"
+            )

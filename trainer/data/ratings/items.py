@@ -62,6 +62,14 @@ def from_rows(rows: pa.Table, item_ids: pa.DictionaryArray, usable: np.ndarray) 
     return pa.table([ids, column(schema.TITLE), genres], schema=schema.ITEMS_SCHEMA)
 
 
+def first_of_each(tables: Sequence[pa.Table]) -> pa.Table:
+    """Joins tables of schema.ITEMS_SCHEMA. Of several rows with the same id the first is kept."""
+    if len(tables) == 1:
+        return tables[0]
+    joined = pa.concat_tables(tables)
+    return build(*(joined[name].to_pylist() for name in schema.ITEMS_SCHEMA.names))
+
+
 def complete(items: pa.Table, *, rated: pa.ChunkedArray) -> pa.Table:
     """Returns `items` followed by the `rated` ids that are missing in it."""
     ids = rated.unique()

@@ -4,13 +4,14 @@ import csv
 import dataclasses
 import io
 import posixpath
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from settings.errors import DataError
 from trainer import schema
-from trainer.data.ratings import delimited, files, items
+from trainer.data.ratings import delimited, feature_columns, files, items
 from trainer.data.ratings.cleaning import Part
 
 RATINGS_COLUMNS = (schema.USER_ID, schema.ITEM_ID, schema.RATING, schema.TIMESTAMP)
@@ -26,6 +27,9 @@ WAY_OUT = (
     "Download it again. If it is another dataset's, set config.data.source to its file of ratings and "
     "config.data.columns to the names of its columns."
 )
+
+AGE, GENDER, OCCUPATION = "age", "gender", "occupation"
+USER_FEATURES = (AGE, GENDER, OCCUPATION)
 
 Item = tuple[str, str, list[str]]
 """Id, title and genres."""
@@ -57,6 +61,11 @@ def _csv_items(text: str, genres: list[str]) -> Iterator[Item]:
         yield row["movieId"], row["title"], row["genres"].split("|")
 
 
+# The files of users: the separator, and the columns. The zip code is not read.
+HUNDRED_THOUSAND_USERS = ("u.user", "|", (schema.USER_ID, AGE, GENDER, OCCUPATION))
+MILLION_USERS = ("users.dat", "::", (schema.USER_ID, GENDER, AGE, OCCUPATION))
+
+
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """The files of a version of MovieLens.
@@ -64,6 +73,7 @@ class Layout:
     Attributes:
       folder: the folder of the files in the container; "" for its top.
       ratings, items, genres: the names of the files; "" for none.
+      users: the name of the file of users, its separator and its columns; ("", "", ()) for none.
       encoding: the encoding of the file of items.
       parse_items: turns the text of that file and the names of the genres into items.
       columns: our column names → those of the file of ratings.
@@ -77,18 +87,49 @@ class Layout:
     format: delimited.Format
     columns: Mapping[str, str] = dataclasses.field(default_factory=lambda: SAME_NAMES)
     genres: str = ""
+    users: tuple[str, str, tuple[str, ...]] = ("", "", ())
     folder: str = ""
 
-    def read(self, container: files.Container) -> tuple[Iterator[Part], pa.Table]:
-        """Returns the ratings without any change, and the items [schema.ITEMS_SCHEMA]."""
-        return self._read_ratings(container), self._read_items(container)
+    def read(
+        self, container: files.Container, features: Mapping[str, Sequence[str]]
+    ) -> tuple[Iterator[Part], pa.Table]:
+        """Returns the ratings without any change, with the features of their users, and the items [ITEMS_SCHEMA].
 
-    def _read_ratings(self, container: files.Container) -> Iterator[Part]:
+        Raises:
+          ConfigError: there is no such feature.
+        """
+        has_users = posixpath.join(self.folder, self.users[0]) in container.names
+        available = {"query": USER_FEATURES if has_users else (), "item": feature_columns.ITEM_FEATURES}
+        feature_columns.require(features, available, source=container.path)
+        return self._read_ratings(container, features.get("query", ())), self._read_items(container)
+
+    def _read_ratings(self, container: files.Container, user_features: Sequence[str]) -> Iterator[Part]:
         ratings = posixpath.join(self.folder, self.ratings)
         path = f"{container.path}/{ratings}"
         with files.reading(path):
             file = container.open(ratings)
-        yield delimited.read(path, file, self.format, columns=self.columns, way_out=WAY_OUT)
+        part = delimited.read(path, file, self.format, columns=self.columns, way_out=WAY_OUT)
+        if user_features:
+            users = self._read_users(container)
+            # Ids are compared as text. Neither file writes them with leading zeros or a point.
+            row = pc.index_in(part.rows[schema.USER_ID].cast(pa.string()), value_set=users[schema.USER_ID])
+            for name in user_features:
+                values = users[name].dictionary_encode().take(row)
+                part = dataclasses.replace(
+                    part, rows=part.rows.append_column(feature_columns.column_name(name), values)
+                )
+        yield part
+
+    def _read_users(self, container: files.Container) -> pa.Table:
+        """The columns of the file of users, as text."""
+        name, separator, columns = self.users
+        rows = [line.split(separator)[: len(columns)] for line in _lines(self._read(container, name))]
+        if not rows or any(len(row) < len(columns) for row in rows):
+            raise DataError(
+                f"{container.path}/{posixpath.join(self.folder, name)} does not have the rows of the file {name} of "
+                f"MovieLens. {WAY_OUT}"
+            )
+        return pa.table([pa.array(column) for column in zip(*rows, strict=True)], names=columns)
 
     def _read_items(self, container: files.Container) -> pa.Table:
         genres = [line.split("|")[0] for line in _lines(self._read(container, self.genres))]
@@ -103,7 +144,7 @@ class Layout:
         return items.build(*zip(*rows, strict=True)) if rows else schema.ITEMS_SCHEMA.empty_table()
 
     def _read(self, container: files.Container, name: str) -> str:
-        """Returns the text of a file. The file of genres is optional; its text is "" if it is missing."""
+        """Returns the text of a file; "" if it is missing, as the file of genres may be."""
         path = posixpath.join(self.folder, name)
         if path not in container.names:
             return ""
@@ -119,6 +160,7 @@ LAYOUTS = (
         _hundred_thousand_items,
         delimited.Format("\t", quote="", names=RATINGS_COLUMNS),
         genres="u.genre",
+        users=HUNDRED_THOUSAND_USERS,
     ),
     Layout(
         "ratings.dat",
@@ -126,6 +168,7 @@ LAYOUTS = (
         "latin-1",
         _million_items,
         delimited.Format(":", quote="", names=DOUBLE_COLON_NAMES),
+        users=MILLION_USERS,
     ),
     Layout("ratings.csv", "movies.csv", "utf-8-sig", _csv_items, delimited.Format(","), columns=CSV_NAMES),
 )

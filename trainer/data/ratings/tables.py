@@ -1,38 +1,53 @@
-"""Reads CSV, TSV and Parquet: one file, or a folder of files."""
+"""Reads CSV, TSV and Parquet, one file or a folder of files, and text files with lines "user item item ..."."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from settings.errors import ConfigError, DataError
 from trainer import schema
-from trainer.data.ratings import delimited, files
+from trainer.data.ratings import delimited, feature_columns, files, lines
 from trainer.data.ratings.cleaning import Part
 
 DELIMITERS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
 PARQUET = ".parquet"
+LINES = (".txt", ".txt.gz")
 
-REQUIRED_COLUMNS = (schema.USER_ID, schema.ITEM_ID, schema.RATING)
-ALL_COLUMNS = (*REQUIRED_COLUMNS, schema.TIMESTAMP, schema.TITLE, schema.GENRES)
+REQUIRED_COLUMNS = (schema.USER_ID, schema.ITEM_ID)
+ALL_COLUMNS = (*REQUIRED_COLUMNS, schema.RATING, schema.TIMESTAMP, schema.TITLE, schema.GENRES)
 
 
-def read(source: str, container: files.Container | None, *, columns: Mapping[str, str]) -> Iterator[Part]:
+def read(
+    source: str,
+    container: files.Container | None,
+    *,
+    columns: Mapping[str, str],
+    features: Mapping[str, Sequence[str]],
+) -> Iterator[Part]:
     """Reads the file at `source`, or all tables of a folder in the order of their names.
 
     Args:
       source: the path of the file or folder.
       container: the folder; None for a file.
-      columns: our column names → the file's; "" for no such column.
+      columns: our column names → the file's; "" for no such column. Not used for lines.
+      features: owner → the columns to keep as features.
 
     Raises:
-      ConfigError: a required column has no name.
+      ConfigError: a required column has no name, or there is no column with the name of a feature.
       DataError: there is no table, or a table lacks a column.
     """
+    if container is None and source.endswith(LINES):
+        feature_columns.require(features, {}, source=f"{source}, a file of lines,")
+        with files.reading(source):
+            file = files.open_file(source)
+        yield lines.read(source, file)
+        return
     for name in REQUIRED_COLUMNS:
         if not columns.get(name):
             raise ConfigError(f"config.data.columns.{name} is empty. Set it to the name of that column in {source}.")
     wanted = {name: columns[name] for name in ALL_COLUMNS if columns.get(name)}
+    wanted |= {feature_columns.column_name(name): name for name in feature_columns.names(features)}
     if container is None:
         yield _read_table(source, source, files.open_file, wanted)
         return
@@ -48,7 +63,7 @@ def read(source: str, container: files.Container | None, *, columns: Mapping[str
         raise DataError(
             f"{source} has no MovieLens files (u.data with u.item, ratings.dat with movies.dat, or ratings.csv with "
             f"movies.csv) and no {_formats()} file; found: {found}. Set config.data.source to the folder or file "
-            "with the ratings."
+            f"with the ratings. A file of lines ({', '.join(LINES)}) is only read if the source is its own path."
         )
     for name in names:
         yield _read_table(f"{source.rstrip('/')}/{name}", name, container.open, wanted)
@@ -72,7 +87,8 @@ def _read_table(path: str, name: str, open_fn: Callable[[str], pa.NativeFile], c
                 file = open_fn(name)
             return delimited.read(path, file, delimited.Format(delimiter), columns=columns)
     raise DataError(
-        f"{path} has none of the formats that can be read: {_formats()}, and a folder or zip of MovieLens. Rename or "
+        f'{path} has none of the formats that can be read: {_formats()}, lines of "user item item ..." in '
+        f"{', '.join(LINES)}, and a folder or zip of MovieLens. Rename or "
         "convert it, or set config.data.source to the MovieLens folder that it is in."
     )
 

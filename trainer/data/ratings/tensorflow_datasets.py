@@ -7,36 +7,46 @@ import contextlib
 import io
 import posixpath
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from absl import logging
 
 from settings.errors import ConfigError, DataError, StorageError
 from trainer import schema, storage
-from trainer.data.ratings import files, items
+from trainer.data.ratings import feature_columns, files, items, movielens
 from trainer.data.ratings.cleaning import Part
 
 NAMES = tuple(f"movielens/{version}" for version in ("100k", "1m", "20m", "25m", "latest-small"))
+
+# Our names of the features of users → those of TensorFlow Datasets, the preferred one first. Versions from 2015 on have
+# no users. `bucketized_user_age` is the first age of a range, as in the authors' files of the 1M version.
+USER_FEATURES = {
+    movielens.AGE: ("raw_user_age", "bucketized_user_age"),
+    movielens.GENDER: ("user_gender",),
+    movielens.OCCUPATION: ("user_occupation_text",),
+}
 
 BATCH_SIZE = 8192
 PROBE_SECONDS = 10
 
 
-def read(name: str, *, data_dir: str) -> tuple[Iterator[Part], pa.Table]:
+def read(name: str, *, data_dir: str, features: Mapping[str, Sequence[str]]) -> tuple[Iterator[Part], pa.Table]:
     """Reads a dataset in the order of its rows. If it is missing, it is downloaded and prepared first.
 
     Args:
       name: one of NAMES.
       data_dir: the folder of TensorFlow Datasets; "" for its default.
+      features: owner → the features to keep.
 
     Returns:
-      The ratings without any change, and the items [schema.ITEMS_SCHEMA].
+      The ratings without any change, with the features of their users, and the items [schema.ITEMS_SCHEMA].
 
     Raises:
-      ConfigError: there is no dataset with this name.
+      ConfigError: there is no dataset with this name, or it does not have a feature.
       DataError: the dataset is damaged.
       StorageError: the dataset is missing and cannot be downloaded.
     """
@@ -47,13 +57,19 @@ def read(name: str, *, data_dir: str) -> tuple[Iterator[Part], pa.Table]:
         )
     from trainer.compat import tf
 
+    ratings_builder = _prepared(f"{name}-ratings", data_dir)
+    available = _user_features(ratings_builder)
+    feature_columns.require(features, {"query": tuple(available), "item": feature_columns.ITEM_FEATURES}, source=name)
+    user_features = {feature: available[feature] for feature in features.get("query", ())}
+    types = {movielens.AGE: tf.float32, movielens.GENDER: tf.int64, movielens.OCCUPATION: tf.string}
     ratings = _examples(
-        _prepared(f"{name}-ratings", data_dir),
+        ratings_builder,
         {
             "user_id": tf.io.FixedLenFeature([], tf.string),
             "movie_id": tf.io.FixedLenFeature([], tf.string),
             "user_rating": tf.io.FixedLenFeature([], tf.float32),
             "timestamp": tf.io.FixedLenFeature([], tf.int64),
+            **{theirs: tf.io.FixedLenFeature([], types[ours]) for ours, theirs in user_features.items()},
         },
     )
     movies_builder = _prepared(f"{name}-movies", data_dir)
@@ -72,6 +88,10 @@ def read(name: str, *, data_dir: str) -> tuple[Iterator[Part], pa.Table]:
             schema.ITEM_ID: ratings["movie_id"],
             schema.RATING: ratings["user_rating"],
             schema.TIMESTAMP: ratings["timestamp"],
+            **{
+                feature_columns.column_name(ours): _like_the_authors(ours, ratings[theirs])
+                for ours, theirs in user_features.items()
+            },
         }
     )
     item_table = items.build(
@@ -80,6 +100,24 @@ def read(name: str, *, data_dir: str) -> tuple[Iterator[Part], pa.Table]:
         [genres[labels].tolist() for labels in movies["movie_genres"].to_pylist()],
     )
     return iter([Part(name, rows)]), item_table
+
+
+def _user_features(builder: Any) -> dict[str, str]:
+    """Our names of the features of users that a dataset has → its own."""
+    found = {
+        ours: next((name for name in theirs if name in builder.info.features), None)
+        for ours, theirs in USER_FEATURES.items()
+    }
+    return {ours: theirs for ours, theirs in found.items() if theirs}
+
+
+def _like_the_authors(feature: str, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The values of a feature of users as in the authors' files: ages are whole, and genders are M and F."""
+    if feature == movielens.AGE:
+        return values.cast(pa.int64())
+    if feature == movielens.GENDER:
+        return pc.if_else(pc.equal(values, 1), "M", "F")
+    return values
 
 
 def _prepared(name: str, data_dir: str) -> Any:

@@ -1,0 +1,363 @@
+"""The comparison with peers: metrics against independent references, peers with a planted answer, equal treatment."""
+
+import dataclasses
+import itertools
+import json
+
+import numpy as np
+import pytest
+import scipy.sparse
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("implicit", reason="implicit is not installed; `pip install '.[bench]'` installs it")
+
+from optuna.distributions import FloatDistribution
+
+from benchmarks.quality import methods, protocols, report, run, tuning
+from benchmarks.quality.data import Interactions, Split, TrainingData, published
+from benchmarks.quality.method import Fitted, Method, same_for_all
+from benchmarks.quality.metrics import USERS_PER_CHUNK, catalogue_metrics, rated_metrics
+from benchmarks.quality.protocols import Protocol, Target
+from benchmarks.quality.records import TEST, TRIAL, Records
+from settings.errors import DataError, DivergedError, StorageError
+
+small_scores = st.lists(st.integers(0, 2), min_size=4, max_size=5)
+
+
+def interactions(pairs: list[tuple[int, int]], ratings: list[float] | None = None) -> Interactions:
+    users, items = np.array(pairs, np.int32).reshape(-1, 2).T
+    ones: np.ndarray = np.ones(len(pairs), np.float32)
+    return Interactions(
+        users, items, ones if ratings is None else np.array(ratings, np.float32), np.zeros(len(pairs), np.int64)
+    )
+
+
+def training_data(chosen: Interactions, num_users: int, num_items: int) -> TrainingData:
+    return TrainingData(
+        num_users=num_users,
+        num_items=num_items,
+        has_ratings=True,
+        relevance_threshold=4.0,
+        vector_size=None,
+        interactions=chosen,
+        validation=None,
+        metric="binary_ndcg@2",
+        rated=False,
+        seed=0,
+    )
+
+
+def one_user(items: list[int], num_items: int) -> scipy.sparse.csr_matrix:
+    return interactions([(0, item) for item in items]).matrix(1, num_items)
+
+
+class TestMetrics:
+    @given(small_scores, st.data())
+    def test_ties_count_by_their_expectation(self, scores, data):
+        """The mean over all orders of the items that agree with the scores."""
+        num_items = len(scores)
+        relevant = data.draw(st.sets(st.integers(0, num_items - 1), min_size=1))
+        excluded = data.draw(st.sets(st.integers(0, num_items - 1))) - relevant
+        cutoff = data.draw(st.integers(1, num_items))
+        candidates = [item for item in range(num_items) if item not in excluded]
+        orders = [
+            order
+            for order in itertools.permutations(candidates)
+            if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
+        ]
+        discounts = 1 / np.log2(np.arange(2, num_items + 2))
+        dcgs = [
+            sum(discounts[rank] for rank, item in enumerate(order[:cutoff]) if item in relevant) for order in orders
+        ]
+        hits = [sum(item in relevant for item in order[:cutoff]) for order in orders]
+
+        _, values = catalogue_metrics(
+            same_for_all(np.array(scores, np.float32)),
+            excluded=one_user(sorted(excluded), num_items),
+            relevant=one_user(sorted(relevant), num_items),
+            names=[f"binary_ndcg@{cutoff}", f"recall@{cutoff}"],
+        )
+
+        ideal = discounts[: min(cutoff, len(relevant))].sum()
+        assert values[f"binary_ndcg@{cutoff}"] == pytest.approx([np.mean(dcgs) / ideal])
+        assert values[f"recall@{cutoff}"] == pytest.approx([np.mean(hits) / len(relevant)])
+
+    def test_chunks_are_put_together(self):
+        """The relevant item of user u is on the rank 1 + u mod 7."""
+        num_users, num_items = 2 * USERS_PER_CHUNK + 3, 12
+        users = np.arange(num_users)
+        relevant = interactions([(user, 0) for user in users if user % 5]).matrix(num_users, num_items)
+        excluded = interactions([(user, 11) for user in users]).matrix(num_users, num_items)
+
+        def scores(rows):
+            better = np.arange(1, num_items) <= (rows % 7)[:, np.newaxis]
+            own = np.concatenate([np.zeros([len(rows), 1]), np.where(better, 1.0, -1.0)], axis=1)
+            own[:, 11] = 9.0
+            return own
+
+        evaluated, values = catalogue_metrics(
+            scores, excluded=excluded, relevant=relevant, names=["binary_ndcg@5", "recall@3"]
+        )
+
+        assert evaluated.tolist() == [user for user in users if user % 5]
+        ranks = 1 + evaluated % 7
+        assert values["binary_ndcg@5"] == pytest.approx(np.where(ranks <= 5, 1 / np.log2(ranks + 1), 0))
+        assert values["recall@3"].tolist() == (ranks <= 3).tolist()
+
+    def test_items_that_cannot_be_ranked_are_missed(self):
+        scores = np.array([-np.inf, 1, np.nan], np.float32)
+        _, values = catalogue_metrics(
+            same_for_all(scores), excluded=one_user([], 3), relevant=one_user([0, 1, 2], 3), names=["recall@3"]
+        )
+        assert values["recall@3"] == pytest.approx([1 / 3])
+
+    @given(small_scores, st.data())
+    def test_rated_lists_have_graded_gains(self, scores, data):
+        stars = data.draw(st.lists(st.integers(1, 5), min_size=len(scores), max_size=len(scores)))
+        cutoff = data.draw(st.integers(1, len(scores)))
+        discounts = 1 / np.log2(np.arange(2, cutoff + 2))
+        orders = [
+            order
+            for order in itertools.permutations(range(len(scores)))
+            if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
+        ]
+        gains = [2.0**star - 1 for star in stars]
+        dcgs = [sum(discounts[rank] * gains[item] for rank, item in enumerate(order[:cutoff])) for order in orders]
+        ideal = sum(discounts * sorted(gains, reverse=True)[:cutoff])
+
+        # A second user, whose list must not mix with the first.
+        pairs = [(user, item) for user in (3, 1) for item in range(len(scores))]
+        users, values = rated_metrics(
+            lambda rows: np.where(rows[:, np.newaxis] == 3, scores, 0.0),
+            interactions(pairs, [*stars, *([2.0] * len(scores))]),
+            relevance_threshold=4.0,
+            names=[f"ndcg@{cutoff}"],
+        )
+
+        assert users.tolist() == [1, 3]
+        assert values[f"ndcg@{cutoff}"] == pytest.approx([1, np.mean(dcgs) / ideal])
+
+
+class TestPeers:
+    def test_ease_solves_its_least_squares_problem(self):
+        """Each column of B is the ridge regression of an item on all others."""
+        rng = np.random.default_rng(1)
+        matrix = rng.random([40, 7]) < 0.4
+        data = training_data(interactions(np.argwhere(matrix).tolist()), 40, 7)
+
+        scores = methods.METHODS["ease"].fit(data, {"l2": 3.0}).scores(np.arange(40))
+
+        x = matrix.astype(float)
+        for item in range(7):
+            others = [other for other in range(7) if other != item]
+            a = x[:, others]
+            weights = np.linalg.solve(a.T @ a + 3.0 * np.eye(6), a.T @ x[:, item])
+            assert scores[:, item] == pytest.approx(a @ weights, abs=1e-5)
+
+    def test_ease_of_positives_ignores_low_ratings(self):
+        pairs = [(user, item) for user in range(6) for item in range(3)]
+        stars = [5.0 if item < 2 else 1.0 for _, item in pairs]
+        data = training_data(interactions(pairs, stars), 6, 3)
+        scores = methods.METHODS["ease_positives"].fit(data, {"l2": 1.0}).scores(np.arange(6))
+        assert np.all(scores[:, 2] == 0) and np.all(scores[:, :2] > 0.5)
+
+    def test_item_knn_sums_the_shrunk_cosines_of_the_nearest_items(self):
+        # Item 0 is rated by users 0 to 3, item 1 by 0 to 2, item 2 by 3 and 4. User 5 has item 0 alone.
+        pairs = [(0, 0), (1, 0), (2, 0), (3, 0), (5, 0), (0, 1), (1, 1), (2, 1), (3, 2), (4, 2)]
+        data = training_data(interactions(pairs), 6, 3)
+        fitted = methods.METHODS["item_knn"].fit(data, {"k": 1, "shrinkage": 2.0, "weighting": "none", "input": "all"})
+        # Each item's nearest is item 0 or, for item 0, item 1.
+        near, far = 3 / (np.sqrt(5 * 3) + 2), 1 / (np.sqrt(5 * 2) + 2)
+        assert fitted.scores(np.array([5]))[0] == pytest.approx([0, near, far])
+        assert fitted.scores(np.array([0]))[0] == pytest.approx([near, near, far])
+
+    def test_tf_idf_weighs_users_with_few_items_more(self):
+        # Items 0 and 1 share user 0, who has four items; items 0 and 2 share user 1, who has two.
+        pairs = [(0, 0), (0, 1), (0, 3), (0, 4), (1, 0), (1, 2)]
+        data = training_data(interactions(pairs), 3, 6)
+        similarity = {
+            weighting: methods.METHODS["item_knn"]
+            .fit(data, {"k": 6, "shrinkage": 1.0, "weighting": weighting, "input": "all"})
+            .scores(np.array([1]))[0]
+            for weighting in ("none", "tf_idf")
+        }
+        assert similarity["none"][1] == pytest.approx(similarity["none"][2])
+        assert similarity["tf_idf"][2] > similarity["tf_idf"][1]
+
+    @pytest.mark.parametrize("name", ["item_knn", "ease", "ials", "bpr"])
+    def test_finds_the_taste_of_two_groups(self, name):
+        """Even users like even items. Each user lacks one of them, which has to come first."""
+        pairs = [
+            (user, item) for user in range(40) for item in range(20) if item % 2 == user % 2 and item // 2 != user // 4
+        ]
+        data = training_data(interactions(pairs, [5.0] * len(pairs)), 40, 20)
+        method = methods.METHODS[name]
+        scores = method.fit(data, tuning.propose(method, data, [])).scores(np.arange(40))
+        scores = np.where(data.matrix().toarray() > 0, -np.inf, scores)
+        missing = [2 * (user // 4) + user % 2 for user in range(40)]
+        assert np.mean(scores.argmax(axis=1) == missing) > 0.9
+
+    def test_item_mean_is_damped(self):
+        data = training_data(interactions([(0, 0), (1, 1), (2, 1)], [5.0, 4.0, 4.5]), 3, 3)
+        scores = methods.METHODS["item_mean"].fit(data, {"damping": 2.0}).scores(np.array([0]))[0]
+        assert scores == pytest.approx([(5 + 2 * 4.5) / 3, (8.5 + 2 * 4.5) / 4, 4.5])
+
+
+class TestPublishedSplits:
+    @pytest.fixture
+    def folder(self, tmp_path):
+        folder = tmp_path / "published" / "tiny"
+        folder.mkdir(parents=True)
+        (folder / "train.txt").write_text("0 " + " ".join(map(str, range(20))) + "\n1 3\n")
+        (folder / "test.txt").write_text("0 25\n1 4 5\n")
+        return folder
+
+    def test_validation_comes_from_train(self, tmp_path, folder):
+        split = published(tmp_path, 0, name="tiny")
+        assert (split.num_users, split.num_items, split.has_ratings) == (2, 26, False)
+        assert sorted(split.test.items) == [4, 5, 25]
+        # A tenth of the first user's; the only item of the second stays.
+        assert split.validation.users.tolist() == [0, 0]
+        assert sorted([*split.train.items, *split.validation.items]) == sorted([*range(20), 3])
+
+    def test_an_overlap_is_refused(self, tmp_path, folder):
+        (folder / "test.txt").write_text("1 3\n")
+        with pytest.raises(DataError, match=r"in train\.txt and in test\.txt"):
+            published(tmp_path, 0, name="tiny")
+
+
+class Spy:
+    """A method that ranks the last item higher the closer its hyperparameter is to 3. It records what it is given."""
+
+    def __init__(self):
+        self.seen: list[tuple[TrainingData, dict]] = []
+        self.fails_at = -1
+
+    def __call__(self, data, hyperparameters):
+        self.seen.append((data, dict(hyperparameters)))
+        if len(self.seen) - 1 == self.fails_at:
+            raise DivergedError("planted")
+        scores = -0.6 * np.arange(data.num_items)
+        scores[-1] = -abs(hyperparameters["x"] - 3)
+        return Fitted(same_for_all(scores.astype(np.float32)), {"epochs": len(self.seen)} if data.validation else {})
+
+
+def planted_split(data_dir, seed: int) -> Split:
+    """The last item is the relevant one of each user; item 0 is in training, and item 1 is rated badly."""
+    del data_dir
+    users = range(8)
+    return Split(
+        num_users=8,
+        num_items=6,
+        has_ratings=True,
+        train=interactions([(user, 0) for user in users], [5.0] * 8),
+        validation=interactions([(user, 5 if user < 4 else 1) for user in users], [4.0] * 4 + [1.0] * 4),
+        test=interactions([(user, 1 if user < 4 else 5) for user in users], [1.0] * 4 + [5.0] * 4),
+    )
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    spy = Spy()
+    method = Method("spy", spy, lambda data: {"x": FloatDistribution(0, 10)}, {"x": 9.0})
+    protocol = Protocol(
+        title="planted",
+        folder="",
+        load=planted_split,
+        seeds=(0, 1),
+        metrics=("binary_ndcg@5", "recall@1"),
+        relevance_threshold=4.0,
+        methods=("spy",),
+        reference=("spy",),
+        targets=(Target("binary_ndcg@5", 0.9),),
+        published=(("Someone", (0.5, None)),),
+    )
+    monkeypatch.setitem(methods.METHODS, "spy", method)
+    monkeypatch.setitem(protocols.PROTOCOLS, "planted", protocol)
+    monkeypatch.setattr(report, "OURS", ("spy",))
+    return spy
+
+
+class TestRun:
+    def run(self, tmp_path, num_trials=12):
+        run.run_method("planted", "spy", data_dir=tmp_path, output=tmp_path, num_trials=num_trials)
+
+    def test_tunes_on_validation_and_refits_on_all_but_test(self, spy, tmp_path):
+        self.run(tmp_path)
+        trials, tests = spy.seen[:12], spy.seen[12:]
+        assert len(tests) == 2
+        split = planted_split(tmp_path, 0)
+        for data, _ in trials:
+            assert sorted(data.interactions.items) == sorted(split.train.items)
+            assert data.validation is split.validation or sorted(data.validation.items) == [1] * 4 + [5] * 4
+        for data, _ in tests:
+            assert sorted(data.interactions.items) == sorted([*split.train.items, *split.validation.items])
+            assert data.validation is None
+        # The usual value first, then the search, which comes close to the planted optimum.
+        assert trials[0][1] == {"x": 9.0}
+        best = max(range(12), key=lambda number: -(abs(trials[number][1]["x"] - 3) // 0.6))
+        assert all(found == {**trials[best][1], "epochs": best + 1} for _, found in tests)
+        assert abs(tests[0][1]["x"] - 3) < 0.6
+
+    def test_an_interrupted_run_goes_on_as_if_nothing_had_happened(self, spy, tmp_path):
+        self.run(tmp_path)
+        expected = [hyperparameters for _, hyperparameters in spy.seen]
+        lines = (tmp_path / "results.jsonl").read_text().splitlines()
+        spy.seen.clear()
+        (tmp_path / "results.jsonl").write_text("\n".join(lines[:5]) + "\n")
+        self.run(tmp_path)
+        assert [hyperparameters for _, hyperparameters in spy.seen][:7] == expected[5:12]
+
+        spy.seen.clear()
+        self.run(tmp_path)
+        assert spy.seen == []
+
+    def test_a_line_that_was_cut_off_is_replaced(self, spy, tmp_path):
+        self.run(tmp_path, num_trials=3)
+        path = tmp_path / "results.jsonl"
+        whole = path.read_text()
+        path.write_text(whole[:-10])
+        spy.seen.clear()
+        self.run(tmp_path, num_trials=3)
+        assert len(spy.seen) == 1
+        assert [json.loads(line)["kind"] for line in path.read_text().splitlines()] == [TRIAL] * 3 + [TEST] * 2
+
+    def test_a_damaged_line_is_refused(self, spy, tmp_path):
+        self.run(tmp_path, num_trials=2)
+        path = tmp_path / "results.jsonl"
+        path.write_text(path.read_text().replace('"kind"', "kind", 1))
+        with pytest.raises(StorageError, match="line 1 is not JSON"):
+            self.run(tmp_path, num_trials=2)
+
+    def test_a_trial_that_fails_is_a_result(self, spy, tmp_path):
+        spy.fails_at = 1
+        self.run(tmp_path, num_trials=3)
+        values = [record["value"] for record in Records(tmp_path).find(TRIAL)]
+        errors = [record["error"] for record in Records(tmp_path).find(TRIAL)]
+        assert [value is None for value in values] == [False, True, False]
+        assert errors == [None, "DivergedError: planted", None]
+
+    def test_results_of_another_split_are_not_used(self, spy, tmp_path, monkeypatch):
+        self.run(tmp_path, num_trials=2)
+        spy.seen.clear()
+        other = dataclasses.replace(
+            protocols.PROTOCOLS["planted"],
+            load=lambda data_dir, seed: dataclasses.replace(
+                planted_split(data_dir, seed), test=interactions([(0, 4)], [5.0])
+            ),
+        )
+        monkeypatch.setitem(protocols.PROTOCOLS, "planted", other)
+        self.run(tmp_path, num_trials=2)
+        assert len(spy.seen) == 4
+
+    def test_the_table(self, spy, tmp_path):
+        self.run(tmp_path)
+        protocol = protocols.PROTOCOLS["planted"]
+        rows = report.load_rows(Records(tmp_path), "planted", protocol)
+        text = report.markdown("planted", protocol, rows)
+        lines = text.splitlines()
+        # The search has found a value close enough to 3, so the last item, the only relevant one, comes first.
+        assert lines[4].startswith("| spy | **1.0000 ± 0.0000** | **1.0000 ± 0.0000** | 1.000 |")
+        assert lines[5].startswith("| Someone (published) | 0.5000 |  |")
+        assert lines[-1] == "- Target binary_ndcg@5 ≥ 0.9: met by spy, with 1.0000."

@@ -1,0 +1,113 @@
+"""A linear item-item model in closed form, and its blend with a two-tower model.
+
+EASE (Steck, Embarrassingly Shallow Autoencoders for Sparse Data, WWW 2019) predicts the items of a user from the other
+items of the user by ridge regression. It has one weight for each pair of items, so it is strong where items are few.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from trainer import schema
+from trainer.compat import tf
+from trainer.modeling.embedding import weighted_sum
+from trainer.modeling.history import PooledHistory
+from trainer.modeling.two_tower import Features, TwoTowerModel
+
+_CHUNK_BYTES = 64 * 2**20
+
+
+def item_item_weights(
+    users: np.ndarray,
+    items: np.ndarray,
+    *,
+    inputs: np.ndarray,
+    targets: np.ndarray,
+    num_items: int,
+    regularization: float,
+) -> np.ndarray:
+    """The weights of EASE: the score of item j for a history is the sum of inputs[i] · weights[i, j] over its items i.
+
+    With the inputs X and the targets Y, both [num_users, num_items], and P = (XᵀX + λI)⁻¹, they are
+    PXᵀY − P · diag(diag(PXᵀY) / diag(P)): ridge regression under the condition that no item predicts itself. For X = Y
+    this is EASE.
+
+    Args:
+      users: int32 [num_events], user indices in any order.
+      items: int32 [num_events].
+      inputs: float32 [num_events], the weight of each item in a history.
+      targets: float32 [num_events], what is predicted of each item.
+      num_items: Number of item indices, including index 0.
+      regularization: λ, above 0.
+
+    Returns:
+      float32 [num_items, num_items]. Its diagonal, row 0 and column 0 are 0.
+    """
+    gram: np.ndarray = np.zeros([num_items, num_items])
+    cross: np.ndarray = np.zeros([num_items, num_items])
+    for events, rows in _user_chunks(users, num_items):
+        dense: np.ndarray = np.zeros([2, rows.max() + 1, num_items], np.float32)
+        dense[0, rows, items[events]] = inputs[events]
+        dense[1, rows, items[events]] = targets[events]
+        gram += dense[0].T @ dense[0]
+        cross += dense[0].T @ dense[1]
+    gram[np.diag_indices(num_items)] += regularization
+    inverse = np.linalg.inv(gram)
+    weights = inverse @ cross
+    weights -= inverse * (np.diag(weights) / np.diag(inverse))
+    weights[schema.UNKNOWN_INDEX], weights[:, schema.UNKNOWN_INDEX] = 0, 0
+    np.fill_diagonal(weights, 0)
+    return weights.astype(np.float32)
+
+
+def _user_chunks(users: np.ndarray, num_items: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The events of some users at a time, and the row of each event in a dense array of these users."""
+    order = np.argsort(users, kind="stable")
+    size = max(1, _CHUNK_BYTES // (4 * num_items))
+    begins = np.arange(0, users.max(initial=-1) + 1 + size, size)
+    bounds = np.searchsorted(users[order], begins)
+    for first_user, begin, end in zip(begins[:-1], bounds[:-1], bounds[1:], strict=True):
+        if end > begin:
+            yield order[begin:end], users[order[begin:end]] - first_user
+
+
+class EaseBlend(tf.Module):
+    """Scores of a two-tower model plus weight · scores of EASE. It has the interface of a model that is evaluated.
+
+    Training does not see the sum. Two models that are trained apart make different errors, and their sum ranks better
+    than a tower that is trained on what EASE leaves over.
+    """
+
+    def __init__(self, model: TwoTowerModel, weights: np.ndarray, *, weight: float):
+        """Builds the blend.
+
+        Args:
+          model: A model with a pooled history.
+          weights: The result of `item_item_weights`.
+          weight: What the scores of EASE are multiplied by.
+        """
+        super().__init__(name="ease_blend")
+        assert isinstance(model.history, PooledHistory)
+        self.model = model
+        self.num_items = model.num_items
+        self.query_features = model.query_features
+        self._weights = tf.Variable(weight * weights, trainable=False)
+        self._history = model.history
+
+    def __call__(self, features: Features) -> tf.Tensor:
+        """The scores [batch_size, list_size] of the items of each list."""
+        linear = tf.gather(self._linear(features), features[schema.ITEMS], batch_dims=1)
+        return self.model(features) + linear
+
+    def query_vectors(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """The vectors [batch_size, vector_size + num_items] of queries."""
+        return tf.concat([self.model.query_vectors(features), self._linear(features)], axis=1)
+
+    def candidate_vectors(self, items: tf.Tensor) -> tf.Tensor:
+        """The vectors [n, vector_size + num_items] of item indices int32 [n]."""
+        return tf.concat([self.model.candidate_vectors(items), tf.one_hot(items, self.num_items)], axis=1)
+
+    def _linear(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """The scores of EASE for all items, [batch_size, num_items]."""
+        weights = self._history.item_weights(features[schema.HISTORY], features[schema.HISTORY_RATINGS])
+        return weighted_sum(self._weights, features[schema.HISTORY], weights)

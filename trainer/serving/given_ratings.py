@@ -1,0 +1,156 @@
+"""The ratings in a file of the user's, as the histories of queries. This module does not import TensorFlow."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from settings.errors import DataError
+from trainer import schema
+from trainer.data.queries import Queries, build_queries
+from trainer.data.ratings import feature_columns, files, load_ratings, tables
+from trainer.data.vocabulary import Vocabulary
+
+ONE_USER = "-"
+"""The id of the user of a file that has no column of users."""
+
+
+@dataclass(frozen=True, eq=False)
+class GivenRatings:
+    """Users who are described by the rows of a file alone.
+
+    Attributes:
+      user_ids: string [num_users], in the order of their first row.
+      queries: their histories and features. Query i is the user i. Items that training has not seen are left out.
+      num_ratings: int64 [num_users], the number of ratings of each user in the file.
+      missing_columns: the columns that the file could have and does not have.
+    """
+
+    user_ids: pa.Array
+    queries: Queries
+    num_ratings: np.ndarray
+    missing_columns: tuple[str, ...]
+
+    @property
+    def num_known(self) -> np.ndarray:
+        """int64 [num_users], the number of ratings of each user whose item training has seen."""
+        return np.diff(self.queries.offsets)
+
+
+def read_given_ratings(
+    source: str,
+    vocabulary: Vocabulary,
+    *,
+    columns: Mapping[str, str],
+    has_ratings: bool,
+    item_identity: str,
+    history_size: int,
+    **options: Any,
+) -> GivenRatings:
+    """Reads a file of ratings for a trained model, with the reading and the checks of the training data.
+
+    A CSV, TSV or Parquet file may lack the column of the users, and is then of one user. It may lack that of the times,
+    and is then in the order of time. A query feature that it lacks has no value.
+
+    Args:
+      source: what `load_ratings` reads, such as a file.
+      vocabulary: of the trained model.
+      columns: our column names → the file's.
+      has_ratings: whether the model was trained on ratings. If not, the rows are events.
+      item_identity: "item_id" or "title".
+      history_size: the largest number of items of a history.
+      options: further arguments of `load_ratings`.
+
+    Raises:
+      ConfigError, DataError, StorageError: see `load_ratings`.
+    """
+    # Titles and genres only describe items, which the vocabulary knows.
+    used = (*schema.RATINGS_SCHEMA.names, *([schema.TITLE] if item_identity == schema.TITLE else []))
+    columns = {ours: columns[ours] if ours in used else "" for ours in columns}
+    if not has_ratings:
+        columns[schema.RATING] = ""
+    encoders = [encoder for encoder in vocabulary.features if encoder.spec.owner == "query"]
+    feature_names = [encoder.spec.name for encoder in encoders]
+    found = _column_names(source)
+    missing: list[str] = []
+    if found is not None:
+        missing = [name for name in (columns[schema.USER_ID], columns[schema.TIMESTAMP]) if name and name not in found]
+        missing += [name for name in feature_names if name not in found]
+        _check_rating(source, columns[schema.RATING], found)
+    has_users = columns[schema.USER_ID] not in missing
+    if not has_users:
+        # Reading needs a column of users. Any column without a missing value does.
+        columns[schema.USER_ID] = columns[schema.ITEM_ID]
+    if columns[schema.TIMESTAMP] in missing:
+        columns[schema.TIMESTAMP] = ""
+    loaded = load_ratings(
+        source,
+        columns=columns,
+        item_identity=item_identity,
+        features={"query": [name for name in feature_names if name not in missing]},
+        **options,
+    )
+    ratings = loaded.ratings
+    if not has_users:
+        ratings = ratings.set_column(0, schema.USER_ID, pa.array([ONE_USER] * ratings.num_rows))
+    users = ratings[schema.USER_ID].combine_chunks().dictionary_encode()
+    rows = users.indices.to_numpy()
+    num_users = len(users.dictionary)
+    features = {}
+    for encoder in encoders:
+        name = feature_columns.column_name(encoder.spec.name)
+        values = ratings[name] if name in ratings.column_names else pa.nulls(ratings.num_rows, pa.string())
+        features[encoder.spec.name] = encoder.encode(values.take(pa.array(_last_row_of_each(rows, num_users))))
+    queries = build_queries(
+        rows,
+        vocabulary.item_indices(ratings[schema.ITEM_ID]),
+        ratings[schema.RATING].to_numpy(),
+        ratings[schema.TIMESTAMP].to_numpy(),
+        num_users=num_users,
+        history_size=history_size,
+        features=features,
+    )
+    return GivenRatings(
+        user_ids=users.dictionary,
+        queries=queries,
+        num_ratings=np.bincount(rows, minlength=num_users),
+        missing_columns=tuple(missing),
+    )
+
+
+def _column_names(source: str) -> Sequence[str] | None:
+    """The columns of a single table; None for any other source."""
+    delimiter = next((delimiter for ending, delimiter in tables.DELIMITERS.items() if source.endswith(ending)), None)
+    is_parquet = source.endswith(tables.PARQUET)
+    if (delimiter is None and not is_parquet) or not files.exists(source) or files.open_container(source) is not None:
+        return None
+    with files.reading(source), files.open_file(source) as file:
+        if is_parquet:
+            return pyarrow.parquet.read_schema(file).names
+        return pyarrow.csv.open_csv(
+            file,
+            parse_options=pyarrow.csv.ParseOptions(
+                # Reading reports the rows that are wrong.
+                delimiter=delimiter,
+                newlines_in_values=True,
+                invalid_row_handler=lambda _: "skip",
+            ),
+        ).schema.names
+
+
+def _check_rating(source: str, column: str, found: Sequence[str]) -> None:
+    if column and column not in found:
+        raise DataError(
+            f"{source} has no column {column!r} with ratings, and the model was trained on ratings. Its columns are "
+            f"{', '.join(map(repr, found))}. Add the column, with ratings like those of the training data."
+        )
+
+
+def _last_row_of_each(rows: np.ndarray, num_users: int) -> np.ndarray:
+    last: np.ndarray = np.zeros(num_users, np.int64)
+    np.maximum.at(last, rows, np.arange(len(rows)))
+    return last

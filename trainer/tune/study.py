@@ -1,0 +1,147 @@
+"""The folder of a search: its records, and the checks that decide whether a search may use it.
+
+DIR/study.json      the config and the space
+DIR/trials.jsonl    one JSON object per trial, in order
+DIR/trials/0007/    the workdir of a trial
+DIR/best.json       the best trial, with its flags
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+from settings.errors import ConfigError, StorageError
+from settings.search_space import SearchParameter
+from settings.trainer_config import TrainerConfig, from_saved
+from trainer import config as config_lib
+from trainer import storage
+from trainer.workdir import Workdir, check_format_version
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run of a search.
+
+    Attributes:
+      number: from 1.
+      parameters: the values that it tries, by the dotted names of their fields.
+      state: a trial that was interrupted is still `running`.
+      value: the best validation value of the metric; None unless the trial is finished.
+      step, epoch: when it was measured.
+      reason: why the trial failed.
+    """
+
+    number: int
+    parameters: dict[str, Any]
+    state: Literal["running", "finished", "failed"] = "running"
+    value: float | None = None
+    step: int | None = None
+    epoch: float | None = None
+    reason: str = ""
+
+
+class StudyFolder:
+    """The paths and records of a search, local or gs://."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self.study = storage.join(path, "study.json")
+        self.trials = storage.join(path, "trials.jsonl")
+        self.best = storage.join(path, "best.json")
+        self._workdir = Workdir(path)
+
+    def trial_workdir(self, number: int) -> str:
+        """The workdir of a trial."""
+        return storage.join(self.path, "trials", f"{number:04d}")
+
+    def check(self, config: TrainerConfig, parameters: Sequence[SearchParameter]) -> None:
+        """Checks whether a search can use this folder. Writes nothing.
+
+        Raises:
+          ConfigError: the folder holds a run or another search, or is in use, or its name cannot be used.
+          StorageError: the folder cannot be written, or its records cannot be read.
+        """
+        if storage.exists(self._workdir.config):
+            raise ConfigError(
+                f"--workdir={self.path} holds a single run. A search needs a folder of its own: use another --workdir."
+            )
+        self._workdir.check(config)
+        self._workdir.check_free()
+        if not storage.exists(self.study):
+            if storage.exists(self.trials):
+                raise StorageError(
+                    f"{self.study} is missing, so it is unknown which search the trials in {self.trials} belong to. "
+                    "Restore it from a copy, or use another --workdir."
+                )
+            return
+        with _reading(self.study):
+            saved = json.loads(storage.read_bytes(self.study))
+            version, saved_config, saved_space = saved["format_version"], from_saved(saved["config"]), saved["space"]
+        check_format_version(version, f"--workdir={self.path}")
+        before, after = config_lib.flatten(config_lib.plain(saved_config)), config_lib.flatten(config_lib.plain(config))
+        changed = [
+            f"config.{name}: {before.get(name)!r} → {after.get(name)!r}"
+            for name in sorted(before.keys() | after.keys())
+            if before.get(name) != after.get(name)
+        ]
+        if saved_space != _plain_space(parameters):
+            changed.append("the fields or values of --space")
+        if changed:
+            raise ConfigError(
+                f"--workdir={self.path} holds another search ({'; '.join(changed)}). Use another --workdir, or the "
+                "config and the space of that search. Only --num_trials can change."
+            )
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Makes the folder and locks it; see `Workdir.locked`."""
+        with self._workdir.locked():
+            yield
+
+    def save_study(self, config: TrainerConfig, parameters: Sequence[SearchParameter]) -> None:
+        """Records the config that the search starts from, and its space."""
+        self._workdir.save_json(self.study, {"config": config_lib.plain(config), "space": _plain_space(parameters)})
+
+    def load_trials(self) -> list[Trial]:
+        """Returns all trials so far, in order.
+
+        Raises:
+          StorageError: the record cannot be read.
+        """
+        if not storage.exists(self.trials):
+            return []
+        with _reading(self.trials):
+            lines = storage.read_bytes(self.trials).splitlines()
+            trials = [Trial(**json.loads(line)) for line in lines]
+            if [trial.number for trial in trials] != list(range(1, len(trials) + 1)):
+                raise ValueError("the numbers of its trials are not 1, 2, 3, ...")
+        # JSON has no tuples.
+        return [replace(trial, parameters=config_lib.plain(trial.parameters)) for trial in trials]
+
+    def save_trials(self, trials: Sequence[Trial]) -> None:
+        """Replaces the record of the trials in one step."""
+        lines = [json.dumps(asdict(trial), allow_nan=False) + "\n" for trial in trials]
+        storage.write_bytes(self.trials, "".join(lines).encode())
+
+    def save_best(self, fields: Mapping[str, Any]) -> None:
+        """Records the best trial."""
+        self._workdir.save_json(self.best, fields)
+
+
+@contextlib.contextmanager
+def _reading(path: str) -> Iterator[None]:
+    errors: tuple[type[Exception], ...] = (ValueError, LookupError, TypeError, AttributeError)
+    try:
+        yield
+    except errors + storage.file_errors() as error:
+        raise StorageError(
+            f"{path} cannot be read as a search writes it: {storage.reason(error)}. Restore the file from a copy, or "
+            "use another --workdir."
+        ) from error
+
+
+def _plain_space(parameters: Sequence[SearchParameter]) -> Any:
+    """The space as it is after a way through JSON."""
+    return json.loads(json.dumps([parameter.model_dump() for parameter in parameters]))
