@@ -66,13 +66,13 @@ def get_config() -> ConfigDict:
     config.split.test_fraction = 0.1
 
     # The largest number of items in a list. A user with more ratings has several lists.
-    config.list_size = 100
+    config.list_size = 500
 
     config.candidates = ConfigDict()
     # The items that a list is scored against in training. `rated`: the items of the list, as in the tutorial.
     # `sampled`: also num_negatives items, which are drawn anew in each step and shared by the whole batch.
-    # `catalogue`: all items.
-    config.candidates.method = "rated"
+    # `catalogue`: all items. `auto`: catalogue, or sampled above 50,000 items.
+    config.candidates.method = "auto"
     # The number of sampled negatives.
     config.candidates.num_negatives = 1000
     # Negatives are drawn in proportion to (number of training ratings)^popularity_power. 0: all items alike.
@@ -83,23 +83,24 @@ def get_config() -> ConfigDict:
     config.candidates.logq_correction = True
 
     config.model = ConfigDict()
-    # The size of the embeddings of users and items.
-    config.model.embedding_size = 64
+    # The size of the embeddings. 0: 256, 128 or 64, the largest with at most 4 million numbers for all items.
+    config.model.embedding_size = 0
     # The sizes of the hidden layers of each tower, after the embedding. Empty: no hidden layers, as in the tutorial.
     config.model.hidden_sizes = ()
     # Whether each query has an embedding of its own. Without one, new users can be served from their history.
-    config.model.query_embedding = True
+    config.model.query_embedding = False
     # How a query vector and a candidate vector become a score: `dot` or `cosine`.
-    config.model.similarity = "dot"
-    # The cosine is multiplied by the scale, so that a softmax can tell items apart.
-    config.model.scale = 1.0
+    config.model.similarity = "cosine"
+    # The cosine is multiplied by the scale. With a high scale the softmax attends to the best items. 0: 0.75 · ln(number
+    # of items).
+    config.model.scale = 0.0
     # Whether each item has a bias, which is added to its score.
-    config.model.item_bias = False
+    config.model.item_bias = True
 
     config.history = ConfigDict()
     # How the items of a user's history describe the user: `none`: not at all; `pooled`: by the sum of their
     # embeddings; `transformer`: in their order, by a causal transformer.
-    config.history.encoder = "none"
+    config.history.encoder = "pooled"
     # The largest number of items in a history. Of longer ones the latest items are used.
     config.history.size = 500
     # pooled: the sum is divided by (number of items)^power. 0: a sum; 1: a mean.
@@ -109,7 +110,7 @@ def get_config() -> ConfigDict:
     # pooled: each item of a history is dropped with this probability in each training step.
     config.history.dropout = 0.5
     # pooled: only the items that a step drops from the history are its targets.
-    config.history.leave_out_targets = True
+    config.history.leave_out_targets = False
 
     config.transformer = ConfigDict()
     # The numbers of layers and of attention heads, and the dropout, of config.history.encoder = "transformer".
@@ -135,7 +136,7 @@ def get_config() -> ConfigDict:
     # The cutoff of the lambda weight. 0: the whole list.
     config.loss.lambda_weight_cutoff = 0
     # The loss of a list is divided by (sum of its labels)^normalization_power. 0: lists with many labels weigh more.
-    config.loss.normalization_power = 0.0
+    config.loss.normalization_power = 0.5
     # gbce_loss: 0 trains for the order of the sampled items only, 1 for probabilities that match the catalogue.
     config.loss.calibration = 0.75
     # cosine_contrastive_loss: a negative counts when its cosine is above the margin; all negatives together have the
@@ -145,25 +146,25 @@ def get_config() -> ConfigDict:
 
     config.optimizer = ConfigDict()
     # adadelta, adafactor, adagrad, adam, adamax, adamw, ftrl, lion, nadam, rmsprop or sgd.
-    config.optimizer.name = "adagrad"
+    config.optimizer.name = "adamw"
     # The highest learning rate of the schedule.
-    config.optimizer.learning_rate = 0.1
+    config.optimizer.learning_rate = 0.003
     # `constant`, or `warmup_cosine`: a linear rise over warmup_steps, then half a cosine down to 0.
-    config.optimizer.schedule = "constant"
+    config.optimizer.schedule = "warmup_cosine"
     # The number of steps of the warm-up.
     config.optimizer.warmup_steps = 0
     # Gradients are scaled down when their global norm is above this. 0: no clipping.
     config.optimizer.clip_norm = 0.0
     # Decoupled weight decay. 0: none. adamw needs a value above 0.
-    config.optimizer.weight_decay = 0.0
+    config.optimizer.weight_decay = 0.5
     # The momentum of sgd and rmsprop. 0: none.
     config.optimizer.momentum = 0.0
 
     config.train = ConfigDict()
     # The number of lists per step, over all replicas.
-    config.train.global_batch_size = 32
-    # The number of passes over the training lists.
-    config.train.num_epochs = 20
+    config.train.global_batch_size = 128
+    # The number of passes over the training lists. 0: as many as make 1,500 steps, from 20 to 100.
+    config.train.num_epochs = 0
     # The number of steps of one compiled call. It affects only the speed.
     config.train.steps_per_execution = 50
     # The numbers of steps between two logs, two validations and two checkpoints. 0: one epoch. Each also happens after
@@ -174,7 +175,7 @@ def get_config() -> ConfigDict:
     # The number of newest checkpoints to keep. The best one is kept as well.
     config.train.keep_checkpoints = 3
     # Training stops after this many validations without an improvement of best_metric. 0: never.
-    config.train.early_stopping_patience = 3
+    config.train.early_stopping_patience = 0
 
     config.eval = ConfigDict()
     # Keys of TF-Ranking, with or without a cutoff: `ndcg@10`, `mrr`, ... `precision@5` divides by 5, as usual;
@@ -184,7 +185,7 @@ def get_config() -> ConfigDict:
     config.eval.relevance_threshold = 4.0
     # The metric of the validation split that selects the best checkpoint: `loss`; one of the metrics above, for the
     # rated lists; or one of them after `catalogue/`, for the whole catalogue.
-    config.eval.best_metric = "ndcg@10"
+    config.eval.best_metric = "catalogue/ndcg@10"
     # `max` if a higher value is better, `min` if a lower one is.
     config.eval.best_direction = "max"
     # The number of random users for whom the final evaluation ranks the whole catalogue. 0: none. -1: all users.

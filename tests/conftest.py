@@ -9,7 +9,7 @@ import pyarrow.csv
 import pytest
 from ml_collections import ConfigDict
 
-from configs import default
+from configs import tutorial
 from settings.trainer_config import load_trainer_config
 from trainer.compat import tf
 from trainer.serving.export import verify_in_this_process
@@ -63,16 +63,20 @@ def ratings_csv(tmp_path_factory) -> str:
 
 @pytest.fixture
 def tiny_config(ratings_csv):
-    """A run of a second or two that learns the planted order."""
-    config = default.get_config()
+    """The tutorial's model, in a run of a second or two that learns the planted order."""
+    config = tutorial.get_config()
     config.data.source = ratings_csv
+    config.data.item_identity = "item_id"
     config.data.columns.title = "title"
+    config.split.method = "random"
     config.list_size = 12
     config.model.embedding_size = 8
     config.train.global_batch_size = 8
     config.train.num_epochs = 4
     config.train.steps_per_execution = 5
     config.optimizer.learning_rate = 0.5
+    config.train.early_stopping_patience = 3
+    config.eval.relevance_threshold = 4.0
     config.eval.metrics = ("ndcg@5", "mrr")
     config.eval.best_metric = "ndcg@5"
     return config

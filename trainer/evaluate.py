@@ -46,7 +46,7 @@ def main() -> int:
         dataset,
         split,
         metrics,
-        **config_lib.protocol_arguments(config),
+        **config_lib.protocol_arguments(config, has_timestamps=dataset.has_timestamps),
     )
     console = cli.build_console()
     print_protocols(console, split, means_of(evaluation.protocols, seed=config.seed))

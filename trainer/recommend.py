@@ -153,7 +153,10 @@ def _print_account(given: "GivenRatings") -> None:
             soft_wrap=True,
         )
     if num_popular := int((given.num_known == 0).sum()):
-        console.print(f"{num_popular:,} users have no other ratings, and get the most popular items.", soft_wrap=True)
+        console.print(
+            f"{num_popular:,} of {len(given.user_ids):,} users have no other ratings, and get the most popular items.",
+            soft_wrap=True,
+        )
     if given.missing_columns:
         console.print(f"The file has no column {', '.join(map(repr, given.missing_columns))}.", soft_wrap=True)
 

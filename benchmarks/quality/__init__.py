@@ -15,9 +15,8 @@ The rules are the same for every method:
   for the trials. The final fit uses the whole training split, as the published results did.
 - One implementation computes the metrics of all methods. Equal scores are counted by their exact expectation.
 
-A trial's time is that of its fit. It includes the seconds that our methods spend on validation for early stopping, but
-not the evaluation by this benchmark. The memory is the peak of the process, which runs one method; about 0.1 GB of it
-is Python itself, and TensorFlow adds 0.5 GB.
+The times are those of the fits, without the evaluation by this benchmark. The memory is the peak of the process, which
+runs one method. 0.1 GB of it is Python itself, and TensorFlow adds 0.5 GB.
 
 Results are appended to DIR/results.jsonl as they come. The same command goes on where it was interrupted. At the end
 it prints a Markdown table per protocol, from that file.

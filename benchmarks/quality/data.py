@@ -1,4 +1,4 @@
-"""Ratings as arrays, and their splits. Methods get `TrainingData`, which never has the test ratings."""
+"""Ratings as arrays, and their splits. Methods get `TrainingData`, which has no ratings that they are measured on."""
 
 import hashlib
 import pathlib
@@ -66,10 +66,8 @@ class TrainingData:
       has_ratings: False for events.
       relevance_threshold: Ratings at or above this value are relevant.
       vector_size: The largest allowed size of an embedding, None for any.
-      interactions: To fit.
-      validation: For early stopping; None in the final fit.
-      metric: The metric that chooses the best trial, such as "binary_ndcg@10".
-      rated: Whether the metric ranks the rated items of each user. Otherwise it ranks the catalogue.
+      rated: Whether the rated items of each user are ranked, and not the catalogue.
+      interactions: To fit: the training ratings in a trial, and also the validation ratings in the final fit.
       seed: Of everything random in the fit.
     """
 
@@ -78,10 +76,8 @@ class TrainingData:
     has_ratings: bool
     relevance_threshold: float
     vector_size: int | None
-    interactions: Interactions
-    validation: Interactions | None
-    metric: str
     rated: bool
+    interactions: Interactions
     seed: int
 
     def matrix(self, *, positives_only: bool = False) -> scipy.sparse.csr_matrix:

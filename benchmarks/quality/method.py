@@ -15,16 +15,9 @@ Hyperparameters = dict[str, Any]
 
 @dataclass(frozen=True, eq=False)
 class Fitted:
-    """A fitted method.
-
-    Attributes:
-      scores: The scores of all items.
-      found: Hyperparameters that the fit itself chose on the validation ratings, such as the number of epochs. The
-        final fit gets them beside those of the trial.
-    """
+    """A fitted method, which gives the scores of all items."""
 
     scores: Scores
-    found: Hyperparameters = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,18 +62,19 @@ class Protocol:
 _FIVE_SEEDS = (0, 1, 2, 3, 4)
 
 
-_EIGHTY_TEN_TEN = {"validation_fraction": 0.1, "test_fraction": 0.1}
-_SEVENTY_FIVE = {"validation_fraction": 0.0, "test_fraction": 0.25}
+_ML_100K_80_10_10 = functools.partial(movielens_100k, validation_fraction=0.1, test_fraction=0.1)
+_ML_100K_75_25 = functools.partial(movielens_100k, validation_fraction=0.0, test_fraction=0.25)
+_SYNTHETIC_80_10_10 = functools.partial(synthetic, validation_fraction=0.1, test_fraction=0.1)
 
 PROTOCOLS: dict[str, Protocol] = {
     "ml-100k": Protocol(
         title="MovieLens 100K, random 80/10/10 per user, 5 seeds, whole catalogue, relevant = rated 4 or 5",
         folder="ml-100k",
-        load=functools.partial(movielens_100k, **_EIGHTY_TEN_TEN),
+        load=_ML_100K_80_10_10,
         seeds=_FIVE_SEEDS,
         metrics=("binary_ndcg@10", "recall@20"),
         relevance_threshold=4.0,
-        methods=(*_PEERS, "pooled", "order_aware"),
+        methods=(*_PEERS, "pooled", "blended", "order_aware"),
         reference=_EASE,
         targets=(
             Target("binary_ndcg@10", 1.03, times=_EASE),
@@ -84,7 +85,7 @@ PROTOCOLS: dict[str, Protocol] = {
     "ml-100k-rated": Protocol(
         title="MovieLens 100K, random 80/10/10 per user, 5 seeds, rated lists, gain 2^rating - 1",
         folder="ml-100k",
-        load=functools.partial(movielens_100k, **_EIGHTY_TEN_TEN),
+        load=_ML_100K_80_10_10,
         seeds=_FIVE_SEEDS,
         metrics=("ndcg@10",),
         rated=True,
@@ -96,10 +97,10 @@ PROTOCOLS: dict[str, Protocol] = {
     "ml-100k-75-25": Protocol(
         title="MovieLens 100K, random 75/25 per user, 5 seeds, whole catalogue, every test rating relevant",
         folder="ml-100k",
-        load=functools.partial(movielens_100k, **_SEVENTY_FIVE),
+        load=_ML_100K_75_25,
         seeds=_FIVE_SEEDS,
         metrics=("binary_ndcg@10", "recall@10"),
-        methods=("popularity", "item_knn", "ease", "ials", "bpr", "tutorial", "pooled", "order_aware"),
+        methods=("popularity", "item_knn", "ease", "ials", "bpr", "tutorial", "pooled", "blended", "order_aware"),
         reference=("ease",),
         targets=(Target("binary_ndcg@10", 0.5),),
         published=(
@@ -116,7 +117,7 @@ PROTOCOLS: dict[str, Protocol] = {
         load=functools.partial(published, name="ml-1m-lcf"),
         seeds=(0,),
         metrics=("binary_ndcg@20", "recall@20"),
-        methods=("popularity", "item_knn", "ease", "ials", "bpr", "tutorial", "pooled", "order_aware"),
+        methods=("popularity", "item_knn", "ease", "ials", "bpr", "tutorial", "pooled", "blended", "order_aware"),
         reference=("ease",),
         targets=(Target("recall@20", 0.289), Target("binary_ndcg@20", 0.275)),
         published=(("SimpleX", (0.2670, 0.2802)), ("UltraGCN", (0.2642, 0.2787))),
@@ -127,7 +128,7 @@ PROTOCOLS: dict[str, Protocol] = {
         load=functools.partial(published, name="gowalla"),
         seeds=(0,),
         metrics=("binary_ndcg@20", "recall@20"),
-        methods=("popularity", "item_knn", "ease", "ials", "bpr", "tutorial", "pooled", "order_aware"),
+        methods=("popularity", "item_knn", "ease", "ials", "bpr", "tutorial", "pooled", "blended", "order_aware"),
         reference=("item_knn",),
         targets=(Target("recall@20", 0.190), Target("binary_ndcg@20", 0.160)),
         published=(
@@ -144,11 +145,11 @@ PROTOCOLS: dict[str, Protocol] = {
     "synthetic": Protocol(
         title="The embedded ratings, random 80/10/10 per user, 5 seeds, whole catalogue, relevant = rated 4 or 5",
         folder="",
-        load=functools.partial(synthetic, **_EIGHTY_TEN_TEN),
+        load=_SYNTHETIC_80_10_10,
         seeds=_FIVE_SEEDS,
         metrics=("binary_ndcg@10", "recall@20"),
         relevance_threshold=4.0,
-        methods=(*_PEERS, "pooled", "order_aware", "ceiling"),
+        methods=(*_PEERS, "pooled", "blended", "order_aware", "ceiling"),
         reference=_EASE,
         targets=(Target("binary_ndcg@10", 1.0, times=_EASE),),
     ),

@@ -11,7 +11,7 @@ from benchmarks.quality.methods import OURS
 from benchmarks.quality.protocols import Protocol, Target
 from benchmarks.quality.records import TEST, TRIAL, Record, Records
 from benchmarks.quality.run import queries_name
-from trainer.evaluation.statistics import Difference, paired_difference
+from trainer.evaluation.statistics import Difference, paired_differences
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +93,10 @@ def markdown(name: str, protocol: Protocol, rows: Sequence[Row]) -> str:
 
 def paired(ours: np.ndarray, theirs: np.ndarray) -> Difference:
     """Compares two methods by a metric of each user, [num_users] each. Users with NaN do not count."""
-    return paired_difference(theirs, ours, (~np.isnan(ours) & ~np.isnan(theirs)).astype(np.float64), seed=0)
+    weights = (~np.isnan(ours) & ~np.isnan(theirs)).astype(np.float64)
+    columns = (column[:, np.newaxis] for column in (theirs, ours, weights))
+    (difference,) = paired_differences(*columns, seed=0)
+    return difference
 
 
 def _values_by_user(records: Records, name: str, protocol: Protocol, method: str) -> dict[str, np.ndarray]:

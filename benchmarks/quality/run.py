@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 
 from benchmarks.quality.data import Interactions, Split, TrainingData
+from benchmarks.quality.method import Method
 from benchmarks.quality.methods import METHODS
 from benchmarks.quality.metrics import QueryMetrics, Scores, catalogue_metrics, rated_metrics
 from benchmarks.quality.protocols import PROTOCOLS, Protocol
 from benchmarks.quality.records import TEST, TRIAL, Record, Records
 from benchmarks.quality.tuning import (
+    Fit,
     Trial,
     best_of,
     num_trials_of,
@@ -28,47 +30,63 @@ def run_method(
     protocol, method, records = PROTOCOLS[protocol_name], METHODS[method_name], Records(output)
     first = protocol.load(data_dir, protocol.seeds[0])
     data = training_data(protocol, first, protocol.seeds[0], is_final=False)
-    search: Record = {"protocol": protocol_name, "method": method_name, "search": search_digest(method, data)}
-
-    trials = [
-        Trial(record["hyperparameters"], record["value"], record["found"])
-        for record in records.find(TRIAL, **search, split=first.fingerprint())
-    ]
     num_trials = num_trials_of(method, data, num_trials)
+    key: Record = {"protocol": protocol_name, "method": method_name, "search": search_digest(method, data)}
+
+    trials = _tune(protocol, method, first, data, records, key, num_trials=num_trials)
+    best = best_of(trials, method)
+    key |= {"hyperparameters": best.hyperparameters, "num_trials": num_trials}
+    for seed in protocol.seeds:
+        split = protocol.load(data_dir, seed)
+        of_seed = {**key, "seed": seed, "split": split.fingerprint()}
+        if not records.find(TEST, **of_seed):
+            _test(protocol, method, split, records, of_seed, validation_value=best.value)
+
+
+def _tune(
+    protocol: Protocol,
+    method: Method,
+    split: Split,
+    data: TrainingData,
+    records: Records,
+    key: Record,
+    *,
+    num_trials: int,
+) -> list[Trial]:
+    """The trials of `key` in the records and, as far as there are too few, new ones."""
+    key = {**key, "split": split.fingerprint()}
+    trials = [Trial(record["hyperparameters"], record["value"]) for record in records.find(TRIAL, **key)]
     for number in range(len(trials), num_trials):
         hyperparameters = propose(method, data, trials)
         fit = timed_fit(method, data, hyperparameters)
-        value, found = None, {}
+        value = None
         if fit.fitted is not None:
-            _, values = evaluate(protocol, first, fit.fitted.scores, is_final=False)
-            value, found = float(np.mean(values[protocol.metrics[0]])), fit.fitted.found
-        trials.append(Trial(hyperparameters, value, found))
-        records.append(
-            {"kind": TRIAL, **search, "split": first.fingerprint(), "trial": number}
-            | {"hyperparameters": hyperparameters, "found": found, "value": value}
-            | _cost(fit.seconds, fit.error)
-        )
-        _print(protocol_name, method_name, f"trial {number + 1} of {num_trials}", value, fit.seconds)
+            _, values = evaluate(protocol, split, fit.fitted.scores, is_final=False)
+            value = float(np.mean(values[protocol.metrics[0]]))
+        trials.append(Trial(hyperparameters, value))
+        result = {"trial": number, "hyperparameters": hyperparameters, "value": value}
+        records.append({"kind": TRIAL, **key, **result, **_cost(fit)})
+        _print(key, f"trial {number + 1} of {num_trials}", value, fit)
+    return trials[:num_trials]
 
-    best = best_of(trials[:num_trials], method)
-    hyperparameters = best.hyperparameters | best.found
-    for seed in protocol.seeds:
-        split = protocol.load(data_dir, seed)
-        key: dict[str, Any] = {**search, "split": split.fingerprint(), "seed": seed, "hyperparameters": hyperparameters}
-        if records.find(TEST, **key):
-            continue
-        fit = timed_fit(method, training_data(protocol, split, seed, is_final=True), hyperparameters)
-        metrics = None
-        if fit.fitted is not None:
-            users, values = evaluate(protocol, split, fit.fitted.scores, is_final=True)
-            metrics = {name: float(np.mean(column)) for name, column in values.items()}
-            records.save_queries(queries_name(protocol_name, method_name, seed), users, values)
-        records.append(
-            {"kind": TEST, **key, "num_trials": num_trials, "validation_value": best.value, "metrics": metrics}
-            | _cost(fit.seconds, fit.error)
-        )
-        value = metrics[protocol.metrics[0]] if metrics else None
-        _print(protocol_name, method_name, f"test of seed {seed}", value, fit.seconds)
+
+def _test(
+    protocol: Protocol,
+    method: Method,
+    split: Split,
+    records: Records,
+    key: Record,
+    *,
+    validation_value: float | None,
+) -> None:
+    fit = timed_fit(method, training_data(protocol, split, key["seed"], is_final=True), key["hyperparameters"])
+    metrics = None
+    if fit.fitted is not None:
+        users, values = evaluate(protocol, split, fit.fitted.scores, is_final=True)
+        metrics = {name: float(np.mean(column)) for name, column in values.items()}
+        records.save_queries(queries_name(key["protocol"], key["method"], key["seed"]), users, values)
+    records.append({"kind": TEST, **key, "validation_value": validation_value, "metrics": metrics, **_cost(fit)})
+    _print(key, f"test of seed {key['seed']}", metrics and metrics[protocol.metrics[0]], fit)
 
 
 def training_data(protocol: Protocol, split: Split, seed: int, *, is_final: bool) -> TrainingData:
@@ -79,10 +97,8 @@ def training_data(protocol: Protocol, split: Split, seed: int, *, is_final: bool
         has_ratings=split.has_ratings,
         relevance_threshold=protocol.relevance_threshold,
         vector_size=protocol.vector_size,
-        interactions=split.train.concatenate(split.validation) if is_final else split.train,
-        validation=None if is_final else split.validation,
-        metric=protocol.metrics[0],
         rated=protocol.rated,
+        interactions=split.train.concatenate(split.validation) if is_final else split.train,
         seed=seed,
     )
 
@@ -106,10 +122,10 @@ def queries_name(protocol: str, method: str, seed: int) -> str:
     return f"{protocol}.{method}.{seed}"
 
 
-def _cost(seconds: float, error: str | None) -> Record:
-    return {"seconds": seconds, "peak_memory_bytes": peak_memory_bytes(), "error": error}
+def _cost(fit: Fit) -> Record:
+    return {"seconds": fit.seconds, "peak_memory_bytes": peak_memory_bytes(), "error": fit.error}
 
 
-def _print(protocol: str, method: str, what: str, value: float | None, seconds: float) -> None:
-    result = "failed" if value is None else f"{value:.4f}"
-    print(f"{protocol} {method}: {what}: {result} after {seconds:.1f} s", flush=True)
+def _print(key: Record, what: str, value: Any, fit: Fit) -> None:
+    result = f"failed, {fit.error}" if value is None else f"{value:.4f}"
+    print(f"{key['protocol']} {key['method']}: {what}: {result} after {fit.seconds:.1f} s", flush=True)

@@ -28,12 +28,10 @@ class Trial:
     Attributes:
       hyperparameters: As the sampler proposed them.
       value: The metric to maximize on the validation ratings; None if the fit failed.
-      found: See `Fitted`.
     """
 
     hyperparameters: Hyperparameters
     value: float | None
-    found: Hyperparameters
 
 
 def search_digest(method: Method, data: TrainingData) -> str:

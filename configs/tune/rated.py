@@ -1,7 +1,7 @@
 """A space for configs that rank rated items, such as configs/tutorial.py (config.candidates.method = "rated").
 
-Run:   python -m trainer.tune --config=configs/tutorial.py --space=configs/tune/rated.py --workdir=runs/tune \
-           --num_trials=30
+Run:   python -m trainer.tune --config=configs/tutorial.py --config.split.method=random \
+           --space=configs/tune/rated.py --workdir=runs/tune --num_trials=30
 """
 
 from typing import Any

@@ -1,8 +1,7 @@
-"""A space for configs with a transformer over the history (config.history.encoder = "transformer").
+"""A space for a transformer over the history.
 
-Run:   python -m trainer.tune --config=CONFIG --space=configs/tune/transformer.py --workdir=runs/tune --num_trials=30
-Needs: config.candidates.method = "sampled" or "catalogue". Set config.eval.best_metric to a metric of the whole
-       catalogue.
+Run:   python -m trainer.tune --config.history.encoder=transformer --space=configs/tune/transformer.py \
+           --workdir=runs/tune --num_trials=30
 """
 
 from typing import Any

@@ -86,11 +86,12 @@ class TrainerConfig(Section):
                 f"config.loss.key={key!r} cannot be used with config.candidates.method={method!r}: it compares an item "
                 "with sampled negatives. Set config.candidates.method to sampled, or use another loss."
             )
-        if method == "catalogue" and (key != "softmax_loss" or self.loss.lambda_weight):
+        if method in ("auto", "catalogue") and (key != "softmax_loss" or self.loss.lambda_weight):
             raise ConfigError(
                 f"config.loss.key={key!r} with config.loss.lambda_weight={self.loss.lambda_weight!r} cannot be used "
-                "with config.candidates.method='catalogue', which only has softmax_loss without a lambda weight. Set "
-                "config.candidates.method to sampled, which works with every loss."
+                f"with config.candidates.method={method!r}: the whole catalogue is only ranked with softmax_loss, "
+                "without a lambda weight. Set config.candidates.method to sampled or rated, which work with every "
+                "loss."
             )
         return self
 

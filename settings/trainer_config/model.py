@@ -11,7 +11,7 @@ from settings.sections import Section
 class CandidatesConfig(Section):
     """The items that a list is scored against in training."""
 
-    method: Literal["rated", "sampled", "catalogue"]
+    method: Literal["auto", "rated", "sampled", "catalogue"]
     num_negatives: int = Field(ge=1)
     popularity_power: float = Field(ge=0, le=2)
     uniform_fraction: float = Field(ge=0, le=1)
@@ -21,18 +21,18 @@ class CandidatesConfig(Section):
 class ModelConfig(Section):
     """The two towers, and how their vectors become a score."""
 
-    embedding_size: int = Field(ge=1)
+    embedding_size: int = Field(ge=0)
     hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         description="a tuple of whole numbers, each at least 1"
     )
     query_embedding: bool
     similarity: Literal["dot", "cosine"]
-    scale: float = Field(gt=0)
+    scale: float = Field(ge=0)
     item_bias: bool
 
     @model_validator(mode="after")
     def _check_scale(self) -> "ModelConfig":
-        if self.scale != 1.0 and self.similarity == "dot":
+        if self.scale not in (0.0, 1.0) and self.similarity == "dot":
             raise ConfigError(
                 f"config.model.scale={self.scale!r} cannot be used: a dot product has no scale. Set it to 1.0, or set "
                 "config.model.similarity to cosine."

@@ -60,7 +60,7 @@ class TrainConfig(Section):
     """Batches, steps, and what happens every so many steps."""
 
     global_batch_size: int = Field(ge=1)
-    num_epochs: int = Field(ge=1)
+    num_epochs: int = Field(ge=0)
     steps_per_execution: int = Field(ge=1)
     log_every_steps: int = Field(ge=0)
     eval_every_steps: int = Field(ge=0)

@@ -48,14 +48,14 @@ KNOWN_SPLITS = {
 
 @pytest.fixture
 def load(tmp_path):
-    """Loads a table or rows of ratings like a run of the default config, with changed `arguments`."""
+    """Loads a table or rows of ratings like a run of the default config without histories, with changed `arguments`."""
 
     def load(ratings, **arguments):
         if not isinstance(ratings, pa.Table):
             columns = zip(*ratings, strict=True)
             ratings = pa.table(dict(zip((USER_ID, ITEM_ID, "rating", "timestamp"), map(list, columns), strict=True)))
         pq.write_table(ratings, tmp_path / "ratings.parquet")
-        source = {"source": str(tmp_path / "ratings.parquet")}
+        source = {"source": str(tmp_path / "ratings.parquet"), "history_size": 0, "list_order": "row"}
         return load_dataset(**{**dataset_arguments(load_trainer_config(default.get_config())), **source, **arguments})
 
     return load
@@ -129,7 +129,7 @@ def test_features_come_out_of_the_lists_and_change_the_fingerprints(load):
             "timestamp": [1, 2, 1, 2],
             "age": ["20", "21", "30", None],
             "price": [1.0, 5.0, 3.0, 7.0],
-            "place": ["top", "end", "end", "top"],
+            "place": ["top", "end", "end", "end"],
         }
     )
     features = {"query": ("age",), "item": ("price",), "example": ("place",)}
@@ -141,7 +141,7 @@ def test_features_come_out_of_the_lists_and_change_the_fingerprints(load):
     ]
     gathered = dataset.lists["train"].gather(np.array([1, 0]))
     assert gathered["age"].tolist() == [0, 1]  # The last row of b has no age.
-    assert gathered["place"].tolist() == [[1, 2, 0], [2, 1, 0]]
+    assert gathered["place"].tolist() == [[1, 1, 0], [2, 1, 0]]
     assert dataset.item_features["price"].tolist() == [0.0, -1.0, 1.0]
     assert dataset.query_source("train").gather(np.array([1]))["age"].tolist() == [1]
 

@@ -64,6 +64,8 @@ def test_test_pairs_that_are_in_training_too_are_kept_and_counted(load):
     assert pairs(dataset, "test") == [("a", "x"), ("a", "z"), ("a", ""), ("b", "w"), ("b", "x")]
     assert dataset.description["num_test_pairs_in_train"] == 3
     assert load("a x y\nb x z\n", "a z\n").description["num_test_pairs_in_train"] == 0
+    # The items that training does not know are different ones, although they have the same index.
+    assert load("a x y\n", "a new\n", "a other\n").description["num_test_pairs_in_train"] == 0
 
 
 def test_a_validation_split_is_taken_from_training_and_never_from_test(load):

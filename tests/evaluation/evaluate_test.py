@@ -8,20 +8,20 @@ import pytest
 from settings.errors import ConfigError
 from tests.conftest import train
 from trainer import evaluate
-from trainer.evaluation import protocols
+from trainer.evaluation import report
 
 
 @pytest.fixture
 def evaluated(monkeypatch):
     """Collects what `evaluate.main` prints: (split, protocols)."""
     found = []
-    print_protocols = protocols.print_protocols
+    print_protocols = report.print_protocols
 
     def print_and_keep(console, split, results):
-        found.append((split, protocols.to_json(results)))
+        found.append((split, report.to_json(results)))
         print_protocols(console, split, results)
 
-    monkeypatch.setattr(protocols, "print_protocols", print_and_keep)
+    monkeypatch.setattr(report, "print_protocols", print_and_keep)
     return found
 
 
@@ -47,7 +47,8 @@ def test_evaluating_a_run_gives_the_metrics_that_it_ended_with(tiny_config, tmp_
         for scorer, metrics in by_scorer.items():
             for name, mean in metrics.items():
                 assert again[protocol][scorer][name] == pytest.approx(mean, rel=1e-5, abs=1e-6), (protocol, scorer)
-            cells = [f"{mean['value']:.4f} ± {mean['standard_error']:.4f}" for mean in again[protocol][scorer].values()]
+            margins = {name: (mean["high"] - mean["low"]) / 2 for name, mean in again[protocol][scorer].items()}
+            cells = [f"{again[protocol][scorer][name]['value']:.4f} ± {margin:.4f}" for name, margin in margins.items()]
             assert [scorer, *" ".join(cells).split()] in [line.split() for line in printed.splitlines()]
 
     path = workdir / "data.json"

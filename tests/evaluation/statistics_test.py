@@ -14,7 +14,7 @@ from trainer.evaluation.statistics import (
     ListMetrics,
     Mean,
     bootstrap_intervals,
-    paired_difference,
+    paired_differences,
     weighted_means,
 )
 
@@ -23,6 +23,11 @@ def interval_of(values, weights=None, seed=0):
     values = np.asarray(values, np.float64)
     weights = np.ones(len(values)) if weights is None else np.asarray(weights)
     return bootstrap_intervals(values[:, np.newaxis], weights[:, np.newaxis], seed=seed)[:, 0]
+
+
+def paired_difference(a, b, weights, *, seed):
+    (found,) = paired_differences(*(np.asarray(column)[:, np.newaxis] for column in (a, b, weights)), seed=seed)
+    return found
 
 
 def test_lists_of_weight_0_do_not_count_even_if_not_a_number():
@@ -138,3 +143,20 @@ def test_without_queries_there_is_no_p_value():
 def test_weighted_means():
     values, weights = np.array([[1.0, 10], [3, 20]]), np.array([[1.0, 1], [3, 0]])
     assert weighted_means(values, weights).tolist() == [2.5, 10]
+
+
+def test_each_metric_is_compared_on_its_own():
+    rng = np.random.default_rng(0)
+    a, b, weights = rng.normal(size=[20, 3]), rng.normal(size=[20, 3]), rng.integers(0, 2, [20, 3])
+    for i, found in enumerate(paired_differences(a, b, weights, seed=1)):
+        alone = paired_difference(a[:, i], b[:, i], weights[:, i], seed=1)
+        assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(alone))
+
+
+def test_signs_are_fair_and_independent():
+    signs = np.concatenate(list(statistics._flips(13, seed=0)))
+    assert signs.shape == (statistics.NUM_FLIPS, 13) and set(signs.ravel().tolist()) == {-1.0, 1.0}
+    # The standard deviation of a mean, and of a correlation, is 0.01.
+    products = signs.T @ signs / len(signs)
+    assert np.abs(signs.mean(axis=0)).max() < 0.05
+    assert np.abs(products - np.eye(13)).max() < 0.05

@@ -17,7 +17,7 @@ from tests.serving.planted import (
     make_run,
 )
 from trainer.compat import tf
-from trainer.serving.export import export_model
+from trainer.serving.export import export_model, verify_in_this_process
 
 
 @pytest.fixture(scope="session")
@@ -56,9 +56,16 @@ def transformer_model():
 
 @pytest.fixture(scope="session")
 def transformer_folder(transformer_model, tmp_path_factory):
-    """The same, exported with the check in a fresh process."""
+    """The same, exported."""
     folder = tmp_path_factory.mktemp("transformer") / "model"
-    export_model(transformer_model, VOCABULARY, str(folder), sizes=TRANSFORMER, query_source=HISTORIES)
+    export_model(
+        transformer_model,
+        VOCABULARY,
+        str(folder),
+        sizes=TRANSFORMER,
+        query_source=HISTORIES,
+        verify=verify_in_this_process,
+    )
     return folder
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from ml_collections import ConfigDict
 
 from configs import default
@@ -51,8 +52,9 @@ POOLED: dict[str, Any] = {
 }
 TRANSFORMER: dict[str, Any] = {
     **SIZES,
+    "embedding_size": 8,
     "query_embedding": False,
-    "transformer": {"size": 2, "num_layers": 2, "num_heads": 1, "dropout": 0.5},
+    "transformer": {"size": 2, "num_layers": 1, "num_heads": 2, "dropout": 0.5},
 }
 
 # In place of u0, u1, ...: ids that quoting, markup, JSON or a terminal could damage.
@@ -122,6 +124,10 @@ class PlantedRun:
     def best_items(self, user: int, *, excluded: frozenset[int] | set[int] = frozenset()) -> list[int]:
         """All candidates of the user index, best first."""
         return [item for item in np.argsort(-self.scores[user], kind="stable").tolist() if item not in {0, *excluded}]
+
+    def ratings_of(self, *user_ids: str) -> pa.Table:
+        """The rows of these users, in the order of the file, which is that of time."""
+        return self.ratings.filter(pc.is_in(self.ratings[schema.USER_ID], value_set=pa.array(user_ids)))
 
     def item_ids(self, items: list[int]) -> list[str]:
         return self.vocabulary.items[schema.ITEM_ID].take(pa.array(items, pa.int32())).to_pylist()

@@ -132,11 +132,13 @@ def test_all_users_are_written_to_the_output(planted_run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        ([], "set either --user_id=ID or --all_users"),
-        (["--user_id=u1", "--all_users", "--output=x.parquet"], "set either --user_id=ID or --all_users"),
+        ([], "set one of --user_id=ID, --all_users and --ratings=FILE"),
+        (["--user_id=u1", "--all_users", "--output=x.parquet"], "set one of --user_id=ID, --all_users and --ratings"),
+        (["--user_id=u1", "--ratings=mine.csv"], "set one of --user_id=ID, --all_users and --ratings=FILE"),
         (["--user_id=u1", "--output=x.parquet"], "--output=FILE.parquet must be set together"),
         (["--all_users"], "--output=FILE.parquet must be set together"),
-        (["--all_users", "--output=x.parquet", "--format=json"], "--format=json works only with --user_id"),
+        (["--all_users", "--output=x.parquet", "--format=json"], "--format=json works only without --output"),
+        (["--ratings=x.csv", "--output=x.parquet", "--format=json"], "--format=json works only without --output"),
     ],
 )
 def test_flags_that_do_not_fit_together_are_refused(tmp_path, arguments, named):

@@ -9,7 +9,16 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tests.serving.planted import CANDIDATES, NO_HISTORY, QUERIES, VOCABULARY, build_model
+from tests.serving.planted import (
+    CANDIDATES,
+    EVENTS,
+    HISTORIES,
+    NO_HISTORY,
+    QUERIES,
+    VOCABULARY,
+    build_model,
+    build_pooled_model,
+)
 from trainer.compat import tf
 from trainer.serving import export, verify_export
 from trainer.serving.serving_model import ServingModel
@@ -78,6 +87,65 @@ def test_the_first_difference_is_returned(build, difference, tmp_path):
     serving = build()
     tf.saved_model.save(serving, str(tmp_path), signatures=serving.build_signatures())
     assert verify_export.compare(SAMPLE | {"folder": str(tmp_path)}) == difference
+
+
+# A query is (2/3, 2/3) for u and (0, 4) for v.
+HISTORY_SAMPLE = SAMPLE | {
+    "scores": [[16 / 3, 10 / 3, 16 / 3, 10 / 3, 0], [20, 16, 12, 8, 4]],
+    "from_history": {
+        "item_ids": [["a", "c"], ["b", ""]],
+        "ratings": [[5.0, 2.5], [4.0, 0.0]],
+        "values": {},
+        "scores": [[10 / 3, 10 / 3, 0, -np.inf], [20, 12, 8, 4]],
+    },
+}
+
+
+class ForgetfulModel(ServingModel):
+    """Takes all ratings of a given history for the highest one."""
+
+    def _recommend_from_history(self, item_ids, ratings, k, excluded_item_ids):
+        return super()._recommend_from_history(item_ids, 5 + 0 * ratings, k, excluded_item_ids)
+
+
+class MisnamingModel(ServingModel):
+    """Names other items than it has scored, if they come from a history."""
+
+    def _recommend_from_history(self, item_ids, ratings, k, excluded_item_ids):
+        found = super()._recommend_from_history(item_ids, ratings, k, excluded_item_ids)
+        return found | {"item_ids": tf.roll(found["item_ids"], 1, axis=0)}
+
+
+class RepeatingModel(ServingModel):
+    """Recommends what is in the history."""
+
+    def _recommend_indices(self, features, k, excluded):
+        return super()._recommend_indices(features, k, excluded[:, :0])
+
+
+@pytest.mark.parametrize(
+    ("build", "difference"),
+    [
+        (ServingModel, None),
+        (ForgetfulModel, "its scores from a history differ from the trainer's by up to "),
+        (MisnamingModel, "its scores from a history differ from those of the user's id by up to "),
+        (RepeatingModel, "its scores from a history differ from the trainer's by up to "),
+    ],
+)
+def test_the_first_difference_from_a_history_is_returned(build, difference, tmp_path):
+    serving = build(build_pooled_model(), VOCABULARY, HISTORIES)
+    tf.saved_model.save(serving, str(tmp_path), signatures=serving.build_signatures())
+    found = verify_export.compare(HISTORY_SAMPLE | {"folder": str(tmp_path)})
+    assert found == difference or found.startswith(difference)
+
+
+def test_a_stored_history_that_is_not_the_given_one_is_found(tmp_path):
+    """Both are compared with the trainer."""
+    events = EVENTS.copy()
+    events[3] += 0.01
+    serving = ServingModel(build_pooled_model(events=events), VOCABULARY, HISTORIES)
+    tf.saved_model.save(serving, str(tmp_path), signatures=serving.build_signatures())
+    assert "its scores differ from the trainer's" in verify_export.compare(HISTORY_SAMPLE | {"folder": str(tmp_path)})
 
 
 def test_the_script_needs_nothing_of_this_project():

@@ -16,6 +16,7 @@ from configs import default
 from settings.errors import ConfigError
 from settings.trainer_config import TrainerConfig, from_saved, load_trainer_config
 from settings.trainer_config.evaluation import METRIC_KEYS, parse_metric_name
+from settings.trainer_config.loss import LOSSES_WITHOUT_TEMPERATURE, SAMPLED_LOSSES
 from tests.conftest import REPOSITORY
 
 CONFIGS = sorted(path.stem for path in pathlib.Path(configs.__path__[0]).glob("*.py") if path.stem != "__init__")
@@ -32,6 +33,7 @@ DEFAULT = flatten(default.get_config().to_dict())
 
 COUNT_FROM_1 = ([1, 2, 10**6], [0, -1])
 COUNT_FROM_0 = ([0, 1, 10**6], [-1])
+FROM_0_TO_1 = ([0, 0.0, 0.5, 1.0, 1], [-1e-9, 1.1, math.inf])
 ABOVE_0 = ([5e-324, 1.0, 1, 1e308], [0.0, -1e-9, 0, math.inf])
 FROM_0_BELOW_1 = ([0.0, 0, 0.89], [-1e-9, 1.0, 1, math.inf])
 # Field → allowed values up to the borders, and values just beyond them.
@@ -47,25 +49,53 @@ RANGES = {
     ),
     "data.max_bad_fraction": ([0.0, 0, 0.999], [-1e-9, 1.0, 1, math.inf]),
     "data.item_identity": (["item_id", "title"], ["", "Title"]),
+    "data.duplicates": (["once"], ["", "twice"]),
+    **dict.fromkeys(
+        ("data.features.query", "data.features.item", "data.features.example"), ([()], [("a", 1), (None,)])
+    ),
     "split.method": (["none", "random", "last", "time"], ["", "Random"]),
     "split.validation_fraction": FROM_0_BELOW_1,
     "split.test_fraction": FROM_0_BELOW_1,
     "list_size": ([2, 3], [1, 0, -1]),
-    "model.embedding_size": COUNT_FROM_1,
+    "candidates.method": (["auto", "rated", "sampled", "catalogue"], ["", "all"]),
+    "candidates.num_negatives": COUNT_FROM_1,
+    "candidates.popularity_power": ([0, 0.0, 2.0], [-1e-9, 2.1, math.inf]),
+    "candidates.uniform_fraction": FROM_0_TO_1,
+    "candidates.logq_correction": ([True, False], []),
+    "model.embedding_size": ([0, 2, 10**6], [-1]),
     "model.hidden_sizes": ([(), (1,), (64, 32)], [(0,), (64, -1), (1.5,), (True,), ("64",)]),
-    "loss.key": (["softmax_loss", "list_mle_loss"], ["", "softmax"]),
+    "model.query_embedding": ([True, False], []),
+    "model.similarity": (["dot", "cosine"], ["", "euclidean"]),
+    "model.scale": ([0, 0.0, 1.0, 1e308], [-1e-9, math.inf]),
+    "model.item_bias": ([True, False], []),
+    "history.encoder": (["pooled", "transformer"], ["", "lstm"]),
+    "history.size": COUNT_FROM_1,
+    "history.power": FROM_0_TO_1,
+    "history.recency_half_life": ([0, 0.0, 1e308], [-1e-9, math.inf]),
+    "history.dropout": FROM_0_BELOW_1,
+    "history.leave_out_targets": ([True, False], []),
+    "transformer.num_layers": COUNT_FROM_1,
+    "transformer.num_heads": COUNT_FROM_1,
+    "transformer.dropout": FROM_0_BELOW_1,
+    "ease.weight": ([0, 0.0, 1e308], [-1e-9, math.inf]),
+    "ease.regularization": ABOVE_0,
+    "loss.key": (["softmax_loss"], ["", "softmax"]),
     "loss.temperature": ABOVE_0,
-    "loss.lambda_weight": (["", "ndcg"], ["mrr"]),
+    "loss.lambda_weight": ([""], ["mrr"]),
     "loss.lambda_weight_cutoff": ([0], [-1]),
+    "loss.normalization_power": FROM_0_TO_1,
+    "loss.calibration": FROM_0_TO_1,
+    "loss.margin": ([-1, 0.0, 1.0], [-1.1, 1.1, math.nan]),
+    "loss.negative_weight": ABOVE_0,
     "optimizer.name": (["adam", "sgd"], ["", "Adam"]),
     "optimizer.learning_rate": ABOVE_0,
     "optimizer.schedule": (["constant", "warmup_cosine"], ["", "cosine"]),
     "optimizer.warmup_steps": ([0], [-1]),
     "optimizer.clip_norm": ([0, 0.0, 1e308], [-1e-9, math.inf]),
-    "optimizer.weight_decay": ([0, 0.0, 1e308], [-1e-9, math.nan]),
+    "optimizer.weight_decay": ([5e-324, 1e308], [-1e-9, math.nan]),
     "optimizer.momentum": ([0, 0.0], [-1e-9, 1.0]),
     "train.global_batch_size": COUNT_FROM_1,
-    "train.num_epochs": COUNT_FROM_1,
+    "train.num_epochs": COUNT_FROM_0,
     "train.steps_per_execution": COUNT_FROM_1,
     "train.log_every_steps": COUNT_FROM_0,
     "train.eval_every_steps": COUNT_FROM_0,
@@ -77,10 +107,14 @@ RANGES = {
     "eval.relevance_threshold": ([5e-324, 1.0, 1, 5.0], [0.0, -1e-9, 0, math.inf, 5.1]),
     "eval.best_direction": (["max", "min"], ["", "Max", "most"]),
     "eval.num_catalogue_users": ([-1, 0, 1], [-2]),
+    "eval.num_validation_users": ([-1, 1], [-2]),
     "eval.num_sample_users": COUNT_FROM_0,
 }
 # Strings of any content, and a name that is checked against eval.metrics.
-FREE_TEXT = {"data.data_dir", *(name for name in DEFAULT if name.startswith("data.columns.")), "eval.best_metric"}
+FREE_TEXT = {
+    *("data.data_dir", "split.validation_source", "split.test_source", "eval.best_metric"),
+    *(name for name in DEFAULT if name.startswith("data.columns.")),
+}
 
 
 def with_fields(**changes):
@@ -182,12 +216,17 @@ def test_an_unknown_field_is_named(name):
             "loss.lambda_weight_cutoff=0",
             "to 10",
         ),
-        ({"optimizer__warmup_steps": 5}, "optimizer.warmup_steps=5", "warmup_cosine"),
-        ({"optimizer__name": "adamw"}, "optimizer.weight_decay=0", "to adam"),
-        ({"optimizer__name": "ftrl", "optimizer__weight_decay": 0.1}, "optimizer.weight_decay=0.1", "another"),
+        (
+            {"optimizer__schedule": "constant", "optimizer__warmup_steps": 5},
+            "optimizer.warmup_steps=5",
+            "warmup_cosine",
+        ),
+        ({"optimizer__weight_decay": 0.0}, "optimizer.weight_decay=0", "to adam"),
+        ({"optimizer__name": "ftrl"}, "optimizer.weight_decay=0.5", "another"),
         (
             {
                 "optimizer__name": "ftrl",
+                "optimizer__weight_decay": 0.0,
                 "optimizer__schedule": "warmup_cosine",
                 "optimizer__warmup_steps": 5,
             },
@@ -195,6 +234,36 @@ def test_an_unknown_field_is_named(name):
             "another",
         ),
         ({"optimizer__name": "adam", "optimizer__momentum": 0.9}, "optimizer.momentum=0.9", "rmsprop, sgd"),
+        ({"model__similarity": "dot", "model__scale": 4.0}, "model.scale=4.0", "cosine"),
+        (
+            {"history__leave_out_targets": True, "history__dropout": 0.0},
+            "history.dropout=0.0",
+            "leave_out_targets to False",
+        ),
+        ({"history__encoder": "none"}, "model.query_embedding=False", "pooled"),
+        (
+            {"history__encoder": "none", "model__query_embedding": True, "ease__weight": 1.0},
+            "ease.weight=1.0",
+            "pooled",
+        ),
+        (
+            {"history__encoder": "transformer", "model__embedding_size": 6, "transformer__num_heads": 4},
+            "transformer.num_heads=4",
+            "embedding_size=6",
+        ),
+        (
+            {"history__encoder": "transformer", "candidates__method": "rated"},
+            "candidates.method='rated'",
+            "sampled or catalogue",
+        ),
+        ({"loss__key": "gbce_loss"}, "loss.key='gbce_loss'", "to sampled"),
+        ({"loss__key": "approx_ndcg_loss"}, "loss.key='approx_ndcg_loss'", "sampled or rated"),
+        (
+            {"candidates__method": "catalogue", "loss__lambda_weight": "ndcg"},
+            "loss.key='softmax_loss' with config.loss.lambda_weight='ndcg'",
+            "sampled or rated",
+        ),
+        ({"eval__num_validation_users": 0}, "eval.best_metric='catalogue/ndcg@10'", "loss, ndcg, ndcg@10"),
         ({"eval__metrics": ("mrr", "ndcg@10", "mrr")}, "eval.metrics=", "twice"),
         ({"eval__best_metric": "recall@5"}, "eval.best_metric='recall@5'", "loss, ndcg, ndcg@10"),
         (
@@ -213,9 +282,22 @@ def test_fields_that_contradict_each_other_are_refused(changes, field, way_out):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"loss__key": "yeti_logistic_loss", "loss__lambda_weight_cutoff": 5},
-        {"loss__key": "pairwise_mse_loss", "loss__lambda_weight": "precision", "loss__lambda_weight_cutoff": 5},
-        {"loss__key": "list_mle_loss", "loss__lambda_weight": "list_mle", "loss__temperature": 2},
+        {"loss__key": "yeti_logistic_loss", "loss__lambda_weight_cutoff": 5, "candidates__method": "rated"},
+        {
+            "loss__key": "pairwise_mse_loss",
+            "loss__lambda_weight": "precision",
+            "loss__lambda_weight_cutoff": 5,
+            "candidates__method": "sampled",
+        },
+        {
+            "loss__key": "list_mle_loss",
+            "loss__lambda_weight": "list_mle",
+            "loss__temperature": 2,
+            "candidates__method": "rated",
+        },
+        {"loss__key": "gbce_loss", "candidates__method": "sampled"},
+        {"model__similarity": "dot", "model__scale": 1.0},
+        {"history__encoder": "none", "data__features__query": ("age",)},
         {"optimizer__name": "adamw", "optimizer__weight_decay": 0.004},
         {"optimizer__name": "sgd", "optimizer__momentum": 0.9},
         {"optimizer__schedule": "warmup_cosine", "optimizer__warmup_steps": 5},
@@ -256,10 +338,11 @@ def test_the_names_are_those_of_tf_ranking_and_keras():
     from trainer.compat import keras, tfr
 
     loss = TrainerConfig.model_fields["loss"].annotation.model_fields
-    assert set(get_args(loss["key"].annotation)) == set(tfr.keras.losses.RankingLossKey.all_keys())
+    keys = set(tfr.keras.losses.RankingLossKey.all_keys())
+    assert set(get_args(loss["key"].annotation)) == keys | set(SAMPLED_LOSSES)
     keys = {value for name, value in vars(tfr.keras.metrics.RankingMetricKey).items() if name.isupper()}
     # TF-Ranking has a class for recall, but no key.
-    assert METRIC_KEYS.keys() == keys | {"recall", "tfr_precision"}
+    assert METRIC_KEYS.keys() == keys | {"recall", "tfr_precision", "binary_ndcg"}
     optimizer = TrainerConfig.model_fields["optimizer"].annotation.model_fields
     names = {name.lower() for name in vars(keras.optimizers) if isinstance(getattr(keras.optimizers, name), type)}
     assert set(get_args(optimizer["name"].annotation)) == names - {"optimizer", "lossscaleoptimizer"}
@@ -268,7 +351,6 @@ def test_the_names_are_those_of_tf_ranking_and_keras():
 def test_the_losses_without_temperature_are_those_of_tf_ranking():
     import inspect
 
-    from settings.trainer_config.loss import LOSSES_WITHOUT_TEMPERATURE
     from trainer.compat import tfr
 
     without = {
@@ -277,7 +359,7 @@ def test_the_losses_without_temperature_are_those_of_tf_ranking():
         if "temperature" not in inspect.signature(type(tfr.keras.losses.get(key))).parameters
     }
     # Yeti's loss accepts a temperature, but does not use it.
-    assert set(LOSSES_WITHOUT_TEMPERATURE) == without | {"yeti_logistic_loss"}
+    assert set(LOSSES_WITHOUT_TEMPERATURE) == without | {"yeti_logistic_loss", *SAMPLED_LOSSES}
 
 
 def test_the_config_is_checked_without_tensorflow():

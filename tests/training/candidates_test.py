@@ -78,6 +78,20 @@ def test_the_draws_are_those_of_every_version():
     )
 
 
+@pytest.mark.parametrize(("bits", "item"), [(0, 2), (2**64 - 1, 4)])
+def test_the_outermost_numbers_draw_items_that_can_be_drawn(monkeypatch, bits, item):
+    class Philox:
+        def __init__(self, **_):
+            pass
+
+        def random_raw(self, size):
+            return np.full(size, bits, np.uint64)
+
+    monkeypatch.setattr(np.random, "Philox", Philox)
+    drawn_from = sampler(np.array([5, 0, 3, 0, 2, 0]), uniform_fraction=0.0)
+    np.testing.assert_array_equal(drawn_from.draw([0]), np.full([1, 50], item))
+
+
 def test_without_any_rating_there_is_nothing_to_draw():
     with pytest.raises(ValueError, match="none of the 2 items"):
         sampler(np.array([7, 0, 0]))

@@ -151,6 +151,25 @@ def test_no_array_has_more_scores_than_a_chunk():
     assert (NUM_QUERIES, NUM_ITEMS) not in shapes
 
 
+def test_a_query_without_candidates_has_no_loss_and_no_gradient():
+    queries, candidates = (tf.constant(tensor) for tensor in vectors())
+    excluded = np.tile(np.arange(NUM_ITEMS, dtype=np.int32), [NUM_QUERIES, 1])
+    with tf.GradientTape() as tape:
+        tape.watch([queries, candidates])
+        total, losses = catalogue_softmax(
+            queries,
+            candidates,
+            np.zeros_like(ITEMS),
+            np.full_like(LABELS, PAD),
+            excluded,
+            np.ones_like(WEIGHTS),
+            chunk_bytes=1 << 20,
+        )
+    np.testing.assert_array_equal(losses, np.zeros(NUM_QUERIES))
+    for gradient in tape.gradient(total, [queries, candidates]):
+        np.testing.assert_array_equal(gradient, np.zeros_like(gradient))
+
+
 def test_only_the_total_is_differentiated():
     queries, candidates = (tf.Variable(tensor) for tensor in vectors())
     with tf.GradientTape() as tape:

@@ -14,7 +14,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.vocabulary import build_vocabulary
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.schema import ITEMS_SCHEMA
-from trainer.training.samples import sample_recommendations
+from trainer.training.samples import build_sample_fn
 from trainer.workdir import Workdir
 
 
@@ -130,9 +130,10 @@ def test_sample_recommendations_are_a_table_whatever_the_titles():
     items = pa.table({"item_id": list(titles), "title": list(titles.values()), "genres": [[], [], []]}, ITEMS_SCHEMA)
     vocabulary = build_vocabulary(ratings, items)
     users, indices = vocabulary.user_indices(ratings["user_id"]), vocabulary.item_indices(ratings["item_id"])
-    dataset = Dataset(vocabulary, {}, {"train": (users, indices, np.ones(5, np.float32))}, {})
+    ratings_of_split = {"train": (users, indices, np.ones(5, np.float32))}
+    dataset = Dataset(vocabulary, {}, ratings_of_split, {}, timestamps={"train": np.arange(5)})
     model = TwoTowerModel(num_queries=3, num_items=4, embedding_size=2)
-    assert sample_recommendations(model, dataset, 2).splitlines() == [
+    assert build_sample_fn(model, dataset, 2)().splitlines() == [
         "| rank | user a | user b |",
         "| --- | --- | --- |",
         r"| 1 | Two \| three [four] |  |",

@@ -201,22 +201,32 @@ def load_dataset(
         item_features=encoded.item,
         history_size=history_size,
     )
-    lists = {
-        name: build_lists(
-            *dataset.ratings[name],
-            list_size=list_size,
-            timestamps=dataset.timestamps[name] if list_order == "time" else None,
-            features={feature: values[part] for feature, values in encoded.example.items()},
-        )
-        for name, part in known.items()
+    examples = {
+        name: {feature: values[part] for feature, values in encoded.example.items()} for name, part in known.items()
     }
-    if history_size or encoded.query:
-        of_training, of_both = dataset.query_source("train"), dataset.query_source("train", "validation")
-        query_sources: dict[str, QuerySource] = {"train": of_training, "validation": of_training, "test": of_both}
-        lists = {name: replace(part, query_source=query_sources[name]) for name, part in lists.items()}
-    dataset = replace(dataset, lists=lists)
+    dataset = replace(dataset, lists=_build_lists(dataset, examples, list_size=list_size, list_order=list_order))
     num_unknown = {name: len(rows[name]) - len(part) for name, part in known.items()}
     return replace(dataset, description=_describe(dataset, loaded, num_unknown, sources=sources, duplicates=duplicates))
+
+
+def _build_lists(
+    dataset: Dataset, examples: Mapping[str, Mapping[str, np.ndarray]], *, list_size: int, list_order: str
+) -> dict[str, QueryLists]:
+    """The lists of each split of a data set without lists. `examples` has the example features of each split."""
+    query_sources: dict[str, QuerySource] = {}
+    if dataset.history_size or dataset.query_features:
+        of_training, of_both = dataset.query_source("train"), dataset.query_source("train", "validation")
+        query_sources = {"train": of_training, "validation": of_training, "test": of_both}
+    return {
+        name: build_lists(
+            *columns,
+            list_size=list_size,
+            timestamps=dataset.timestamps[name] if list_order == "time" else None,
+            features=examples[name],
+            query_source=query_sources.get(name),
+        )
+        for name, columns in dataset.ratings.items()
+    }
 
 
 def _rows_of_known_users(

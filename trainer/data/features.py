@@ -203,11 +203,12 @@ def encode_features(
         encoders.append(build_encoder(name, owner, training_values))
         return encoders[-1].encode(values)
 
+    # The unknown user and the unknown item have no value, so they add nothing to the training values.
     query, item, example = {}, {}, {}
     last_row_of_user = _last_rows(user_indices, train, num_users)
     for name in features.get("query", ()):
         values = ratings[feature_columns.column_name(name)].take(last_row_of_user)
-        query[name] = encode("query", name, values, values[1:])
+        query[name] = encode("query", name, values, values)
     last_row_of_item = _last_rows(item_indices, train, len(item_ids))
     for name in features.get("item", ()):
         column = feature_columns.column_name(name)
@@ -216,7 +217,7 @@ def encode_features(
             values = items[column].take(pc.index_in(item_ids.combine_chunks(), value_set=known_ids))
         else:
             values = ratings[column].take(last_row_of_item)
-        item[name] = encode("item", name, values, values[1:])
+        item[name] = encode("item", name, values, values)
     for name in features.get("example", ()):
         values = ratings[feature_columns.column_name(name)]
         example[name] = encode("example", name, values, values.take(pa.array(train)))

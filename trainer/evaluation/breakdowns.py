@@ -69,7 +69,8 @@ def by_popularity(by_scorer: Mapping[str, RankedLists], num_ratings: np.ndarray,
       scorer and group. A group without relevant items is absent.
     """
     group_of_item = _popularity_groups(num_ratings)
-    groups, recalls = {}, {}
+    groups: dict[str, Any] = {}
+    recalls: dict[str, Any] = {}
     for scorer, lists in by_scorer.items():
         entry_groups = np.where(lists.items == schema.UNKNOWN_INDEX, -1, group_of_item[lists.items])
         recalls[scorer] = {}

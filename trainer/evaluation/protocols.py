@@ -101,6 +101,8 @@ def evaluate_queries(
         rated = evaluate_scorers(strategy, scorers, lists, metrics, global_batch_size=global_batch_size)
         rated[RANDOM] = metrics_from_ranks(random_order_of(lists, relevance_threshold=relevance_threshold), metrics)
         test_set = fingerprint_test_set(dataset.vocabulary, lists.queries, lists.offsets, lists.items, lists.labels)
+        # The labels of the catalogue protocol follow from the threshold, but those of a list are the ratings.
+        test_set["relevance threshold"] = str(relevance_threshold)
         protocols["rated"] = QueryMetrics(lists.queries, rated, test_set)
     held_out = held_out_items(
         dataset, split, num_users=num_catalogue_users, relevance_threshold=relevance_threshold, seed=seed

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from settings.errors import StorageError
@@ -33,7 +34,6 @@ PROTOCOL = "protocol"
 LIST = "list"
 _WEIGHT = "weight"
 _METADATA_KEY = b"listwise_queries"
-_COLUMNS_OF_A_ROW = (PROTOCOL, schema.USER_ID, LIST)
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,8 +43,8 @@ class QueryMetrics:
     Attributes:
       queries: int32 [num_lists]: the user index of each list. The lists of a user follow each other.
       by_scorer: Metrics of the model and of each baseline, over the same lists.
-      test_set: A digest of each part of the test set, such as its users, by the name of the part. The metrics of two
-        runs can be compared if all parts are equal.
+      test_set: What the test set consists of, such as a digest of its users, by the name of the part. The metrics of
+        two runs can be compared if all parts are equal.
     """
 
     queries: np.ndarray
@@ -150,15 +150,13 @@ def read_queries(path: str) -> tuple[str, dict[str, StoredQueries]]:
         if metadata["format_version"] != FORMAT_VERSION:
             raise ValueError(f"its format is {metadata['format_version']}, and this version reads {FORMAT_VERSION}")
         protocols = {
-            protocol: _protocol_of(table.filter(pa.compute.equal(table[PROTOCOL], protocol)), described)
+            protocol: _protocol_of(table.filter(pc.equal(table[PROTOCOL], protocol)), described)
             for protocol, described in metadata["protocols"].items()
         }
-    except KeyError as error:
-        raise StorageError(f"{path} cannot be read: it has no {error}. Evaluate the run again.") from error
-    except (*storage.file_errors(), pa.ArrowException, ValueError) as error:
+    except (*storage.file_errors(), pa.ArrowException, KeyError, ValueError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else storage.reason(error)
         raise StorageError(
-            f"{path} cannot be read: {storage.reason(error)}. Restore the file from a copy, or train again in another "
-            "workdir."
+            f"{path} cannot be read: {reason}. Restore the file from a copy, or train again in another workdir."
         ) from error
     return metadata["split"], protocols
 

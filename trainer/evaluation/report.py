@@ -28,7 +28,8 @@ def from_json(protocols: Mapping[str, Any]) -> Protocols:
     """Reads what `to_json` returned. null becomes NaN."""
 
     def read(fields: Mapping[str, Any]) -> Mean:
-        return Mean(**{name: math.nan if value is None else value for name, value in fields.items()})
+        plain: dict[str, Any] = {name: math.nan if value is None else value for name, value in fields.items()}
+        return Mean(**plain)
 
     return {
         protocol: {

@@ -147,8 +147,10 @@ class Difference:
     num_queries: int
 
 
-def paired_difference(values_a: np.ndarray, values_b: np.ndarray, weights: np.ndarray, *, seed: int) -> Difference:
-    """Compares two scorers by their metric of each query.
+def paired_differences(
+    values_a: np.ndarray, values_b: np.ndarray, weights: np.ndarray, *, seed: int
+) -> list[Difference]:
+    """Compares two scorers by their metrics of each query.
 
     The interval is the percentile bootstrap over queries. The p-value is that of the paired randomisation test
     (Fisher, 1935; Smucker, Allan and Carterette, "A comparison of statistical significance tests for information
@@ -156,29 +158,28 @@ def paired_difference(values_a: np.ndarray, values_b: np.ndarray, weights: np.nd
     other sign. It is (1 + the number of flips with at least this mean difference) / (1 + NUM_FLIPS).
 
     Args:
-      values_a: [num_queries].
-      values_b: [num_queries].
-      weights: [num_queries]: the weight of each query in both means. A query of weight 0 does not count.
+      values_a: [num_queries, num_metrics].
+      values_b: [num_queries, num_metrics].
+      weights: [num_queries, num_metrics]: the weight of each query in both means. A query of weight 0 does not count.
       seed: Determines the samples and the flips.
+
+    Returns:
+      One difference per metric.
     """
-    rows = np.flatnonzero(weights > 0)
-    a, b, weights = (column[rows].astype(np.float64) for column in (values_a, values_b, weights))
-    pair = np.stack([a, b, b - a], axis=1)
-    mean_a, mean_b, difference = weighted_means(pair, np.tile(weights[:, np.newaxis], 3))
-    low, high = bootstrap_intervals(pair[:, 2:], weights[:, np.newaxis], seed=seed)[:, 0]
-    products = (b - a) * weights
+    means_a, means_b = weighted_means(values_a, weights), weighted_means(values_b, weights)
+    differences = np.where(weights > 0, values_b.astype(np.float64) - values_a, 0)
+    limits = bootstrap_intervals(differences, weights, seed=seed)
+    products = _products(differences, weights)
     # Sums of the same numbers in another order may differ by rounding. Such a flip is as extreme as the result.
-    limit = abs(np.sum(products)) - 1e-9 * np.sum(np.abs(products))
-    num_extreme = sum(int(np.sum(np.abs(signs @ products) >= limit)) for signs in _flips(len(rows), seed=seed))
-    return Difference(
-        mean_a=float(mean_a),
-        mean_b=float(mean_b),
-        value=float(difference),
-        low=float(low),
-        high=float(high),
-        p_value=(1 + num_extreme) / (1 + NUM_FLIPS) if len(rows) else math.nan,
-        num_queries=len(rows),
-    )
+    least = np.abs(np.sum(products, axis=0)) - 1e-9 * np.sum(np.abs(products), axis=0)
+    num_extreme = sum(np.sum(np.abs(signs @ products) >= least, axis=0) for signs in _flips(len(products), seed=seed))
+    num_queries = np.count_nonzero(weights > 0, axis=0)
+    p_values = np.where(num_queries > 0, (1 + num_extreme) / (1 + NUM_FLIPS), np.nan)
+    columns = np.stack([means_a, means_b, weighted_means(differences, weights), *limits, p_values, num_queries], axis=1)
+    return [
+        Difference(mean_a, mean_b, value, low, high, p_value, int(number))
+        for mean_a, mean_b, value, low, high, p_value, number in columns.tolist()
+    ]
 
 
 def _products(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -210,5 +211,6 @@ def _flips(num_queries: int, *, seed: int) -> Iterator[np.ndarray]:
     generator = np.random.default_rng(seed)
     size = max(1, _CELLS_PER_CHUNK // max(num_queries, 1))
     for begin in range(0, NUM_FLIPS, size):
-        bits = generator.integers(2, size=[min(size, NUM_FLIPS - begin), num_queries], dtype=np.int8)
-        yield 2.0 * bits - 1.0
+        num_rows = min(size, NUM_FLIPS - begin)
+        packed = generator.integers(256, size=[num_rows, -(-num_queries // 8)], dtype=np.uint8)
+        yield 2.0 * np.unpackbits(packed, axis=1, count=num_queries) - 1.0

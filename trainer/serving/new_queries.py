@@ -18,6 +18,8 @@ def latest_known(items: tf.Tensor, ratings: tf.Tensor, size: int) -> tuple[tf.Te
     Returns:
       int32 and float32 [batch_size, m], where m, at least 1, is the longest history of the batch. Padded with 0.
     """
+    # One more column of padding, because a lookup needs at least one.
+    items, ratings = (tf.pad(values, [[0, 0], [0, 1]]) for values in (items, ratings))
     is_known = items != schema.UNKNOWN_INDEX
     order = tf.argsort(tf.cast(~is_known, tf.int32), axis=1, stable=True)
     num_known = tf.reduce_sum(tf.cast(is_known, tf.int32), axis=1, keepdims=True)

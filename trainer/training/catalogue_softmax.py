@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from trainer.compat import tf
-from trainer.modeling.embedding import is_product_faster, weighted_sum, weights_of_all
 
 
 def catalogue_softmax(
@@ -138,18 +137,13 @@ def _chunk(
     log_normalizer = highest + tf.math.log(normalizer)
     losses = tf.reduce_sum(tf.where(labels > 0, labels * (log_normalizer - list_scores), 0.0), axis=1)
 
-    # d losses[i] / d s_ij = (Σ_k y_ik) · p_ij − y_ij.
-    weighted_labels = weights[:, tf.newaxis] * labels
+    # d losses[i] / d s_ij = (Σ_k y_ik) · p_ij − y_ij = (Σ_k y_ik) / normalizer_i · residuals_ij. Scaling the queries
+    # spares another pass over the residuals.
+    of_labels = labels * tf.math.divide_no_nan(normalizer, label_sum)
+    residuals = tf.tensor_scatter_nd_sub(exponentials, list_cells, of_labels)
     scale = weights[:, tf.newaxis] * label_sum / normalizer
-    if is_product_faster(candidates.shape[0], items.shape[1]):
-        score_gradient = scale * exponentials - weights_of_all(items, weighted_labels, candidates.shape[0])
-        return losses, tf.matmul(score_gradient, candidates), tf.matmul(score_gradient, queries, transpose_a=True)
-    # Scaling the queries spares another pass over the exponentials.
-    query_gradient = scale * tf.matmul(exponentials, candidates) - weighted_sum(candidates, items, weighted_labels)
-    candidate_gradient = tf.matmul(exponentials, scale * queries, transpose_a=True)
-    candidate_gradient = tf.tensor_scatter_nd_sub(
-        candidate_gradient, items[..., tf.newaxis], weighted_labels[..., tf.newaxis] * queries[:, tf.newaxis]
-    )
+    query_gradient = scale * tf.matmul(residuals, candidates)
+    candidate_gradient = tf.matmul(residuals, scale * queries, transpose_a=True)
     return losses, query_gradient, candidate_gradient
 
 

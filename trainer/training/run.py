@@ -27,7 +27,7 @@ from trainer.evaluation.query_metrics import write_queries
 from trainer.evaluation.statistics import Metrics
 from trainer.modeling import input_pipeline
 from trainer.serving.export import Verifier, export_model, is_whole, verify_in_fresh_process
-from trainer.training import steps, summary
+from trainer.training import size_rules, steps, summary
 from trainer.training.checkpoint import Checkpointer
 from trainer.training.learner import Learner, build_learner, check_batch_size
 from trainer.training.loop import RunState, StopSignal, Trainer
@@ -73,6 +73,8 @@ def train_and_evaluate(
 
     dataset = load_dataset(**config_lib.dataset_arguments(config))
     epoch_steps = input_pipeline.steps_per_epoch(dataset.lists["train"].num_lists, config.train.global_batch_size)
+    chosen = size_rules.choose_values(config, num_items=dataset.vocabulary.num_items - 1, epoch_steps=epoch_steps)
+    given, config = config, size_rules.with_values(config, chosen)
     total_steps = epoch_steps * config.train.num_epochs
     learner = build_learner(config, dataset, strategy, total_steps=total_steps)
 
@@ -96,6 +98,7 @@ def train_and_evaluate(
             num_replicas=num_replicas,
             epoch_steps=epoch_steps,
             total_steps=total_steps,
+            chosen=chosen,
         )
         result = paths.load_result()
         is_finished = state.is_finished(total_steps, config.train.early_stopping_patience)
@@ -107,7 +110,7 @@ def train_and_evaluate(
             console.print(f"Resuming after step {state.step:,}.")
         if is_chief:
             change = paths.save_run(
-                config,
+                given,
                 dataset.description,
                 strategy=strategy_name,
                 num_replicas=num_replicas,

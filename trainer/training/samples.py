@@ -45,8 +45,3 @@ def build_sample_fn(model: Ranker, dataset: Dataset, num_users: int) -> Callable
         return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
     return sample
-
-
-def sample_recommendations(model: Ranker, dataset: Dataset, num_users: int) -> str:
-    """The table of `build_sample_fn`, for one call."""
-    return build_sample_fn(model, dataset, num_users)()

@@ -1,5 +1,6 @@
 """What a run prints about itself, and its speed."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Console
@@ -17,8 +18,9 @@ def print_start(
     num_replicas: int,
     epoch_steps: int,
     total_steps: int,
+    chosen: Mapping[str, Any],
 ) -> None:
-    """Prints the size of the data and of the run."""
+    """Prints the size of the data and of the run, and the values that follow from the size of the data."""
     data = dataset.description
     ratings = ", ".join(f"{number:,} {split}" for split, number in data["num_ratings"].items())
     console.print(
@@ -27,6 +29,9 @@ def print_start(
         f"steps, {epoch_steps:,} per epoch.",
         soft_wrap=True,
     )
+    if chosen:
+        values = ", ".join(f"{name} = {value}" for name, value in chosen.items())
+        console.print(f"For data of this size: {values}.", soft_wrap=True)
 
 
 def speed(trainer: Trainer, *, strategy_name: str, num_replicas: int) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 Nothing else has a state, so a search that was killed goes on with the trials that it would have had.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -40,7 +41,7 @@ def suggest(
     copied.
 
     Args:
-      trials: the trials before, finished or failed, in order.
+      trials: the trials before, finished or failed, in order. The sampler leaves out those outside of the space.
       direction: `max` or `min`: which values of a trial are good.
       is_allowed: whether a trial can have these values together.
 
@@ -78,6 +79,8 @@ def _study(parameters: Sequence[SearchParameter], trials: Sequence[Trial], direc
     distributions = {parameter.field: _distribution(parameter) for parameter in parameters}
     states = optuna.trial.TrialState
     for trial in trials:
+        if not all(contains(parameter, trial.parameters[parameter.field]) for parameter in parameters):
+            continue
         encoded = {parameter.field: _encode(parameter, trial.parameters[parameter.field]) for parameter in parameters}
         study.add_trial(
             optuna.trial.create_trial(
@@ -116,7 +119,13 @@ def _decode(parameter: SearchParameter, drawn: Any) -> Any:
     if _is_integral(parameter):
         return drawn
     low, high = parameter.tried
-    return float(min(max(float(f"{drawn:.{_SIGNIFICANT_DIGITS}g}"), low), high))
+    return float(min(max(round(drawn, _num_decimals(drawn, high - low)), low), high))
+
+
+def _num_decimals(value: float, width: float) -> int:
+    """The decimals that keep the significant digits of a value, and those of the range that it is from."""
+    smallest = min(abs(value) or width, width)
+    return _SIGNIFICANT_DIGITS - 1 - math.floor(math.log10(smallest))
 
 
 def _is_integral(parameter: SearchParameter) -> bool:

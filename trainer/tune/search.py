@@ -15,7 +15,7 @@ from settings.trainer_config import TrainerConfig, load_trainer_config
 from trainer import config as config_lib
 from trainer import storage
 from trainer.tune.report import described, print_trials, save_best
-from trainer.tune.sampling import Values, contains, suggest
+from trainer.tune.sampling import Values, suggest
 from trainer.tune.study import StudyFolder, Trial
 from trainer.workdir import Workdir
 
@@ -93,11 +93,9 @@ class Search:
         return load_trainer_config(with_values(self.config, trial.parameters, f"trial {trial.number}"))
 
     def _next_values(self, trials: Sequence[Trial]) -> Values | None:
-        """The first trial is the config itself if the space has its values, so that no search ends below it."""
-        fields = config_lib.flatten(config_lib.plain(self.config))
-        own = {parameter.field: fields[parameter.field] for parameter in self.parameters}
-        if not trials and all(contains(parameter, own[parameter.field]) for parameter in self.parameters):
-            return own
+        if not trials:  # The first trial is the config as it is, so that no search ends below it.
+            fields = config_lib.flatten(config_lib.plain(self.config))
+            return {parameter.field: fields[parameter.field] for parameter in self.parameters}
         return suggest(
             self.parameters,
             trials,

@@ -60,9 +60,11 @@ def test_words_are_split_as_python_splits_them(tmp_path_factory, words, separato
     assert list(zip(*(column.to_pylist() for column in rows.columns), strict=True)) == expected
 
 
-def test_a_line_that_is_not_text_is_reported_with_its_number(tmp_path, monkeypatch):
-    monkeypatch.setattr(lines, "BLOCK_BYTES", 8)
-    (tmp_path / "a.txt").write_bytes(b"1 2 3\n\n4 5\n6 \xff\xfe\n7 8\n")
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("block_bytes", [3, 4, 5, 6, 7, 100])
+def test_a_line_that_is_not_text_is_reported_with_its_number(tmp_path, monkeypatch, line_end, block_bytes):
+    monkeypatch.setattr(lines, "BLOCK_BYTES", block_bytes)
+    (tmp_path / "a.txt").write_bytes(line_end.join([b"1 2 3", b"", b"4 5", b"6 \xff\xfe", b"7 8"]))
     with pytest.raises(DataError, match=r"a\.txt has bytes in line 4 that are not UTF-8"):
         load(tmp_path / "a.txt")
 

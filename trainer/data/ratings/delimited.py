@@ -173,8 +173,7 @@ def _parse(
         ),
         convert_options=pyarrow.csv.ConvertOptions(
             include_columns=unique(columns),
-            # Reversed, because a feature may be a column that is ours too, and it comes last.
-            column_types={file_name: types.get(ours, text) for ours, file_name in reversed(list(columns.items()))},
+            column_types={file_name: types.get(ours, text) for ours, file_name in columns.items()},
         ),
     )
     return Part(path, table, 1 if format.names else 2, tuple(malformed))

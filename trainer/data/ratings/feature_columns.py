@@ -108,12 +108,8 @@ def with_one_type(tables: Sequence[pa.Table]) -> list[pa.Table]:
 
 
 def _as_text(values: pa.Array) -> pa.DictionaryArray:
-    if pa.types.is_dictionary(values.type):
-        return values
-    # A column of whole numbers with a missing value is often stored as floats.
-    if pc.all(pc.equal(pc.floor(values), values)).as_py():
-        values = values.cast(pa.int64())
-    return values.cast(pa.string()).dictionary_encode()
+    # The text of a whole float has no point: pandas writes whole numbers as floats if one is missing.
+    return values if pa.types.is_dictionary(values.type) else values.cast(pa.string()).dictionary_encode()
 
 
 def of_items(items: pa.Table, features: Iterable[str]) -> pa.Table:

@@ -1,7 +1,6 @@
-"""A space for configs with a pooled history and the cosine (config.history.encoder = "pooled").
+"""A space for the default config, and for others with a pooled history and the cosine.
 
-Run:   python -m trainer.tune --config=CONFIG --space=configs/tune/pooled.py --workdir=runs/tune --num_trials=30
-Needs: config.model.similarity = "cosine". Set config.eval.best_metric to a metric of the whole catalogue.
+Run:   python -m trainer.tune --space=configs/tune/default.py --workdir=runs/tune --num_trials=30
 """
 
 from typing import Any
@@ -11,6 +10,7 @@ def get_space() -> tuple[dict[str, Any], ...]:
     """Returns the fields to vary, with their ranges or values."""
     return (
         {"field": "optimizer.learning_rate", "range": (0.0003, 0.01), "scale": "log"},
+        {"field": "optimizer.weight_decay", "range": (0.01, 1.0), "scale": "log"},
         {"field": "model.embedding_size", "values": (64, 128, 256)},
         {"field": "model.scale", "range": (3.0, 16.0), "scale": "log"},
         {"field": "history.power", "range": (0.5, 1.0)},
