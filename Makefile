@@ -20,14 +20,19 @@ CREATED := .venv/.python-$(PYTHON_VERSION)
 TRAIN_INSTALLED := .venv/.train-installed
 TEST_INSTALLED := .venv/.test-installed
 LAUNCH_INSTALLED := .venv/.launch-installed
+BENCH_INSTALLED := .venv/.bench-installed
+
+# Where bench-quality finds ml-100k/ and published/, and what it writes. The same folder resumes.
+DATA_DIR ?= ../shared/data
+BENCH_OUTPUT ?= runs/quality
 
 # Two installations at once would spoil .venv.
 .NOTPARALLEL:
 
-.PHONY: help setup train test test-launch lint image image-check constraints supported-python
+.PHONY: help setup train test test-launch lint bench-quality image image-check constraints supported-python
 
 help:  ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(TRAIN_INSTALLED)  ## Create .venv with all that training needs.
 
@@ -45,6 +50,9 @@ lint: $(TEST_INSTALLED)  ## Check format, style and types.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+bench-quality: $(BENCH_INSTALLED)  ## Compare the rankings with those of other methods; takes hours.
+	$(BIN)/python -m benchmarks.quality --data_dir=$(DATA_DIR) --output=$(BENCH_OUTPUT)
 
 # TPUs and the GPU machines of clouds are amd64, whatever this machine is.
 image:  ## Build the container image, for GPUs; with DOCKERFILE=Dockerfile.tpu, for TPUs.
@@ -85,6 +93,11 @@ $(LAUNCH_INSTALLED): $(TEST_INSTALLED)
 	@echo "Installing the client of Vertex AI into .venv; this takes half a minute."
 	$(PIP_INSTALL) --constraint constraints.txt --editable '.[test,vertex]'
 	@touch $@
+
+$(BENCH_INSTALLED): setup.py constraints.txt $(CREATED)
+	@echo "Installing what training and the comparison with other methods need into .venv; this takes a minute or two."
+	$(PIP_INSTALL) --constraint constraints.txt --editable '.[bench]'
+	@touch $(TRAIN_INSTALLED) $@
 
 supported-python:
 	$(if $(PYTHON_VERSION),,$(error $(PYTHON) does not run: name a Python of 3.10 to 3.13, as in `make train PYTHON=python3.12`))

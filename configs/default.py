@@ -91,8 +91,8 @@ def get_config() -> ConfigDict:
     config.model.query_embedding = False
     # How a query vector and a candidate vector become a score: `dot` or `cosine`.
     config.model.similarity = "cosine"
-    # The cosine is multiplied by the scale. With a high scale the softmax attends to the best items. 0: 0.75 · ln(number
-    # of items).
+    # The cosine is multiplied by the scale. With a high scale the softmax attends to the best items only. 0: 4, or
+    # 0.75 times the natural logarithm of the number of items from 300,000 training ratings up.
     config.model.scale = 0.0
     # Whether each item has a bias, which is added to its score.
     config.model.item_bias = True
@@ -109,8 +109,9 @@ def get_config() -> ConfigDict:
     config.history.recency_half_life = 0.0
     # pooled: each item of a history is dropped with this probability in each training step.
     config.history.dropout = 0.5
-    # pooled: only the items that a step drops from the history are its targets.
-    config.history.leave_out_targets = False
+    # pooled: the targets of a step: `all` items of a list, or only those that the step `dropped` from the history.
+    # `auto`: dropped, or all from 300,000 training ratings up.
+    config.history.targets = "auto"
 
     config.transformer = ConfigDict()
     # The numbers of layers and of attention heads, and the dropout, of config.history.encoder = "transformer".

@@ -22,11 +22,13 @@ TEST_SET = {"users": "1", "held-out items": "2", "candidates": "3"}
 # Users differ much more than scorers.
 OF_USER = np.random.default_rng(0).uniform(0.2, 0.7, NUM_USERS)
 NOISE = np.random.default_rng(1).normal(0, 0.02, NUM_USERS)
+SCALES = {"ndcg@10": 1, "arp": 1, "mrr": 3, "recall@5": 4}
 
 
 def metrics_of(names, quality):
     """`quality` is added to what each user has. A higher arp is worse."""
-    values = np.stack([OF_USER + quality + NOISE * (quality != 0)] * len(names), axis=1).astype(np.float32)
+    of_user = OF_USER + quality + NOISE * (quality != 0)
+    values = np.stack([SCALES[name] * of_user for name in names], axis=1).astype(np.float32)
     weights = np.ones_like(values)
     weights[:10] = 0  # Ten users have no relevant item.
     return ListMetrics(names, values, weights, num_left_out=4)
@@ -148,6 +150,9 @@ def test_only_the_metrics_that_all_runs_have_are_compared(tmp_path, capsys):
     c = write_run(tmp_path / "c", 0.02, names=("recall@5",))
     (result,) = compare_as_json(capsys, a, b)
     assert list(result["differences"]) == ["ndcg@10", "mrr"]
+    expected = np.mean(0.02 + NOISE[10:])
+    for name, found in result["differences"].items():
+        assert found["value"] == pytest.approx(SCALES[name] * expected, abs=1e-6)
     for runs in ([a, c], [a, b, c]):
         with pytest.raises(ConfigError, match=r"no metric in common: .*a has ndcg@10, mrr; .*c has recall@5"):
             compare.main(runs, scorer_a=None, scorer_b=None, output_format="table")

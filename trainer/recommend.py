@@ -81,7 +81,7 @@ def main() -> int:
     elif output is not None:
         tables = recommender.recommend_all(_K.value, exclude_seen=_EXCLUDE_SEEN.value)
         _print_written(write_recommendations(tables, output), recommender.vocabulary.num_users - 1, output)
-    else:
+    elif user_id is not None:
         _print_one(recommender, user_id)
     return 0
 

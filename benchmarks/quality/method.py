@@ -29,14 +29,12 @@ class Method:
       fit: Fits it to the data with hyperparameters.
       space: The distribution of each hyperparameter. Empty: there is nothing to tune.
       start: The hyperparameters of the first trial, the usual ones of this method.
-      needs_ratings: Whether it says nothing about events.
     """
 
     name: str
     fit: Callable[[TrainingData, Mapping[str, Any]], Fitted]
     space: Callable[[TrainingData], dict[str, BaseDistribution]] = lambda data: {}
     start: Mapping[str, Any] = field(default_factory=dict)
-    needs_ratings: bool = False
 
 
 def same_for_all(scores: np.ndarray) -> Scores:

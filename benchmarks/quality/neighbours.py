@@ -106,6 +106,4 @@ def _ease_space(data: TrainingData) -> dict[str, BaseDistribution]:
 
 ITEM_KNN = Method("item_knn", _knn, _knn_space, {"k": 100, "shrinkage": 10.0, "weighting": "none", "input": "all"})
 EASE = Method("ease", functools.partial(_ease, positives_only=False), _ease_space, {"l2": 250.0})
-EASE_POSITIVES = Method(
-    "ease_positives", functools.partial(_ease, positives_only=True), _ease_space, {"l2": 250.0}, needs_ratings=True
-)
+EASE_POSITIVES = Method("ease_positives", functools.partial(_ease, positives_only=True), _ease_space, {"l2": 250.0})

@@ -135,5 +135,4 @@ POOLED_RATED = Method(
     _with(default.get_config(), {"candidates.method": "rated", "model.query_embedding": True}),
     _rated_space,
     {**_TRAINING_START, "history.power": 0.5, "history.dropout": 0.5, "loss.normalization_power": 0.5},
-    needs_ratings=True,
 )

@@ -128,7 +128,7 @@ PROTOCOLS: dict[str, Protocol] = {
         load=functools.partial(published, name="gowalla"),
         seeds=(0,),
         metrics=("binary_ndcg@20", "recall@20"),
-        methods=("popularity", "item_knn", "ease", "ials", "bpr", "tutorial", "pooled", "blended", "order_aware"),
+        methods=("popularity", "item_knn", "ease", "ials", "bpr", "tutorial", "pooled", "order_aware"),
         reference=("item_knn",),
         targets=(Target("recall@20", 0.190), Target("binary_ndcg@20", 0.160)),
         published=(

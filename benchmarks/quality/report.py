@@ -47,8 +47,12 @@ def load_rows(records: Records, name: str, protocol: Protocol) -> list[Row]:
     """The methods of a protocol with a test of every seed, in the protocol's order."""
     rows = []
     for method in protocol.methods:
-        newest = {record["seed"]: record for record in records.find(TEST, protocol=name, method=method)}
-        tests = [newest[seed] for seed in protocol.seeds if seed in newest and newest[seed]["metrics"]]
+        newest = {
+            record["seed"]: record
+            for record in records.find(TEST, protocol=name, method=method)
+            if record["metrics"] is not None and record["metrics"].keys() == set(protocol.metrics)
+        }
+        tests = [newest[seed] for seed in protocol.seeds if seed in newest]
         if len(tests) < len(protocol.seeds):
             continue
         trials = records.find(TRIAL, protocol=name, method=method, search=tests[0]["search"])

@@ -31,7 +31,8 @@ def run_method(
     first = protocol.load(data_dir, protocol.seeds[0])
     data = training_data(protocol, first, protocol.seeds[0], is_final=False)
     num_trials = num_trials_of(method, data, num_trials)
-    key: Record = {"protocol": protocol_name, "method": method_name, "search": search_digest(method, data)}
+    search = search_digest(method, data, protocol.metrics)
+    key: Record = {"protocol": protocol_name, "method": method_name, "search": search}
 
     trials = _tune(protocol, method, first, data, records, key, num_trials=num_trials)
     best = best_of(trials, method)

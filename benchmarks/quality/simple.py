@@ -31,5 +31,4 @@ ITEM_MEAN = Method(
     lambda data: {"damping": FloatDistribution(0.1, 1000, log=True)},
     # As in trainer.evaluation.baselines.
     {"damping": 5.0},
-    needs_ratings=True,
 )

@@ -34,9 +34,10 @@ class Trial:
     value: float | None
 
 
-def search_digest(method: Method, data: TrainingData) -> str:
-    """Tells whether earlier trials are of the same search space."""
-    description = repr((sorted(method.space(data).items()), _start(method, data)))
+def search_digest(method: Method, data: TrainingData, metrics: Sequence[str]) -> str:
+    """Tells whether earlier results are of the same search space and the same metrics."""
+    space = sorted(method.space(data).items())
+    description = repr((space, _start(method, data), tuple(metrics), data.relevance_threshold, data.rated))
     return hashlib.sha256(description.encode()).hexdigest()[:16]
 
 

@@ -93,6 +93,12 @@ class TrainerConfig(Section):
                 "without a lambda weight. Set config.candidates.method to sampled or rated, which work with every "
                 "loss."
             )
+        if self.data.features.example and method not in ("rated", "sampled"):
+            raise ConfigError(
+                f"config.data.features.example={self.data.features.example!r} cannot be used with "
+                f"config.candidates.method={method!r}: only the entries of a list have these features. "
+                "Set config.candidates.method to rated or sampled, or leave them out."
+            )
         return self
 
 

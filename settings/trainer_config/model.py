@@ -48,15 +48,15 @@ class HistoryConfig(Section):
     power: float = Field(ge=0, le=1)
     recency_half_life: float = Field(ge=0)
     dropout: float = Field(ge=0, lt=1)
-    leave_out_targets: bool
+    targets: Literal["auto", "all", "dropped"]
 
     @model_validator(mode="after")
     def _check_dropout(self) -> "HistoryConfig":
-        if self.encoder == "pooled" and self.leave_out_targets and not self.dropout:
+        if self.encoder == "pooled" and self.targets != "all" and not self.dropout:
             raise ConfigError(
-                "config.history.dropout=0.0 cannot be used with config.history.leave_out_targets: the targets of a "
-                "step are the items that were dropped from the history. Set it to 0.5, for example, or set "
-                "config.history.leave_out_targets to False."
+                f"config.history.dropout=0.0 cannot be used with config.history.targets={self.targets!r}: the targets "
+                "of a step are the items that were dropped from the history. Set it to 0.5, for example, or set "
+                "config.history.targets to all."
             )
         return self
 

@@ -202,6 +202,27 @@ class TestPeers:
         assert scores == pytest.approx([(5 + 2 * 4.5) / 3, (8.5 + 2 * 4.5) / 4, 4.5])
 
 
+class TestOurs:
+    @pytest.mark.slow
+    def test_scores_are_those_of_the_trained_model(self):
+        """Two groups as above. Item 20 has only low ratings, item 21 has none, and user 40 has rated only item 20."""
+        pairs = [
+            (user, item) for user in range(40) for item in range(20) if item % 2 == user % 2 and item // 2 != user // 4
+        ]
+        low = [(user, 20) for user in range(41)]
+        data = training_data(interactions(pairs + low, [5.0] * len(pairs) + [1.0] * len(low)), 41, 22)
+        method = methods.METHODS["pooled"]
+
+        fitted = method.fit(data, {**method.start, "input": "positives", "train.num_epochs": 20})
+
+        scores = fitted.scores(np.arange(41))
+        assert np.all(scores[:40, 20:] == -np.inf) and np.all(np.isfinite(scores[:, :20]))
+        # No model knows the user, who gets the most popular items.
+        assert scores[40, :20].tolist() == np.bincount(data.interactions.items)[:20].tolist()
+        scores = np.where(data.matrix().toarray() > 0, -np.inf, scores)[:40]
+        assert np.mean(scores.argmax(axis=1) == [2 * (user // 4) + user % 2 for user in range(40)]) > 0.9
+
+
 class TestPublishedSplits:
     @pytest.fixture
     def folder(self, tmp_path):

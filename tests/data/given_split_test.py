@@ -64,6 +64,7 @@ def test_test_pairs_that_are_in_training_too_are_kept_and_counted(load):
     assert pairs(dataset, "test") == [("a", "x"), ("a", "z"), ("a", ""), ("b", "w"), ("b", "x")]
     assert dataset.description["num_test_pairs_in_train"] == 3
     assert load("a x y\nb x z\n", "a z\n").description["num_test_pairs_in_train"] == 0
+    assert load("a x y\nb z\n", "a z\n", "a z\n").description["num_test_pairs_in_train"] == 1
     # The items that training does not know are different ones, although they have the same index.
     assert load("a x y\n", "a new\n", "a other\n").description["num_test_pairs_in_train"] == 0
 

@@ -171,27 +171,6 @@ def test_all_weights_are_copied_from_a_model_of_any_strategy():
         np.testing.assert_array_equal(array, same)
 
 
-def test_an_old_checkpoint_of_keras_layers_is_read_whole(tmp_path):
-    """The first version stored WORKDIR/checkpoints under these names."""
-
-    class Old(keras.Model):
-        def __init__(self):
-            super().__init__()
-            for name, size in (("query_tower", 3), ("candidate_tower", 4)):
-                tower = keras.layers.Layer(name=name)
-                tower.embedding = keras.layers.Embedding(size, 2)
-                tower.embedding.build(None)
-                tower.hidden = []
-                setattr(self, name, tower)
-
-    old = Old()
-    path = tf.train.Checkpoint(model=old).write(str(tmp_path / "old"))
-    model = build()
-    tf.train.Checkpoint(model=model).read(path).assert_consumed()
-    for array, same in zip(model.get_weights(), old.get_weights(), strict=True):
-        np.testing.assert_array_equal(array, same)
-
-
 def train(model, items, labels, *, steps=150):
     """Softmax loss over one list of items for query 1."""
     optimizer = keras.optimizers.legacy.Adam(0.05)
@@ -237,17 +216,77 @@ def test_a_model_learns_from_one_more_item_feature(options, encode):
 
 def test_a_query_feature_comes_with_the_batch():
     model = build(features=[FeatureSpec("age", "query", dtype="float32")])
-    model.query_tower.encoders[0].dense.set_weights([np.array([[10, 100]], np.float32)])
-    model.query_tower.embedding.embeddings.assign(QUERIES)
+    model.query_tower.encoders[1].dense.set_weights([np.array([[10, 100]], np.float32)])
+    model.query_tower.tables[QUERY].embeddings.assign(QUERIES)
     vectors = model.query_vectors({QUERY: tf.constant([2, 1]), "age": tf.constant([0.5, -1.0])})
     np.testing.assert_array_equal(vectors, [[-1 + 5, 3 + 50], [1 - 10, 2 - 100]])
 
 
 def test_features_that_no_tower_can_use_are_refused():
-    with pytest.raises(ValueError, match=r"'position'.*neither a query nor an item"):
-        build(features=[FeatureSpec("position", "example", num_values=9)])
     category = FeatureSpec("category", "item", num_values=3)
     with pytest.raises(ValueError, match=r"'category' are missing.*\(4,\)"):
         build(features=[category])
     with pytest.raises(ValueError, match=r"'category' have the shape \(3,\).*\(4,\)"):
         build(features=[category], item_features={"category": np.zeros(3, np.int32)})
+
+
+def test_features_of_entries_add_to_the_score_where_they_are_known():
+    specs = [FeatureSpec("position", "example", num_values=4), FeatureSpec("price", "example", dtype="float32")]
+    model = build(features=specs)
+    model.query_tower.tables[QUERY].embeddings.assign(QUERIES)
+    model.candidate_tower.tables[ITEMS].embeddings.assign(CANDIDATES)
+    model.tables["position"].embeddings.assign([[0], [100], [200], [300]])
+    model.example_tower.encoders[1].dense.set_weights([np.array([[10]], np.float32)])
+    known = {
+        "position": tf.constant([[1, 2, 3], [3, 1, 0]]),
+        "price": tf.constant([[0.5, 0.0, -1.0], [0.0, 0.0, 2.0]]),
+    }
+    expected = np.array(SCORES) + [[105, 200, 290], [300, 100, 20]]
+    np.testing.assert_array_equal(model(FEATURES | known), expected)
+    np.testing.assert_array_equal(model(FEATURES), SCORES)
+    assert model.query_features == [QUERY]
+
+
+def cosine_model():
+    model = build(similarity="cosine", scale=5.0, item_bias=True)
+    model.query_tower.tables[QUERY].embeddings.assign(QUERIES)
+    model.candidate_tower.tables[ITEMS].embeddings.assign(CANDIDATES)
+    model.item_bias.embeddings.assign([[0], [1], [2], [3]])
+    return model
+
+
+def test_a_score_is_a_scaled_cosine_plus_the_bias_of_the_item():
+    model = cosine_model()
+    unit = [vectors / np.linalg.norm(vectors, axis=1, keepdims=True) for vectors in (QUERIES, CANDIDATES)]
+    expected = 5 * unit[0] @ unit[1].T + np.arange(4)
+    np.testing.assert_allclose(scores_of_all(model, [1, 2]), expected[[1, 2]], rtol=1e-6)
+    np.testing.assert_allclose(
+        model(FEATURES), np.take_along_axis(expected[[2, 1]], FEATURES[ITEMS].numpy(), axis=1), rtol=1e-6
+    )
+
+
+def test_the_vectors_of_the_catalogue_are_those_of_all_items():
+    features = [FeatureSpec("category", "item", num_values=3)]
+    model = build(
+        features=features,
+        item_features={"category": np.array([0, 1, 2, 1], np.int32)},
+        hidden_sizes=[3],
+        item_bias=True,
+    )
+    np.testing.assert_allclose(model.catalogue_vectors(), model.candidate_vectors(tf.range(4)), rtol=1e-6)
+
+
+def test_a_query_is_the_sum_of_its_embedding_its_features_and_its_history():
+    history = {"power": 0.0, "highest_rating": 5.0, "leave_out_targets": False}
+    model = build(features=[FeatureSpec("age", "query", dtype="float32")], history=history)
+    model.query_tower.tables[QUERY].embeddings.assign(QUERIES)
+    model.query_tower.encoders[1].dense.set_weights([np.array([[10, 100]], np.float32)])
+    model.tables["history"].embeddings.assign(CANDIDATES)
+    features = {
+        QUERY: tf.constant([2, 1]),
+        "age": tf.constant([0.5, 0.0]),
+        "history": tf.constant([[1, 3], [0, 0]]),
+        "history_ratings": tf.constant([[5.0, 2.5], [0.0, 0.0]]),
+    }
+    np.testing.assert_allclose(model.query_vectors(features), [[-1 + 5 + 1 + 1, 3 + 50 + 0 - 0.5], [1, 2]])
+    assert model.query_features == [QUERY, "age", "history", "history_ratings"]

@@ -72,6 +72,12 @@ def test_the_known_items_of_each_user_are_their_history_in_the_order_of_time(tmp
     assert given.missing_columns == ()
 
 
+def test_a_header_may_start_with_a_byte_order_mark_and_have_quotes(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_bytes(b'\xef\xbb\xbf"item_id","a, b",rating\na,1,3\n')
+    assert read(path).missing_columns == ("user_id", "timestamp")
+
+
 @pytest.mark.parametrize("name", ["mine.csv", "mine.parquet"])
 def test_without_a_column_of_users_all_rows_are_of_one_user(tmp_path, name):
     rows = without("user_id") | {"item_id": ["c", "b", "nope", "a", "c"]}
@@ -108,6 +114,10 @@ def test_events_may_be_lines_of_users_and_items(tmp_path):
     path.write_text("w a nope c\nu b\n")
     given = read(path, has_ratings=False)
     np.testing.assert_array_equal(given.queries.gather(np.array([0, 1], np.int32))[HISTORY], [[1, 3, 0], [2, 0, 0]])
+    gender = build_encoder("gender", "query", pa.chunked_array([["F", "M"]]))
+    given = read(path, dataclasses.replace(VOCABULARY, features=(gender,)), has_ratings=False)
+    np.testing.assert_array_equal(given.queries.features["gender"], [0, 0])
+    assert given.missing_columns == ("gender",)
 
 
 def test_the_checks_and_the_messages_are_those_of_training_data(tmp_path):
@@ -120,6 +130,12 @@ def test_the_checks_and_the_messages_are_those_of_training_data(tmp_path):
         read(write(tmp_path / "mine.csv", without("item_id")))
     (tmp_path / "mine.csv").write_bytes(b"user_id,item_id,rating\nw,\xff,1\n")
     with pytest.raises(DataError, match="UTF-8"):
+        read(tmp_path / "mine.csv")
+    (tmp_path / "mine.csv").write_bytes(b"")
+    with pytest.raises(DataError, match="is empty"):
+        read(tmp_path / "mine.csv")
+    (tmp_path / "mine.csv").write_bytes(b"x" * 200_000)
+    with pytest.raises(DataError, match="does not start with a line of column names"):
         read(tmp_path / "mine.csv")
     (tmp_path / "mine.parquet").write_bytes(b"no Parquet")
     with pytest.raises(UserError, match=r"mine.parquet cannot be read"):

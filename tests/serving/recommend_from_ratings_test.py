@@ -142,6 +142,9 @@ def test_users_without_a_known_item_are_an_error_or_get_the_most_popular_items(a
         f"1 of {rows.num_rows + 1} ratings were left out: training has not seen their items.",
         "1 of 2 users have no other ratings, and get the most popular items.",
     ]
+    user = history_run.user_index("u20")
+    best = history_run.best_items(user, excluded=history_run.seen[user])[:1]
+    assert pq.read_table(output)[ITEM_ID].to_pylist() == [*history_run.item_ids(best), items[0][ITEM_ID]]
 
 
 def test_a_file_with_every_item_leaves_nothing_to_recommend(history_run, tmp_path):

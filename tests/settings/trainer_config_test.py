@@ -73,7 +73,7 @@ RANGES = {
     "history.power": FROM_0_TO_1,
     "history.recency_half_life": ([0, 0.0, 1e308], [-1e-9, math.inf]),
     "history.dropout": FROM_0_BELOW_1,
-    "history.leave_out_targets": ([True, False], []),
+    "history.targets": (["auto", "all", "dropped"], ["", "none"]),
     "transformer.num_layers": COUNT_FROM_1,
     "transformer.num_heads": COUNT_FROM_1,
     "transformer.dropout": FROM_0_BELOW_1,
@@ -236,9 +236,9 @@ def test_an_unknown_field_is_named(name):
         ({"optimizer__name": "adam", "optimizer__momentum": 0.9}, "optimizer.momentum=0.9", "rmsprop, sgd"),
         ({"model__similarity": "dot", "model__scale": 4.0}, "model.scale=4.0", "cosine"),
         (
-            {"history__leave_out_targets": True, "history__dropout": 0.0},
+            {"history__targets": "dropped", "history__dropout": 0.0},
             "history.dropout=0.0",
-            "leave_out_targets to False",
+            "targets to all",
         ),
         ({"history__encoder": "none"}, "model.query_embedding=False", "pooled"),
         (

@@ -102,8 +102,8 @@ def build_loop(
     def validate():
         clock.now += 100
         return {
-            "loss": Mean(0.25, 0.0, 5),
-            "mrr": Mean(validation(state.step), 0.0, 5),
+            "loss": Mean(0.25, 0.2, 0.3, 5),
+            "mrr": Mean(validation(state.step), 0.0, 1.0, 5),
         }
 
     def save():

@@ -11,6 +11,7 @@ from trainer.evaluation import metrics
 from trainer.modeling import input_pipeline
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.training import losses, optimizers, steps
+from trainer.training.objectives import Objective, rank_rated
 
 LIST_SIZE = 6
 NUM_LISTS = 19
@@ -68,7 +69,7 @@ def train(
         strategy,
         model,
         optimizer,
-        losses.build_loss(loss_key, global_batch_size=BATCH_SIZE),
+        Objective(model, rank_rated(model, losses.build_loss(loss_key, global_batch_size=BATCH_SIZE))),
         metrics.build_metrics(["ndcg", "mrr"], relevance_threshold=2.0),
     )
     sums = [
@@ -112,7 +113,7 @@ def test_one_step_is_gradient_descent_on_the_mean_softmax_loss(lists):
         tf.distribute.get_strategy(),
         model,
         optimizer,
-        losses.build_loss("softmax_loss", global_batch_size=BATCH_SIZE),
+        Objective(model, rank_rated(model, losses.build_loss("softmax_loss", global_batch_size=BATCH_SIZE))),
         [],
     )
     train_call(next(iter(dataset)), tf.constant(4, tf.int64), tf.constant(1))

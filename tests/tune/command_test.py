@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
+from configs import tutorial
 from tests.conftest import REPOSITORY
+from tests.training.tensorboard_sink_test import hparams_data
 from tests.tune.planted import LEARNING_RATE
 from trainer.tune.study import StudyFolder
 
@@ -25,7 +27,7 @@ def run_command(*flags, cwd):
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
     )
 
 
@@ -52,13 +54,13 @@ def test_a_mistake_on_the_command_line_is_one_paragraph(tmp_path, flags, says):
 @pytest.mark.slow
 def test_the_command_trains_the_trials_and_evaluates_only_the_best_on_the_test_split(tmp_path, ratings_csv):
     """Of two learning rates one learns nothing."""
-    from tests.training.tensorboard_sink_test import hparams_data
-
     (tmp_path / "space.py").write_text(
         "def get_space():\n    return ({'field': 'optimizer.learning_rate', 'values': (1e-6, 0.5)},)\n"
     )
     fields = {
         "data.source": ratings_csv,
+        "data.item_identity": "item_id",
+        "split.method": "random",
         "list_size": 12,
         "model.embedding_size": 8,
         "train.global_batch_size": 8,
@@ -69,8 +71,15 @@ def test_the_command_trains_the_trials_and_evaluates_only_the_best_on_the_test_s
         "eval.best_metric": "ndcg@5",
         "eval.num_sample_users": 0,
     }
-    flags = [f"--config.{name}={value}" for name, value in fields.items()]
-    command = [*flags, "--space=space.py", "--workdir=search", "--num_trials=5", "--evaluate_best"]
+    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    command = [
+        f"--config={tutorial.__file__}",
+        *overrides,
+        "--space=space.py",
+        "--workdir=search",
+        "--num_trials=5",
+        "--evaluate_best",
+    ]
     result = run_command(*command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
     assert "no values that were not tried" in result.stdout and "--config.optimizer.learning_rate=0.5" in result.stdout

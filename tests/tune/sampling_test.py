@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.tune.planted import LEARNING_RATE, parameters, planted_value
+from trainer.tune import sampling
 from trainer.tune.sampling import contains, suggest
 from trainer.tune.study import Trial
 
@@ -52,6 +53,12 @@ def _num_values(parameter):
         return len(parameter.values)
     low, high = parameter.range
     return high - low + 1 if isinstance(low, int) and isinstance(high, int) else math.inf
+
+
+def test_rounding_does_not_leave_the_range():
+    (parameter,) = parameters({"field": "a", "range": (1.00004, 1.99996)})
+    assert [sampling.decode(parameter, drawn) for drawn in (1.00004, 1.5, 1.99996)] == [1.00004, 1.5, 1.99996]
+    assert sampling.decode(parameter, 1.123456789) == 1.1235
 
 
 def test_another_seed_draws_other_values():

@@ -23,7 +23,7 @@ from trainer.data.dataset import Dataset, load_dataset
 from trainer.doctor.memory import check_memory, estimate_memory
 from trainer.evaluation.evaluator import build_eval_call
 from trainer.modeling import input_pipeline
-from trainer.training import steps
+from trainer.training import size_rules, steps
 from trainer.training.learner import Learner, build_learner, check_batch_size
 from trainer.workdir import Workdir
 
@@ -91,8 +91,8 @@ def examine(
     def load(config: TrainerConfig) -> Dataset:
         return load_dataset(**config_lib.dataset_arguments(config))
 
-    def build_batches(config: TrainerConfig, dataset: Dataset, _: int) -> dict[str, tf.data.Dataset]:
-        return _build_batches(config, dataset, num_replicas)
+    def build_batches(config: TrainerConfig, dataset: Dataset, learner: Learner, _: int) -> dict[str, tf.data.Dataset]:
+        return _build_batches(config, dataset, learner, num_replicas)
 
     def trace(config: TrainerConfig, learner: Learner, batches: dict[str, tf.data.Dataset]) -> list[Step]:
         return [trace_step(*call) for call in _build_calls(config, learner, batches, whole=strategy_name == "tpu")]
@@ -120,9 +120,17 @@ def examine(
     if workdir:
         attempt("workdir", lambda usable: check_workdir(workdir, usable), usable)
     dataset = attempt("data", load, usable, says=_describe_data)
+    if usable is not None and dataset is not None:
+        usable, _ = size_rules.adapt(usable, dataset, epoch_steps=_epoch_steps(usable, dataset))
     learner = attempt("model", _build_learner, usable, dataset, says=_describe_learner)
     batches = attempt(
-        "batches", build_batches, usable, dataset, replica_batch_size, says=lambda built: f"For {' and '.join(built)}."
+        "batches",
+        build_batches,
+        usable,
+        dataset,
+        learner,
+        replica_batch_size,
+        says=lambda built: f"For {' and '.join(built)}.",
     )
     attempt("shapes of batches", check_batch_shapes, batches)
     attempt("types of batches", check_batch_types, batches)
@@ -247,16 +255,17 @@ def _reason(error: Exception) -> str:
 
 
 def _build_learner(config: TrainerConfig, dataset: Dataset) -> Learner:
-    epoch_steps = input_pipeline.steps_per_epoch(dataset.lists["train"].num_lists, config.train.global_batch_size)
-    return build_learner(
-        config,
-        dataset.vocabulary,
-        tf.distribute.get_strategy(),
-        total_steps=epoch_steps * config.train.num_epochs,
-    )
+    total_steps = _epoch_steps(config, dataset) * config.train.num_epochs
+    return build_learner(config, dataset, tf.distribute.get_strategy(), total_steps=total_steps)
 
 
-def _build_batches(config: TrainerConfig, dataset: Dataset, num_replicas: int) -> dict[str, tf.data.Dataset]:
+def _epoch_steps(config: TrainerConfig, dataset: Dataset) -> int:
+    return input_pipeline.steps_per_epoch(dataset.lists["train"].num_lists, config.train.global_batch_size)
+
+
+def _build_batches(
+    config: TrainerConfig, dataset: Dataset, learner: Learner, num_replicas: int
+) -> dict[str, tf.data.Dataset]:
     """The batches of the first replica of the run."""
     arguments: dict[str, Any] = {
         "global_batch_size": config.train.global_batch_size,
@@ -269,6 +278,7 @@ def _build_batches(config: TrainerConfig, dataset: Dataset, num_replicas: int) -
             np.zeros(1),
             steps_per_execution=config.train.steps_per_execution,
             seed=config.seed,
+            negatives_fn=learner.negatives_fn,
             **arguments,
         ),
         "evaluation": input_pipeline.build_eval_dataset(dataset.lists.get("validation", train_lists), **arguments),
@@ -280,13 +290,15 @@ def _build_calls(
 ) -> list[tuple[str, Any, tuple[Any, ...]]]:
     """The calls of the run with their names and arguments. With `whole`, XLA compiles all of them, as on a TPU."""
     strategy = tf.distribute.get_strategy()
-    train_call = steps.build_train_call(strategy, learner.model, learner.optimizer, learner.loss_fn, learner.metrics)
+    train_call = steps.build_train_call(
+        strategy, learner.model, learner.optimizer, learner.objective, learner.train_metrics
+    )
     eval_call = build_eval_call(
         strategy,
         learner.model,
         learner.metrics,
         global_batch_size=config.train.global_batch_size,
-        loss_fn=learner.loss_fn,
+        losses_fn=learner.objective.evaluate,
     )
     arguments = {
         "training": (train_call, (tf.constant(0, tf.int64), tf.constant(1))),

@@ -15,9 +15,6 @@ from trainer.modeling.two_tower import Features
 ITEM_MEAN_DAMPING = 5.0
 """The weight, in ratings, of the mean of all ratings in the damped mean of an item."""
 
-RECENT_DAYS = 7.0
-"""The default length in days of the period that `recent_popularity` counts."""
-
 _SECONDS_PER_DAY = 86_400
 
 

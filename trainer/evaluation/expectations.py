@@ -8,6 +8,8 @@ Every order of the tied items is equally likely. Each function works on arrays w
 - `reach`: int64, how many of the ranks of the tie count, from 0 to `size`: those up to a cutoff.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
 _CELLS_PER_CHUNK = 1 << 20
@@ -78,7 +80,7 @@ def diminishing_discounts(
     return values[inverse.reshape(-1)]
 
 
-def _sum_over_ranks(first: np.ndarray, reach: np.ndarray, fn) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _sum_over_ranks(first: np.ndarray, reach: np.ndarray, fn: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     last = first + reach - 1
     total = np.append(0, np.cumsum(fn(np.arange(1, 1 + np.max(last * (reach > 0), initial=0), dtype=np.float64))))
     first = np.where(reach > 0, first, 1)

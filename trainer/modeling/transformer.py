@@ -6,7 +6,7 @@ from trainer.modeling.randomness import Draws, uniform
 # Streams of random numbers (see `randomness.uniform`): one for the input, and two for each layer.
 _FIRST_STREAM = 1000
 
-# Far below any attention logit, and finite, so that a row in which everything is masked has no NaN.
+# Far below any attention logit.
 _MASKED = -1e9
 
 
@@ -108,7 +108,8 @@ class CausalTransformer(keras.layers.Layer):
         hidden = _drop(hidden, self._dropout, draws, _FIRST_STREAM)
 
         order = tf.range(dynamic_length)
-        is_visible = (order[:, tf.newaxis] >= order) & mask[:, tf.newaxis, tf.newaxis]
+        # Padding comes after all real items, so they cannot see it.
+        is_visible = order[:, tf.newaxis] >= order
         for layer in self._blocks:
             hidden = layer(hidden, is_visible, draws)
         return tf.where(mask[..., tf.newaxis], self._norm(hidden), 0.0)
@@ -132,7 +133,7 @@ class _TransformerLayer(keras.layers.Layer):
         self.built = True
 
     def call(self, hidden: tf.Tensor, is_visible: tf.Tensor, draws: Draws | None) -> tf.Tensor:
-        """hidden [batch_size, length, size], is_visible bool [batch_size, 1, length, length] → the shape of hidden."""
+        """hidden [batch_size, length, size], is_visible bool [length, length] → the shape of hidden."""
         attended = self._attention_output(self._attend(self._attention_norm(hidden), is_visible))
         hidden += _drop(attended, self._dropout, draws, self._stream)
         transformed = self._feed_forward_output(self._feed_forward(self._feed_forward_norm(hidden)))

@@ -3,6 +3,9 @@
 The query tower sums what describes a query: an embedding of its own, its history, and context features. The candidate
 tower sums the embedding of the item and its features. With cosine similarity both vectors are normalized, and the query
 vector is multiplied by the scale. An item bias is one more number in the candidate vector, and 1 in the query vector.
+
+Features of the entries of a list, such as the position at which an item was shown, add a term to the score of the
+entry. It is left out where they are not known, as in recommending.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,24 +22,26 @@ from trainer.modeling.history import PooledHistory, SequentialHistory
 from trainer.modeling.randomness import Draws
 from trainer.modeling.towers import Features, Tower
 
-__all__ = ["Features", "TrainingLists", "TwoTowerModel"]
+__all__ = ["Features", "ScoredLists", "TwoTowerModel"]
 
 _BIAS = "item_bias"
 
 
 @dataclass(frozen=True)
-class TrainingLists:
-    """The lists that a training step ranks.
+class ScoredLists:
+    """Lists with their query vectors, as an objective ranks them.
 
     Attributes:
       queries: float32 [num_lists, vector_size].
       items: int32 [num_lists, list_size].
       labels: float32 [num_lists, list_size], PADDING_LABEL for entries that are padding or no targets.
+      examples: the example features, each [num_lists, list_size, *shape].
     """
 
     queries: tf.Tensor
     items: tf.Tensor
     labels: tf.Tensor
+    examples: Features
 
 
 class TwoTowerModel(keras.Model):
@@ -73,19 +78,17 @@ class TwoTowerModel(keras.Model):
           history: Arguments of `PooledHistory` and `leave_out_targets`: a training step ranks only the items that it
             dropped from the history. None: the query tower has no pooled history.
           transformer: Arguments of `SequentialHistory`. None: the query tower has no transformer.
-          features: Features of queries and items besides the two indices.
+          features: Features of queries, items and entries of lists besides the two indices.
           item_features: The values of the item features by name, each [num_items, *shape]. The model looks them up,
             so a batch only needs item indices.
           seed: Determines the initial weights.
 
         Raises:
-          ValueError: A feature belongs to an example, or an item feature has no values of its shape.
+          ValueError: An item feature has no values of its shape.
         """
         super().__init__(name="two_tower")
         self.num_items = num_items
         self.specs = (*index_features(num_queries, num_items), *features)
-        for spec in owned_by(features, "example"):
-            raise ValueError(f"A two-tower model cannot use {spec.name!r}: it describes neither a query nor an item.")
         self._normalized, self._scale = similarity == "cosine", scale
         # The features do not change in training, but the exported model needs them.
         self._item_values = {
@@ -96,6 +99,12 @@ class TwoTowerModel(keras.Model):
         self.query_tower = Tower(of_query, seed=seed * 1000, name="query_tower", **towers)
         self.candidate_tower = Tower(
             owned_by(self.specs, "item"), seed=seed * 1000 + 500, name="candidate_tower", **towers
+        )
+        of_example = owned_by(features, "example")
+        self.example_tower = (
+            Tower(of_example, embedding_size=1, hidden_sizes=(), seed=seed * 1000 + 800, name="example_tower")
+            if of_example
+            else None
         )
         self.item_bias = EmbeddingTable(num_items, 1, seed=0, initial_range=0.0, name=_BIAS) if item_bias else None
         self.history: PooledHistory | SequentialHistory | None = None
@@ -109,6 +118,7 @@ class TwoTowerModel(keras.Model):
                 self.candidate_tower.tables[schema.ITEMS], seed=seed * 1000 + 900, **transformer
             )
         example = {spec.name: tf.zeros([1, *spec.shape], spec.dtype) for spec in of_query}
+        example |= {spec.name: tf.zeros([1, 1, *spec.shape], spec.dtype) for spec in of_example}
         example |= {schema.HISTORY: tf.zeros([1, 1], tf.int32), schema.HISTORY_RATINGS: tf.zeros([1, 1])}
         self(example | {schema.ITEMS: tf.zeros([1, 1], tf.int32)})
 
@@ -122,6 +132,8 @@ class TwoTowerModel(keras.Model):
     def tables(self) -> dict[str, EmbeddingTable]:
         """All embedding tables, by the name of their feature."""
         tables = self.query_tower.tables | self.candidate_tower.tables
+        if self.example_tower is not None:
+            tables |= self.example_tower.tables
         if isinstance(self.history, PooledHistory):
             tables[schema.HISTORY] = self.history.table
         if self.item_bias is not None:
@@ -138,16 +150,27 @@ class TwoTowerModel(keras.Model):
         """Scores lists.
 
         Args:
-          features: the query features, each [batch_size, *shape], and `items` int32 [batch_size, list_size].
+          features: the query features, each [batch_size, *shape]; `items` int32 [batch_size, list_size]; and the
+            example features, each [batch_size, list_size, *shape], if they are known.
 
         Returns:
           float32 [batch_size, list_size].
         """
-        return self.list_scores(self.query_vectors(features), features[schema.ITEMS])
+        return self.list_scores(self.query_vectors(features), features[schema.ITEMS], self._examples(features))
 
-    def list_scores(self, queries: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-        """The scores of items int32 [n, list_size] for query vectors [n, vector_size]: float32 [n, list_size]."""
-        return tf.reduce_sum(queries[:, None, :] * self.candidate_vectors(items), axis=-1)
+    def list_scores(self, queries: tf.Tensor, items: tf.Tensor, examples: Features) -> tf.Tensor:
+        """Scores the entries of lists for query vectors.
+
+        Args:
+          queries: float32 [num_lists, vector_size].
+          items: int32 [num_lists, list_size].
+          examples: all example features, each [num_lists, list_size, *shape], or none.
+
+        Returns:
+          float32 [num_lists, list_size].
+        """
+        scores = tf.reduce_sum(queries[:, None, :] * self.candidate_vectors(items), axis=-1)
+        return scores + self.example_tower(examples)[..., 0] if examples else scores
 
     def query_vectors(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The vectors [batch_size, vector_size] of queries with these features, each [batch_size, *shape]."""
@@ -155,7 +178,7 @@ class TwoTowerModel(keras.Model):
             return self._query_vectors(features)
         return self._query_vectors(features, self.history(features[schema.HISTORY], features[schema.HISTORY_RATINGS]))
 
-    def training_lists(self, features: Features, draws: Draws) -> TrainingLists:
+    def training_lists(self, features: Features, draws: Draws) -> ScoredLists:
         """The lists that a training step ranks for a batch of lists.
 
         Without a history they are the lists of the batch. With a pooled history, items are dropped from it, and the
@@ -171,15 +194,25 @@ class TwoTowerModel(keras.Model):
             encoded = self.history(features[schema.HISTORY], features[schema.HISTORY_RATINGS], draws)
             if self._leave_out_targets:
                 labels = tf.where(self.history.is_kept(items, draws), schema.PADDING_LABEL, labels)
-            return TrainingLists(self._query_vectors(features, encoded), items, labels)
+            return ScoredLists(self._query_vectors(features, encoded), items, labels, self._examples(features))
         if isinstance(self.history, SequentialHistory):
             encoded = self.history.before_each(items, draws)
             length = items.shape[1]
             specs = self.query_tower.specs
             repeated = {spec.name: tf.repeat(features[spec.name], length, axis=0) for spec in specs}
             queries = self._query_vectors(repeated, tf.reshape(encoded, [-1, encoded.shape[-1]]))
-            return TrainingLists(queries, tf.reshape(items, [-1, 1]), tf.reshape(labels, [-1, 1]))
-        return TrainingLists(self._query_vectors(features), items, labels)
+            examples = {
+                name: tf.reshape(values, [-1, 1, *values.shape[2:]])
+                for name, values in self._examples(features).items()
+            }
+            return ScoredLists(queries, tf.reshape(items, [-1, 1]), tf.reshape(labels, [-1, 1]), examples)
+        return ScoredLists(self._query_vectors(features), items, labels, self._examples(features))
+
+    def evaluation_lists(self, features: Features) -> ScoredLists:
+        """The lists of a batch, ranked for the whole histories of their queries."""
+        return ScoredLists(
+            self.query_vectors(features), features[schema.ITEMS], features[schema.LABELS], self._examples(features)
+        )
 
     def candidate_vectors(self, items: tf.Tensor) -> tf.Tensor:
         """The vectors [..., vector_size] of item indices int32 [...]."""
@@ -192,6 +225,10 @@ class TwoTowerModel(keras.Model):
         values = {name: tf.convert_to_tensor(table) for name, table in self._item_values.items()}
         vectors = self.candidate_tower.of_all(values)
         return self._with_bias(vectors, self.item_bias.all() if self.item_bias is not None else None)
+
+    def _examples(self, features: Mapping[str, tf.Tensor]) -> Features:
+        specs = self.example_tower.specs if self.example_tower is not None else ()
+        return {spec.name: features[spec.name] for spec in specs if spec.name in features}
 
     def _query_vectors(self, features: Mapping[str, tf.Tensor], *histories: tf.Tensor) -> tf.Tensor:
         specs = self.query_tower.specs

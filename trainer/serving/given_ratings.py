@@ -1,12 +1,13 @@
 """The ratings in a file of the user's, as the histories of queries. This module does not import TensorFlow."""
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv
 import pyarrow.parquet
 
 from settings.errors import DataError
@@ -68,19 +69,14 @@ def read_given_ratings(
     Raises:
       ConfigError, DataError, StorageError: see `load_ratings`.
     """
-    # Titles and genres only describe items, which the vocabulary knows.
-    used = (*schema.RATINGS_SCHEMA.names, *([schema.TITLE] if item_identity == schema.TITLE else []))
-    columns = {ours: columns[ours] if ours in used else "" for ours in columns}
-    if not has_ratings:
-        columns[schema.RATING] = ""
     encoders = [encoder for encoder in vocabulary.features if encoder.spec.owner == "query"]
     feature_names = [encoder.spec.name for encoder in encoders]
-    found = _column_names(source)
-    missing: list[str] = []
-    if found is not None:
-        missing = [name for name in (columns[schema.USER_ID], columns[schema.TIMESTAMP]) if name and name not in found]
-        missing += [name for name in feature_names if name not in found]
-        _check_rating(source, columns[schema.RATING], found)
+    # Titles and genres only describe items, which the vocabulary knows.
+    used = [*schema.RATINGS_SCHEMA.names, *([schema.TITLE] if item_identity == schema.TITLE else [])]
+    columns = {ours: name if ours in used else "" for ours, name in columns.items()}
+    if not has_ratings:
+        columns[schema.RATING] = ""
+    missing = _missing_columns(source, columns, feature_names)
     has_users = columns[schema.USER_ID] not in missing
     if not has_users:
         # Reading needs a column of users. Any column without a missing value does.
@@ -122,32 +118,42 @@ def read_given_ratings(
     )
 
 
-def _column_names(source: str) -> Sequence[str] | None:
-    """The columns of a single table; None for any other source."""
-    delimiter = next((delimiter for ending, delimiter in tables.DELIMITERS.items() if source.endswith(ending)), None)
-    is_parquet = source.endswith(tables.PARQUET)
-    if (delimiter is None and not is_parquet) or not files.exists(source) or files.open_container(source) is not None:
-        return None
-    with files.reading(source), files.open_file(source) as file:
-        if is_parquet:
-            return pyarrow.parquet.read_schema(file).names
-        return pyarrow.csv.open_csv(
-            file,
-            parse_options=pyarrow.csv.ParseOptions(
-                # Reading reports the rows that are wrong.
-                delimiter=delimiter,
-                newlines_in_values=True,
-                invalid_row_handler=lambda _: "skip",
-            ),
-        ).schema.names
+def _missing_columns(source: str, columns: Mapping[str, str], feature_names: Sequence[str]) -> list[str]:
+    """The columns that a file may lack and does lack.
 
-
-def _check_rating(source: str, column: str, found: Sequence[str]) -> None:
-    if column and column not in found:
+    Raises:
+      DataError: the file has no column of ratings, although `columns` names one.
+    """
+    if source.endswith(tables.LINES):
+        return list(feature_names)
+    found = _column_names(source)
+    if found is None:
+        return []
+    rating = columns[schema.RATING]
+    if rating and rating not in found:
         raise DataError(
-            f"{source} has no column {column!r} with ratings, and the model was trained on ratings. Its columns are "
+            f"{source} has no column {rating!r} with ratings, and the model was trained on ratings. Its columns are "
             f"{', '.join(map(repr, found))}. Add the column, with ratings like those of the training data."
         )
+    wanted = (columns[schema.USER_ID], columns[schema.TIMESTAMP], *feature_names)
+    return [name for name in wanted if name and name not in found]
+
+
+def _column_names(source: str) -> Sequence[str] | None:
+    """The columns of a single table; None for any other source, and for a file that reading refuses."""
+    ending = next((ending for ending in (*tables.DELIMITERS, tables.PARQUET) if source.endswith(ending)), None)
+    if ending is None or not files.exists(source) or files.open_container(source) is not None:
+        return None
+    with files.reading(source), files.open_file(source) as file:
+        if ending == tables.PARQUET:
+            return pyarrow.parquet.read_schema(file).names
+        text = io.TextIOWrapper(file, "utf-8-sig", newline="")
+        try:
+            return next((names for names in csv.reader(text, delimiter=tables.DELIMITERS[ending]) if names), None)
+        except csv.Error:
+            return None
+        finally:
+            text.detach()
 
 
 def _last_row_of_each(rows: np.ndarray, num_users: int) -> np.ndarray:

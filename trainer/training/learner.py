@@ -128,7 +128,7 @@ def _model_sizes(config: TrainerConfig, dataset: Dataset) -> dict[str, Any]:
         "recency_half_life": history.recency_half_life,
         "highest_rating": config.data.rating_range[1] if dataset.has_ratings else 1.0,
         "dropout": history.dropout,
-        "leave_out_targets": history.leave_out_targets,
+        "leave_out_targets": history.targets == "dropped",
     }
     return {
         "num_queries": dataset.vocabulary.num_users,
@@ -189,6 +189,11 @@ def _build_objective(
         lambda_weight_cutoff=config.loss.lambda_weight_cutoff,
         global_batch_size=config.train.global_batch_size,
         seed=config.seed,
+        num_negatives=config.candidates.num_negatives,
+        num_items=dataset.vocabulary.num_items,
+        calibration=config.loss.calibration,
+        margin=config.loss.margin,
+        negative_weight=config.loss.negative_weight,
     )
     options: dict[str, Any] = {"normalization_power": config.loss.normalization_power, "seed": config.seed}
     if config.candidates.method == "rated":

@@ -15,7 +15,7 @@ from trainer import schema
 from trainer.compat import tf
 from trainer.evaluation.evaluator import LossFn
 from trainer.modeling.randomness import Draws
-from trainer.modeling.two_tower import Features, TrainingLists, TwoTowerModel
+from trainer.modeling.two_tower import Features, ScoredLists, TwoTowerModel
 from trainer.training.candidates import NegativeSampler, sampled_lists
 from trainer.training.catalogue_softmax import catalogue_softmax
 
@@ -37,7 +37,7 @@ class Losses:
     scores: tf.Tensor | None = None
 
 
-RankFn = Callable[[TrainingLists, Features, "tf.Tensor | int", tf.Tensor], Losses]
+RankFn = Callable[[ScoredLists, Features, "tf.Tensor | int", tf.Tensor], Losses]
 """(lists, features of the batch, step, weights [num_lists]) → the losses of the lists."""
 
 LabelsFn = Callable[[tf.Tensor], tf.Tensor]
@@ -87,8 +87,8 @@ class Objective:
           The loss [] to differentiate; the summed losses [] of the lists; and the scores of their items, float32
           [batch_size, list_size], or [batch_size, 0] if they were not computed.
         """
-        batch = features | {schema.LABELS: self._labels_fn(features[schema.LABELS])}
-        lists = self._model.training_lists(batch, Draws(self._seed, step, features[schema.ROWS]))
+        draws = Draws(self._seed, step, features[schema.ROWS])
+        lists = self._model.training_lists(self._with_labels(features), draws)
         weights = features[schema.WEIGHTS] * self._normalization(lists.labels, features)
         lists_per_row = lists.labels.shape[0] // weights.shape[0]
         found = self._rank_fn(lists, features, step, tf.repeat(weights, lists_per_row))
@@ -99,10 +99,12 @@ class Objective:
 
     def evaluate(self, features: Features) -> tf.Tensor:
         """The losses of the lists of a batch, float32 [batch_size], without dropout."""
-        labels = self._labels_fn(features[schema.LABELS])
-        lists = TrainingLists(self._model.query_vectors(features), features[schema.ITEMS], labels)
-        weights = self._normalization(labels, features)
+        lists = self._model.evaluation_lists(self._with_labels(features))
+        weights = self._normalization(lists.labels, features)
         return self._rank_fn(lists, features, 0, weights).losses * weights
+
+    def _with_labels(self, features: Features) -> Features:
+        return features | {schema.LABELS: self._labels_fn(features[schema.LABELS])}
 
     def _normalization(self, labels: tf.Tensor, features: Features) -> tf.Tensor:
         """What the loss of each list of the batch is multiplied by: float32 [batch_size]."""
@@ -118,8 +120,8 @@ def binary_labels(relevance_threshold: float) -> LabelsFn:
 def rank_rated(model: TwoTowerModel, loss_fn: LossFn) -> RankFn:
     """Ranks the items of each list."""
 
-    def rank(lists: TrainingLists, features: Features, step: "tf.Tensor | int", weights: tf.Tensor) -> Losses:
-        scores = model.list_scores(lists.queries, lists.items)
+    def rank(lists: ScoredLists, features: Features, step: "tf.Tensor | int", weights: tf.Tensor) -> Losses:
+        scores = model.list_scores(lists.queries, lists.items, lists.examples)
         losses = loss_fn(lists.labels, scores, step, features[schema.ROWS])
         return Losses(tf.reduce_sum(losses * weights), losses, scores)
 
@@ -131,13 +133,13 @@ def rank_sampled(model: TwoTowerModel, loss_fn: LossFn, sampler: NegativeSampler
     log_expected_counts = tf.constant(sampler.log_expected_counts) if logq_correction else None
     validation_negatives = tf.constant(sampler.draw([0])[0])
 
-    def rank(lists: TrainingLists, features: Features, step: "tf.Tensor | int", weights: tf.Tensor) -> Losses:
+    def rank(lists: ScoredLists, features: Features, step: "tf.Tensor | int", weights: tf.Tensor) -> Losses:
         negatives = features.get(schema.NEGATIVES, validation_negatives)
         labels, scores = sampled_lists(
             lists.queries,
             lists.items,
             lists.labels,
-            model.list_scores(lists.queries, lists.items),
+            model.list_scores(lists.queries, lists.items, lists.examples),
             negatives=negatives,
             negative_vectors=model.candidate_vectors(negatives),
             seen=features[schema.HISTORY],
@@ -160,7 +162,7 @@ def rank_catalogue(model: TwoTowerModel, *, temperature: float) -> RankFn:
     list of its own, all items are candidates.
     """
 
-    def rank(lists: TrainingLists, features: Features, step: "tf.Tensor | int", weights: tf.Tensor) -> Losses:
+    def rank(lists: ScoredLists, features: Features, step: "tf.Tensor | int", weights: tf.Tensor) -> Losses:
         history = features[schema.HISTORY]
         is_own_list = lists.labels.shape[0] != history.shape[0]
         total, losses = catalogue_softmax(

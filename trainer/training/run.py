@@ -73,8 +73,8 @@ def train_and_evaluate(
 
     dataset = load_dataset(**config_lib.dataset_arguments(config))
     epoch_steps = input_pipeline.steps_per_epoch(dataset.lists["train"].num_lists, config.train.global_batch_size)
-    chosen = size_rules.choose_values(config, num_items=dataset.vocabulary.num_items - 1, epoch_steps=epoch_steps)
-    given, config = config, size_rules.with_values(config, chosen)
+    given = config
+    config, chosen = size_rules.adapt(given, dataset, epoch_steps=epoch_steps)
     total_steps = epoch_steps * config.train.num_epochs
     learner = build_learner(config, dataset, strategy, total_steps=total_steps)
 

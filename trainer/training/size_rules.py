@@ -6,43 +6,63 @@ The rules come from searches on validation ratings of data sets from 1,600 to 41
 import math
 
 from settings.trainer_config import TrainerConfig
+from trainer.data.dataset import Dataset
 
 MAX_CATALOGUE_ITEMS = 50_000
 """Above this number of items, `auto` candidates are sampled: the softmax over all items takes most of the time."""
 
+MIN_RATINGS_FOR_ALL_TARGETS = 300_000
+"""From this number of training ratings up, all items of a list are targets. Fewer ratings are learnt by heart."""
+
 _EMBEDDING_SIZES = (256, 128, 64)
 _MAX_NUMBERS = 4_000_000
+_SMALL_SCALE = 4.0
 _SCALE_PER_LOG_ITEM = 0.75
 _NUM_STEPS = 1500
 _MIN_EPOCHS, _MAX_EPOCHS = 20, 100
 
 
-def choose_values(config: TrainerConfig, *, num_items: int, epoch_steps: int) -> dict[str, str | int | float]:
-    """The values of the open fields, by dotted name.
+Values = dict[str, str | int | float]
+"""Values of fields by dotted name."""
+
+
+def choose_values(config: TrainerConfig, *, num_items: int, num_ratings: int, epoch_steps: int) -> Values:
+    """The values of the open fields.
 
     Args:
       config: The config of the run.
       num_items: The number of items in the training split.
+      num_ratings: The number of ratings in the training split.
       epoch_steps: The number of steps per epoch.
     """
-    chosen: dict[str, str | int | float] = {}
+    chosen: Values = {}
+    is_small = num_ratings < MIN_RATINGS_FOR_ALL_TARGETS
     if config.candidates.method == "auto":
         chosen["candidates.method"] = "catalogue" if num_items <= MAX_CATALOGUE_ITEMS else "sampled"
     if not config.model.embedding_size:
         fitting = [size for size in _EMBEDDING_SIZES if size * num_items <= _MAX_NUMBERS]
         chosen["model.embedding_size"] = (fitting or _EMBEDDING_SIZES[-1:])[0]
     if not config.model.scale:
-        is_cosine = config.model.similarity == "cosine"
-        chosen["model.scale"] = round(_SCALE_PER_LOG_ITEM * math.log(max(num_items, 4)), 2) if is_cosine else 1.0
+        large_scale = round(_SCALE_PER_LOG_ITEM * math.log(num_items), 2)
+        of_cosine = _SMALL_SCALE if is_small else large_scale
+        chosen["model.scale"] = of_cosine if config.model.similarity == "cosine" else 1.0
+    if config.history.targets == "auto":
+        chosen["history.targets"] = "dropped" if is_small else "all"
     if not config.train.num_epochs:
         chosen["train.num_epochs"] = min(max(math.ceil(_NUM_STEPS / epoch_steps), _MIN_EPOCHS), _MAX_EPOCHS)
     return chosen
 
 
-def with_values(config: TrainerConfig, values: dict[str, str | int | float]) -> TrainerConfig:
-    """The config with other values of some fields, by dotted name."""
+def adapt(config: TrainerConfig, dataset: Dataset, *, epoch_steps: int) -> tuple[TrainerConfig, Values]:
+    """Returns the config with the chosen values of the open fields, and these values."""
+    chosen = choose_values(
+        config,
+        num_items=dataset.vocabulary.num_items - 1,
+        num_ratings=len(dataset.ratings["train"][0]),
+        epoch_steps=epoch_steps,
+    )
     tree = config.model_dump()
-    for name, value in values.items():
+    for name, value in chosen.items():
         section, field = name.split(".")
         tree[section][field] = value
-    return TrainerConfig.model_validate(tree)
+    return TrainerConfig.model_validate(tree), chosen

@@ -58,7 +58,7 @@ def suggest(
         trial = study.ask({parameter.field: _distribution(parameter) for parameter in parameters})
         # A trial that stays open would count as one that runs at the same time.
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        values = {parameter.field: _decode(parameter, trial.params[parameter.field]) for parameter in parameters}
+        values = {parameter.field: decode(parameter, trial.params[parameter.field]) for parameter in parameters}
         if values not in tried and is_allowed(values):
             return values
     return None
@@ -113,7 +113,8 @@ def _encode(parameter: SearchParameter, value: Any) -> Any:
     return value if parameter.values is None else parameter.values.index(value)
 
 
-def _decode(parameter: SearchParameter, drawn: Any) -> Any:
+def decode(parameter: SearchParameter, drawn: Any) -> Any:
+    """The value that a draw of the sampler stands for: of a float, four significant digits."""
     if parameter.values is not None:
         return parameter.values[drawn]
     if _is_integral(parameter):

@@ -1,0 +1,218 @@
+"""Each kind of candidates against its definition in NumPy, and on any number of replicas."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from tests.conftest import mirrored_strategy
+from trainer import schema
+from trainer.compat import tf
+from trainer.data.lists import build_lists
+from trainer.data.queries import build_queries
+from trainer.modeling import input_pipeline
+from trainer.modeling.randomness import Draws
+from trainer.modeling.two_tower import TwoTowerModel
+from trainer.training import losses, objectives, optimizers, steps
+from trainer.training.candidates import NegativeSampler
+from trainer.training.objectives import Objective
+
+NUM_USERS, NUM_ITEMS, LIST_SIZE, HISTORY_SIZE = 20, 15, 6, 10
+BATCH_SIZE, STEPS_PER_EXECUTION, SEED = 4, 3, 1
+POOLED = {"power": 0.5, "highest_rating": 5.0, "dropout": 0.5, "leave_out_targets": True}
+TRANSFORMER = {"size": LIST_SIZE, "num_layers": 1, "num_heads": 2, "dropout": 0.3}
+COSINE = {"similarity": "cosine", "scale": 4.0, "item_bias": True}
+
+
+@pytest.fixture(scope="module")
+def lists():
+    """Each user has rated 5 to 9 of the items; the lists have the histories of their users."""
+    generator = np.random.default_rng(0)
+    items = [1 + generator.choice(NUM_ITEMS - 1, 5 + user % 5, replace=False) for user in range(NUM_USERS)]
+    users = np.repeat(np.arange(1, NUM_USERS + 1), [len(row) for row in items]).astype(np.int32)
+    items = np.concatenate(items).astype(np.int32)
+    ratings = generator.integers(1, 6, len(items)).astype(np.float32)
+    times = np.arange(len(items))
+    queries = build_queries(
+        users, items, ratings, times, num_users=NUM_USERS + 1, history_size=HISTORY_SIZE, features={}
+    )
+    built = build_lists(users, items, ratings, list_size=LIST_SIZE, timestamps=times)
+    return dataclasses.replace(built, query_source=queries)
+
+
+def build_sampler(num_negatives=8):
+    return NegativeSampler(
+        np.arange(NUM_ITEMS), num_negatives=num_negatives, popularity_power=0.5, uniform_fraction=0.2, seed=SEED
+    )
+
+
+def build(candidates, **model_options):
+    """A model, its objective and what draws its negatives."""
+    options = {"embedding_size": 4, "query_embedding": False, "seed": 5, **model_options}
+    model = TwoTowerModel(num_queries=NUM_USERS + 1, num_items=NUM_ITEMS, **options)
+    shared = {"normalization_power": 0.5, "seed": SEED}
+    key = candidates if candidates.endswith("_loss") else "softmax_loss"
+    loss_fn = losses.build_loss(
+        key,
+        global_batch_size=BATCH_SIZE,
+        seed=SEED,
+        num_negatives=8,
+        num_items=NUM_ITEMS,
+        margin=0.2,
+        negative_weight=2.0,
+    )
+    if candidates == "rated":
+        return model, Objective(model, objectives.rank_rated(model, loss_fn), **shared), None
+    shared["labels_fn"] = objectives.binary_labels(3.0)
+    if candidates == "catalogue":
+        return model, Objective(model, objectives.rank_catalogue(model, temperature=1.0), **shared), None
+    sampler = build_sampler()
+    rank_fn = objectives.rank_sampled(model, loss_fn, sampler, logq_correction=key == "softmax_loss")
+    return model, Objective(model, rank_fn, **shared), sampler.draw
+
+
+def batches(lists, first_call, num_calls, negatives_fn, strategy):
+    return iter(
+        strategy.distribute_datasets_from_function(
+            lambda context: input_pipeline.build_train_dataset(
+                lists,
+                np.arange(first_call, first_call + num_calls) * STEPS_PER_EXECUTION,
+                global_batch_size=BATCH_SIZE,
+                steps_per_execution=STEPS_PER_EXECUTION,
+                seed=SEED,
+                context=context,
+                negatives_fn=negatives_fn,
+            )
+        )
+    )
+
+
+def train(strategy, lists, candidates, model_options, *, first_call=0, num_calls=2, weights=None):
+    """Returns the sums of each call, and the final weights."""
+    with strategy.scope():
+        model, objective, negatives_fn = build(candidates, **model_options)
+        schedule = optimizers.build_schedule("constant", learning_rate=0.1, total_steps=100, warmup_steps=0)
+        optimizer = optimizers.build_optimizer("sgd", schedule)
+        optimizer.build(model.trainable_variables)
+        if weights is not None:
+            model.set_weights(weights)
+    train_call = steps.build_train_call(strategy, model, optimizer, objective, [])
+    elements = batches(lists, first_call, num_calls, negatives_fn, strategy)
+    starts = STEPS_PER_EXECUTION * np.arange(first_call, first_call + num_calls)
+    num_steps = tf.constant(STEPS_PER_EXECUTION, tf.int32)
+    sums = [train_call(next(elements), tf.constant(start, tf.int64), num_steps).numpy() for start in starts]
+    return np.stack(sums), model.get_weights()
+
+
+MODES = {
+    "rated, pooled": ("rated", {"history": POOLED}),
+    "sampled, own embedding": ("sampled", {"query_embedding": True}),
+    "sampled, pooled": ("sampled", {"history": POOLED, **COSINE}),
+    "gbce, pooled": ("gbce_loss", {"history": POOLED, **COSINE}),
+    "contrastive, pooled": ("cosine_contrastive_loss", {"history": POOLED, "similarity": "cosine"}),
+    "sampled, transformer": ("sampled", {"transformer": TRANSFORMER}),
+    "catalogue, own embedding": ("catalogue", {"query_embedding": True, "item_bias": True}),
+    "catalogue, pooled": ("catalogue", {"history": POOLED, **COSINE}),
+    "catalogue, transformer": ("catalogue", {"transformer": TRANSFORMER, **COSINE}),
+}
+
+
+@pytest.mark.parametrize(("candidates", "options"), MODES.values(), ids=MODES)
+def test_neither_replicas_nor_a_resume_change_the_training(lists, candidates, options):
+    default = tf.distribute.get_strategy()
+    expected_sums, expected = train(default, lists, candidates, options)
+    for strategy in (mirrored_strategy(2), mirrored_strategy(4)):
+        sums, weights = train(strategy, lists, candidates, options)
+        np.testing.assert_allclose(sums, expected_sums, rtol=1e-4)
+        for part, other in zip(weights, expected, strict=True):
+            np.testing.assert_allclose(part, other, atol=1e-5)
+    _, halfway = train(default, lists, candidates, options, num_calls=1)
+    sums, weights = train(default, lists, candidates, options, first_call=1, num_calls=1, weights=halfway)
+    np.testing.assert_array_equal(sums[0], expected_sums[1])
+    for part, other, before in zip(weights, expected, halfway, strict=True):
+        np.testing.assert_array_equal(part, other)
+        assert before.shape == (1,) or not np.array_equal(part, before)
+
+
+def one_batch(lists, negatives_fn):
+    superbatch = next(batches(lists, 0, 1, negatives_fn, tf.distribute.get_strategy()))
+    return {name: feature[0] for name, feature in superbatch.items()}
+
+
+def softmax_loss(scores, is_candidate, label_items):
+    """Summed over the targets: −log of their share of Σ exp(score) over the candidates."""
+    log_total = np.log(np.exp(scores[is_candidate]).sum())
+    return sum(log_total - scores[item] for item in label_items)
+
+
+def test_the_catalogue_is_all_items_that_are_not_in_the_history_and_the_targets(lists):
+    """Targets are the items of the list that this step dropped from the history, if they are rated 3 or higher."""
+    model, objective, _ = build("catalogue", history=POOLED, **COSINE)
+    batch, step = one_batch(lists, None), tf.constant(0, tf.int64)
+    draws = Draws(SEED, step, batch[schema.ROWS])
+    lists_of_step = model.training_lists(batch, draws)
+    candidates = model.catalogue_vectors().numpy()
+    kept = model.history.is_kept(batch[schema.ITEMS], draws).numpy()
+    expected = []
+    for row in range(BATCH_SIZE):
+        scores = candidates @ lists_of_step.queries[row].numpy()
+        items, ratings = batch[schema.ITEMS][row].numpy(), batch[schema.LABELS][row].numpy()
+        in_list = (ratings >= 0) & ~kept[row]
+        is_candidate = np.ones(NUM_ITEMS, bool)
+        is_candidate[batch[schema.HISTORY][row].numpy()] = False
+        is_candidate[0] = False
+        is_candidate[items[in_list]] = True
+        targets = items[in_list & (ratings >= 3)]
+        expected.append(softmax_loss(scores, is_candidate, targets) / max(len(targets), 1) ** 0.5)
+    loss, losses_sum, _ = objective(batch, step)
+    assert sum(value > 0 for value in expected) >= 3
+    np.testing.assert_allclose(losses_sum, np.sum(expected), rtol=1e-5)
+    np.testing.assert_allclose(loss, np.sum(expected) / BATCH_SIZE, rtol=1e-5)
+
+
+def test_sampled_negatives_stand_for_the_catalogue(lists):
+    """With many draws and the logQ correction, the sampled loss comes close to the loss over the catalogue."""
+    options = {"query_embedding": True, "item_bias": True}
+    model, catalogue, _ = build("catalogue", **options)
+    _, sampled, _ = build("sampled", **options)
+    batch = one_batch(lists, build_sampler(20_000).draw)
+    sampler = build_sampler(20_000)
+    loss_fn = losses.build_loss("softmax_loss", global_batch_size=BATCH_SIZE)
+    rank_fn = objectives.rank_sampled(model, loss_fn, sampler, logq_correction=True)
+    sampled = Objective(model, rank_fn, labels_fn=objectives.binary_labels(3.0), normalization_power=0.5)
+    np.testing.assert_allclose(
+        sampled(batch, tf.constant(0, tf.int64))[0], catalogue(batch, tf.constant(0, tf.int64))[0], rtol=5e-3
+    )
+
+
+def test_the_transformer_predicts_each_item_from_those_before_it(lists):
+    model, objective, _ = build("catalogue", transformer={**TRANSFORMER, "dropout": 0.0}, item_bias=True)
+    batch = one_batch(lists, None)
+    items, ratings = batch[schema.ITEMS].numpy(), batch[schema.LABELS].numpy()
+    candidates = model.catalogue_vectors().numpy()
+    expected = 0.0
+    for row in range(BATCH_SIZE):
+        terms = []
+        for position in np.flatnonzero(ratings[row] >= 3):
+            history = np.zeros([1, LIST_SIZE], np.int32)
+            history[0, :position] = items[row, :position]
+            features = {schema.HISTORY: tf.constant(history), schema.HISTORY_RATINGS: tf.zeros([1, LIST_SIZE])}
+            scores = candidates @ model.query_vectors(features).numpy()[0]
+            terms.append(softmax_loss(scores, np.arange(NUM_ITEMS) > 0, [items[row, position]]))
+        expected += sum(terms) / max(len(terms), 1) ** 0.5
+    np.testing.assert_allclose(objective(batch, tf.constant(0, tf.int64))[1], expected, rtol=1e-4)
+
+
+def test_validation_ranks_the_list_for_the_whole_history(lists):
+    model, objective, _ = build("catalogue", history=POOLED, **COSINE)
+    batch = one_batch(lists, None)
+    queries, candidates = model.query_vectors(batch).numpy(), model.catalogue_vectors().numpy()
+    found = objective.evaluate(batch).numpy()
+    for row in range(BATCH_SIZE):
+        items, ratings = batch[schema.ITEMS][row].numpy(), batch[schema.LABELS][row].numpy()
+        is_candidate = np.arange(NUM_ITEMS) > 0
+        is_candidate[batch[schema.HISTORY][row].numpy()] = False
+        is_candidate[items[ratings >= 0]] = True
+        targets = items[ratings >= 3]
+        expected = softmax_loss(candidates @ queries[row], is_candidate, targets) / max(len(targets), 1) ** 0.5
+        np.testing.assert_allclose(found[row], expected, rtol=1e-5)
