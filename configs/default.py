@@ -96,6 +96,9 @@ def get_config() -> ConfigDict:
     config.model.scale = 0.0
     # Whether each item has a bias, which is added to its score.
     config.model.item_bias = True
+    # The initial embeddings of items: `random`, or from a truncated singular value decomposition (`svd`) of the matrix
+    # of users and items, from which training needs fewer steps.
+    config.model.initial_items = "svd"
 
     config.history = ConfigDict()
     # How the items of a user's history describe the user: `none`: not at all; `pooled`: by the sum of their

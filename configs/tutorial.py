@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.model.query_embedding = True
     config.model.similarity = "dot"
     config.model.item_bias = False
+    config.model.initial_items = "random"
     config.history.encoder = "none"
     config.loss.normalization_power = 0.0
     config.optimizer.name = "adagrad"

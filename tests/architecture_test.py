@@ -18,10 +18,10 @@ RANKS = [
     ["evaluation"],
     ["serving"],
     ["training"],
-    ["main", "doctor", "evaluate", "recommend"],
+    ["main", "doctor", "evaluate", "recommend", "compare", "tune"],
 ]
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
-ENTRY_POINTS = {"main", "doctor", "evaluate", "recommend"}
+ENTRY_POINTS = {"main", "doctor", "evaluate", "recommend", "compare", "tune"}
 
 
 def sources(folder: str) -> list[pathlib.Path]:

@@ -74,7 +74,7 @@ def markdown(name: str, protocol: Protocol, rows: Sequence[Row]) -> str:
     header += [f"validation {protocol.metrics[0]}", "trials", "tuning", "fit", "memory"]
     table = [header]
     best = {
-        metric: max((row.mean(metric) for row in rows if row.method != CEILING.name), default=0.0)
+        metric: max((row.mean(metric) for row in rows if row.method != CEILING.name), default=np.inf)
         for metric in protocol.metrics
     }
     for row in rows:

@@ -19,6 +19,6 @@ def get_config() -> ConfigDict:
         {"field": "optimizer.learning_rate", "range": (0.01, 1.0), "scale": "log"},
         {"field": "model.embedding_size", "values": (32, 64, 128)},
         {"field": "train.num_epochs", "range": (5, 20)},
-        {"field": "loss.key", "values": ("softmax_loss", "approx_ndcg_loss")},
+        {"field": "history.targets", "values": ("all", "dropped")},
     )
     return config

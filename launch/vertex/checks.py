@@ -1,20 +1,17 @@
 """Checks everything about a job that can be checked without the service, before it costs money."""
 
-import ast
-import contextlib
-import copy
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from launch.trainer_flags import TrainerFlags, read_trainer_flags
 from launch.vertex import machines
-from launch.vertex.config import IMAGE, JobConfig, Study, load_job_config, tensorboard_region
+from launch.vertex.config import IMAGE, JobConfig, load_job_config, tensorboard_region
 from launch.vertex.job import Destination
 from launch.vertex.secrets import check_no_secrets
 from settings.errors import ConfigError
+from settings.search_space import sample_trials
 from settings.sections import cannot_be_used
 from settings.trainer_config import load_trainer_config
 
@@ -147,38 +144,9 @@ def _check_study(job: JobConfig, trainer: TrainerFlags) -> None:
         raise ConfigError(
             "config.study.parameters is empty. A study needs parameters to try, as in configs/launch/tune.py."
         )
-    for parameter, fields in _trials(study, trainer.config_dict):
+    for tried, fields in sample_trials(study.parameters, trainer.config_dict.to_dict(), "config.study.parameters"):
         try:
             config = load_trainer_config(fields)
         except ConfigError as error:
-            raise ConfigError(f"config.study.parameters: with {parameter}, a trial would fail: {error}") from error
+            raise ConfigError(f"config.study.parameters: with {tried}, a trial would fail: {error}") from error
         _check_batch_size(job, config.train.global_batch_size)
-
-
-def _trials(study: Study, config: ConfigDict) -> Iterator[tuple[dict[str, Any], Mapping[str, Any]]]:
-    """Yields trials that the study can run: the first value of all parameters, then each value of each parameter."""
-    fields = config.to_dict()
-    for parameter in study.parameters:
-        _set_field(fields, parameter.field, parameter.tried[0])
-    for parameter in study.parameters:
-        for value in parameter.tried:
-            trial = copy.deepcopy(fields)
-            _set_field(trial, parameter.field, value)
-            yield {parameter.field: value}, trial
-
-
-def _set_field(fields: dict[str, Any], dotted_name: str, value: Any) -> None:
-    *sections, name = dotted_name.split(".")
-    section: Any = fields
-    for part in sections:
-        section = section.get(part) if isinstance(section, dict) else None
-    if not isinstance(section, dict) or name not in section or isinstance(section[name], dict):
-        raise ConfigError(
-            f"config.study.parameters: config.{dotted_name} is not a field of the trainer's config. configs/default.py "
-            "lists and explains all fields."
-        )
-    if isinstance(section[name], tuple | list) and isinstance(value, str):
-        # As on the command line of a trial: --config.model.hidden_sizes="(64, 32)".
-        with contextlib.suppress(ValueError, SyntaxError):
-            value = ast.literal_eval(value)
-    section[name] = value

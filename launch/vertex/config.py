@@ -13,6 +13,7 @@ from pydantic import Field, field_validator, model_validator
 from configs.launch import default
 from launch.vertex import machines
 from settings.errors import ConfigError
+from settings.search_space import FORM, SearchParameter, check_unique
 from settings.sections import Section, build_section, cannot_be_used
 
 DEFAULTS_FILE = "configs/launch/default.py"
@@ -57,49 +58,12 @@ class Scheduling(Section):
         return hours
 
 
-class StudyParameter(Section):
-    """A field of the trainer's config, with the range or the values to try."""
-
-    field: str
-    range: tuple[int | float, int | float] | None = None
-    values: tuple[int | float | str, ...] | None = None
-    scale: Literal["linear", "log", "reverse_log"] = "linear"
-
-    @model_validator(mode="after")
-    def _check_numbers(self) -> "StudyParameter":
-        name, shown = "config.study.parameters", self.model_dump(exclude_unset=True)
-        if (self.range is None) == (self.values is None):
-            raise cannot_be_used(name, shown, _PARAMETER_FORM)
-        tried = self.tried
-        is_numeric = not any(isinstance(value, str) for value in tried)
-        if not tried or not (is_numeric or all(isinstance(value, str) for value in tried)):
-            raise cannot_be_used(name, shown, "a tuple of numbers or a tuple of strings, with at least one value")
-        if self.range is not None and not self.range[0] < self.range[1]:
-            raise cannot_be_used(name, shown, "a range of two numbers, the lowest first")
-        if self.values is not None and is_numeric and list(tried) != sorted(set(tried)):
-            raise cannot_be_used(name, shown, "a tuple of different numbers in ascending order")
-        if self.scale != "linear" and not (is_numeric and min(tried) > 0):
-            raise cannot_be_used(name, shown, "numbers above 0, or of scale linear")
-        return self
-
-    @property
-    def tried(self) -> tuple[Any, ...]:
-        """The ends of the range, or the values."""
-        return self.range if self.range is not None else self.values or ()
-
-
-_PARAMETER_FORM = (
-    'of the form {"field": ..., "range": (LOWEST, HIGHEST)} or {"field": ..., "values": (...)}, with an optional '
-    '"scale": linear, log or reverse_log'
-)
-
-
 class Study(Section):
     """A hyperparameter-tuning job."""
 
     metric: str
     goal: Literal["max", "min"]
-    parameters: tuple[StudyParameter, ...] = Field(description=f"a tuple of parameters, each {_PARAMETER_FORM}")
+    parameters: tuple[SearchParameter, ...] = Field(description=f"a tuple of parameters, each {FORM}")
     max_trials: int = Field(ge=1)
     parallel_trials: int
     max_failed_trials: int
@@ -115,9 +79,7 @@ class Study(Section):
                 raise cannot_be_used(
                     f"config.study.{field}", value, f"from {least} to config.study.max_trials={self.max_trials}"
                 )
-        names = tuple(parameter.field for parameter in self.parameters)
-        if len(set(names)) < len(names):
-            raise ConfigError(f"config.study.parameters has a field twice. Its fields are {', '.join(names)}.")
+        check_unique(self.parameters, "config.study.parameters")
         return self
 
     @model_validator(mode="after")

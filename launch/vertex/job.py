@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from launch.vertex.config import JobConfig, Scheduling, StudyParameter, split_pairs
+from launch.vertex.config import JobConfig, Scheduling, split_pairs
+from settings.search_space import SearchParameter
 
 _STRATEGIES = {"standard": "STANDARD", "spot": "SPOT", "flex_start": "FLEX_START"}
 _GOALS = {"max": "MAXIMIZE", "min": "MINIMIZE"}
@@ -133,14 +134,15 @@ def _seconds(hours: float) -> str:
     return f"{round(hours * 3600)}s"
 
 
-def _parameter_spec(parameter: StudyParameter) -> dict[str, Any]:
+def _parameter_spec(parameter: SearchParameter) -> dict[str, Any]:
     spec: dict[str, Any] = {"parameter_id": f"config.{parameter.field}"}
     values = parameter.tried
     if parameter.range is not None:
         kind = "integer_value_spec" if all(isinstance(end, int) for end in values) else "double_value_spec"
         spec[kind] = {"min_value": values[0], "max_value": values[1]}
-    elif all(isinstance(value, str) for value in values):
-        return {**spec, "categorical_value_spec": {"values": list(values)}}
+    elif not parameter.is_numeric:
+        # As on the command line of a trial: --config.model.hidden_sizes="(64, 32)".
+        return {**spec, "categorical_value_spec": {"values": list(map(str, values))}}
     else:
         spec["discrete_value_spec"] = {"values": list(values)}
     return {**spec, "scale_type": _SCALES[parameter.scale]}

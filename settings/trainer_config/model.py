@@ -29,6 +29,7 @@ class ModelConfig(Section):
     similarity: Literal["dot", "cosine"]
     scale: float = Field(ge=0)
     item_bias: bool
+    initial_items: Literal["random", "svd"]
 
     @model_validator(mode="after")
     def _check_scale(self) -> "ModelConfig":

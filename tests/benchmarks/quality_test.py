@@ -1,14 +1,11 @@
-"""The comparison with peers: metrics against independent references, peers with a planted answer, equal treatment."""
+"""The comparison with peers: peers with a planted answer, and equal treatment of all methods."""
 
 import dataclasses
-import itertools
 import json
+import pathlib
 
 import numpy as np
 import pytest
-import scipy.sparse
-from hypothesis import given
-from hypothesis import strategies as st
 
 pytest.importorskip("implicit", reason="implicit is not installed; `pip install '.[bench]'` installs it")
 
@@ -17,20 +14,10 @@ from optuna.distributions import FloatDistribution
 from benchmarks.quality import methods, protocols, report, run, tuning
 from benchmarks.quality.data import Interactions, Split, TrainingData, published
 from benchmarks.quality.method import Fitted, Method, same_for_all
-from benchmarks.quality.metrics import USERS_PER_CHUNK, catalogue_metrics, rated_metrics
 from benchmarks.quality.protocols import Protocol, Target
 from benchmarks.quality.records import TEST, TRIAL, Records
 from settings.errors import DataError, DivergedError, StorageError
-
-small_scores = st.lists(st.integers(0, 2), min_size=4, max_size=5)
-
-
-def interactions(pairs: list[tuple[int, int]], ratings: list[float] | None = None) -> Interactions:
-    users, items = np.array(pairs, np.int32).reshape(-1, 2).T
-    ones: np.ndarray = np.ones(len(pairs), np.float32)
-    return Interactions(
-        users, items, ones if ratings is None else np.array(ratings, np.float32), np.zeros(len(pairs), np.int64)
-    )
+from tests.benchmarks.helpers import interactions
 
 
 def training_data(chosen: Interactions, num_users: int, num_items: int) -> TrainingData:
@@ -44,97 +31,6 @@ def training_data(chosen: Interactions, num_users: int, num_items: int) -> Train
         interactions=chosen,
         seed=0,
     )
-
-
-def one_user(items: list[int], num_items: int) -> scipy.sparse.csr_matrix:
-    return interactions([(0, item) for item in items]).matrix(1, num_items)
-
-
-class TestMetrics:
-    @given(small_scores, st.data())
-    def test_ties_count_by_their_expectation(self, scores, data):
-        """The mean over all orders of the items that agree with the scores."""
-        num_items = len(scores)
-        relevant = data.draw(st.sets(st.integers(0, num_items - 1), min_size=1))
-        excluded = data.draw(st.sets(st.integers(0, num_items - 1))) - relevant
-        cutoff = data.draw(st.integers(1, num_items))
-        candidates = [item for item in range(num_items) if item not in excluded]
-        orders = [
-            order
-            for order in itertools.permutations(candidates)
-            if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
-        ]
-        discounts = 1 / np.log2(np.arange(2, num_items + 2))
-        dcgs = [
-            sum(discounts[rank] for rank, item in enumerate(order[:cutoff]) if item in relevant) for order in orders
-        ]
-        hits = [sum(item in relevant for item in order[:cutoff]) for order in orders]
-
-        _, values = catalogue_metrics(
-            same_for_all(np.array(scores, np.float32)),
-            excluded=one_user(sorted(excluded), num_items),
-            relevant=one_user(sorted(relevant), num_items),
-            names=[f"binary_ndcg@{cutoff}", f"recall@{cutoff}"],
-        )
-
-        ideal = discounts[: min(cutoff, len(relevant))].sum()
-        assert values[f"binary_ndcg@{cutoff}"] == pytest.approx([np.mean(dcgs) / ideal])
-        assert values[f"recall@{cutoff}"] == pytest.approx([np.mean(hits) / len(relevant)])
-
-    def test_chunks_are_put_together(self):
-        """The relevant item of user u is on the rank 1 + u mod 7."""
-        num_users, num_items = 2 * USERS_PER_CHUNK + 3, 12
-        users = np.arange(num_users)
-        relevant = interactions([(user, 0) for user in users if user % 5]).matrix(num_users, num_items)
-        excluded = interactions([(user, 11) for user in users]).matrix(num_users, num_items)
-
-        def scores(rows):
-            better = np.arange(1, num_items) <= (rows % 7)[:, np.newaxis]
-            own = np.concatenate([np.zeros([len(rows), 1]), np.where(better, 1.0, -1.0)], axis=1)
-            own[:, 11] = 9.0
-            return own
-
-        evaluated, values = catalogue_metrics(
-            scores, excluded=excluded, relevant=relevant, names=["binary_ndcg@5", "recall@3"]
-        )
-
-        assert evaluated.tolist() == [user for user in users if user % 5]
-        ranks = 1 + evaluated % 7
-        assert values["binary_ndcg@5"] == pytest.approx(np.where(ranks <= 5, 1 / np.log2(ranks + 1), 0))
-        assert values["recall@3"].tolist() == (ranks <= 3).tolist()
-
-    def test_items_that_cannot_be_ranked_are_missed(self):
-        scores = np.array([-np.inf, 1, np.nan], np.float32)
-        _, values = catalogue_metrics(
-            same_for_all(scores), excluded=one_user([], 3), relevant=one_user([0, 1, 2], 3), names=["recall@3"]
-        )
-        assert values["recall@3"] == pytest.approx([1 / 3])
-
-    @given(small_scores, st.data())
-    def test_rated_lists_have_graded_gains(self, scores, data):
-        stars = data.draw(st.lists(st.integers(1, 5), min_size=len(scores), max_size=len(scores)))
-        cutoff = data.draw(st.integers(1, len(scores)))
-        discounts = 1 / np.log2(np.arange(2, cutoff + 2))
-        orders = [
-            order
-            for order in itertools.permutations(range(len(scores)))
-            if all(scores[a] >= scores[b] for a, b in itertools.pairwise(order))
-        ]
-        gains = [2.0**star - 1 for star in stars]
-        dcgs = [sum(discounts[rank] * gains[item] for rank, item in enumerate(order[:cutoff])) for order in orders]
-        ideal = sum(discounts * sorted(gains, reverse=True)[:cutoff])
-
-        # A second user, whose list must not mix with the first.
-        pairs = [(user, item) for user in (3, 1) for item in range(len(scores))]
-        users, values = rated_metrics(
-            lambda rows: np.where(rows[:, np.newaxis] == 3, scores, 0.0),
-            interactions(pairs, [*stars, *([2.0] * len(scores))]),
-            relevance_threshold=4.0,
-            names=[f"ndcg@{cutoff}"],
-        )
-
-        assert users.tolist() == [1, 3]
-        assert values[f"ndcg@{cutoff}"] == pytest.approx([1, np.mean(dcgs) / ideal])
 
 
 class TestPeers:
@@ -263,7 +159,7 @@ class Spy:
 
 
 def planted_split(data_dir, seed: int) -> Split:
-    """The last item is the relevant one of each user; item 0 is in training, and item 1 is rated badly."""
+    """Item 5, the last, is relevant in the validation ratings and item 4 in the test ratings. Item 1 is disliked."""
     del data_dir
     users = range(8)
     return Split(
@@ -272,8 +168,12 @@ def planted_split(data_dir, seed: int) -> Split:
         has_ratings=True,
         train=interactions([(user, 0) for user in users], [5.0] * 8),
         validation=interactions([(user, 5 if user < 4 else 1) for user in users], [4.0] * 4 + [1.0] * 4),
-        test=interactions([(user, 1 if user < 4 else 5) for user in users], [1.0] * 4 + [5.0] * 4),
+        test=interactions([(user, 1 if user < 4 else 4) for user in users], [1.0] * 4 + [5.0] * 4),
     )
+
+
+# The spy ranks the items 5, 2, 3 and 4 for the users 4 to 7 in the test: they have seen the items 0 and 1.
+TEST_NDCG = 1 / np.log2(1 + 4)
 
 
 @pytest.fixture
@@ -368,13 +268,37 @@ class TestRun:
         self.run(tmp_path, num_trials=2)
         assert len(spy.seen) == 4
 
-    def test_the_table(self, spy, tmp_path):
+    def test_the_table(self, spy, tmp_path, monkeypatch):
+        monkeypatch.setattr(report, "CEILING", methods.METHODS["spy"])
         self.run(tmp_path)
         protocol = protocols.PROTOCOLS["planted"]
-        rows = report.load_rows(Records(tmp_path), "planted", protocol)
-        text = report.markdown("planted", protocol, rows)
-        lines = text.splitlines()
-        # The search has found a value close enough to 3, so the last item, the only relevant one, comes first.
-        assert lines[4].startswith("| spy | **1.0000 ± 0.0000** | **1.0000 ± 0.0000** | 1.000 |")
+        (row,) = report.load_rows(Records(tmp_path), "planted", protocol)
+        assert row.values["binary_ndcg@5"][4:] == pytest.approx([TEST_NDCG] * 4)
+        assert np.all(np.isnan(row.values["binary_ndcg@5"][:4]))
+
+        lines = report.markdown("planted", protocol, [row]).splitlines()
+
+        # The search has found a value close enough to 3, so the validation value is 1.
+        assert pytest.approx(0.4307, abs=1e-4) == TEST_NDCG
+        assert lines[4].startswith("| spy | 0.4307 ± 0.0000 | 0.0000 ± 0.0000 | 1.000 |  | 100.0% | 1.0000 | 12 |")
         assert lines[5].startswith("| Someone (published) | 0.5000 |  |")
-        assert lines[-1] == "- Target binary_ndcg@5 ≥ 0.9: met by spy, with 1.0000."
+        assert lines[-1] == "- Target binary_ndcg@5 ≥ 0.9: missed by spy, with 0.4307."
+
+    def test_the_difference_is_ours_minus_theirs(self):
+        ours, theirs = np.array([0.5, 0.7, 0.9, np.nan, 0.4]), np.array([0.4, 0.7, 0.7, 0.1, np.nan])
+        found = report.paired(ours, theirs)
+        assert (found.value, found.num_queries) == (pytest.approx(0.1), 3)
+
+
+class TestCeiling:
+    def test_is_far_above_popularity(self):
+        protocol = protocols.PROTOCOLS["synthetic"]
+        split = protocol.load(pathlib.Path(), 0)
+        data = run.training_data(protocol, split, 0, is_final=True)
+        ceiling, popularity = (
+            np.mean(
+                run.evaluate(protocol, split, methods.METHODS[name].fit(data, {}).scores, is_final=True)[1]["recall@20"]
+            )
+            for name in ("ceiling", "popularity")
+        )
+        assert ceiling > 1.5 * popularity

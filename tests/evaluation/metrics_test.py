@@ -117,6 +117,13 @@ def test_a_label_at_the_threshold_is_relevant_and_one_below_is_not():
     assert above_3 == pytest.approx(1 / 3)
 
 
+def test_a_list_without_a_relevant_item_has_no_weight():
+    """Keras would count it, with the weight that the other lists have on average."""
+    labels, scores = [[5.0, 1.0, PAD], [2.0, 1.0, PAD], [0.0, 0.0, PAD]], [[3.0, 2.0, 1.0]] * 3
+    for name, (_, weights) in compute([*PLAIN, *WITH_SUBTOPICS], labels, scores).items():
+        assert weights.tolist() == ([1, 1, 0] if name in ("ndcg", "dcg") else [1, 0, 0]), name
+
+
 def test_ties_are_broken_at_random_but_always_the_same_way():
     labels = 5 * np.eye(LIST_SIZE, dtype=np.float32)  # One good item, at each place in turn.
     first = compute(["mrr"], labels, np.zeros_like(labels))["mrr"][0]

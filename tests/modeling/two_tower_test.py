@@ -241,7 +241,7 @@ def test_features_of_entries_add_to_the_score_where_they_are_known():
         "position": tf.constant([[1, 2, 3], [3, 1, 0]]),
         "price": tf.constant([[0.5, 0.0, -1.0], [0.0, 0.0, 2.0]]),
     }
-    expected = np.array(SCORES) + [[105, 200, 290], [300, 100, 20]]
+    expected = np.add(SCORES, [[105, 200, 290], [300, 100, 20]])
     np.testing.assert_array_equal(model(FEATURES | known), expected)
     np.testing.assert_array_equal(model(FEATURES), SCORES)
     assert model.query_features == [QUERY]

@@ -144,7 +144,10 @@ def test_users_without_a_known_item_are_an_error_or_get_the_most_popular_items(a
     ]
     user = history_run.user_index("u20")
     best = history_run.best_items(user, excluded=history_run.seen[user])[:1]
-    assert pq.read_table(output)[ITEM_ID].to_pylist() == [*history_run.item_ids(best), items[0][ITEM_ID]]
+    table = pq.read_table(output)
+    assert table[ITEM_ID].to_pylist() == [*history_run.item_ids(best), items[0][ITEM_ID]]
+    # The score of a popular item is its number of ratings, and not what a model without a history would give.
+    assert table["score"].to_pylist()[1] == items[0]["num_ratings"]
 
 
 def test_a_file_with_every_item_leaves_nothing_to_recommend(history_run, tmp_path):

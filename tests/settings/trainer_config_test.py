@@ -68,6 +68,7 @@ RANGES = {
     "model.similarity": (["dot", "cosine"], ["", "euclidean"]),
     "model.scale": ([0, 0.0, 1.0, 1e308], [-1e-9, math.inf]),
     "model.item_bias": ([True, False], []),
+    "model.initial_items": (["random", "svd"], ["", "zero"]),
     "history.encoder": (["pooled", "transformer"], ["", "lstm"]),
     "history.size": COUNT_FROM_1,
     "history.power": FROM_0_TO_1,

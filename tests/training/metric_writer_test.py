@@ -87,6 +87,13 @@ def test_jsonl_drops_the_final_metrics_of_the_step_that_it_resumes_after(jsonl_p
     assert storage.read_bytes(jsonl_path).decode() == "".join(kept)
 
 
+def test_jsonl_keeps_the_catalogue_metrics_of_the_validation_that_it_resumes_after(jsonl_path):
+    kept = json_line(20, "validation", loss=0.5, **{"catalogue/mrr": 0.4})
+    storage.write_bytes(jsonl_path, kept.encode())
+    JsonlSink(jsonl_path).truncate_after(20)
+    assert storage.read_bytes(jsonl_path).decode() == kept
+
+
 @pytest.mark.parametrize("line", [b"not JSON\n", b"[1]\n", b"{}\n", b"5\n", b"\xff\n", b'{"step": "1"}\n'])
 def test_jsonl_with_a_foreign_line_is_refused_and_left_alone(jsonl_path, line):
     content = json_line(10).encode() + line + json_line(20).encode()

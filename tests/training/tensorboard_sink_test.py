@@ -110,6 +110,16 @@ def test_the_final_metrics_of_the_step_that_it_resumes_after_are_dropped(logs):
     assert scalars_in(f"{logs}/validation") == [("mrr", 10, 0.5), ("mrr", 20, 0.5), ("rated/mrr", 10, 0.25)]
 
 
+def test_the_catalogue_metrics_of_the_validation_that_it_resumes_after_are_kept(logs):
+    sink = TensorBoardSink(logs)
+    for split in ("validation", "test"):
+        sink.write_scalars(20, 1.0, split, {"catalogue/mrr": 0.5})
+    sink.close()
+    TensorBoardSink(logs).truncate_after(20)
+    assert scalars_in(f"{logs}/validation") == [("catalogue/mrr", 20, 0.5)]
+    assert scalars_in(f"{logs}/test") == []
+
+
 @pytest.mark.parametrize("cut", [1, 5, 30])
 @pytest.mark.parametrize("step", [30, 20])
 def test_an_incomplete_record_is_dropped(tmp_path, cut, step):

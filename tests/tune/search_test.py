@@ -41,6 +41,7 @@ def test_the_best_trial_is_found_and_recorded(tmp_path):
     # The last table has all trials, best first; the one before has the best ten.
     *_, before, last = output.getvalue().split("Trials by their best validation mrr")
     assert "10 of 11" in before.splitlines()[0]
+    assert sum(line.split()[:1] != ["Trial"] for line in before.splitlines()[2:] if line.strip()) == 10
     numbers = [int(line.split()[0]) for line in last.splitlines()[2:] if line.strip()]
     assert numbers == [trial.number for trial in sorted(trials, key=lambda trial: -trial.value)]
 
@@ -54,12 +55,15 @@ def test_a_loss_is_minimized(tmp_path):
     assert json.loads((tmp_path / "best.json").read_text())["trial"] == best.number != 1
 
 
-@pytest.mark.parametrize("num_before", [1, 4, 5])
+@pytest.mark.parametrize("num_before", [2, 4, 5])
 def test_a_search_that_was_stopped_has_the_trials_of_one_that_was_not(tmp_path, num_before):
     expected = search(tmp_path / "whole", Training())
     stopped = Training({num_before: Stopped("Stopped by SIGTERM.", exit_code=143)})
     with pytest.raises(Stopped):
         search(tmp_path / "stopped", stopped)
+    fewer = Training()
+    assert len(search(tmp_path / "stopped", fewer, num_trials=num_before - 1)) == num_before
+    assert not fewer.workdirs
     unfinished = json.loads((tmp_path / "stopped" / "trials.jsonl").read_text().splitlines()[-1])
     assert unfinished["state"] == "running" and unfinished["number"] == num_before
 

@@ -52,7 +52,9 @@ def test_fields_that_do_not_change_what_is_measured_can_vary(tmp_path):
         {"field": "model.item_bias", "values": (False, True)},
         {"field": "loss.temperature", "range": (0.1, 1.0)},
     )
-    check_space(space, config.to_dict(), "the space")
+    fields = config.to_dict()
+    check_space(space, fields, "the space")
+    assert fields == config.to_dict()  # The config of the search is left as it is.
 
 
 @pytest.mark.parametrize("content", ["def get_space(:\n", "x = 1\n", "def get_space():\n    return 1 / 0\n", None])

@@ -1,5 +1,7 @@
 """EmbeddingTable owns one table of vectors. Steps, checkpoints and exports reach the table through it."""
 
+import numpy as np
+
 from trainer.compat import keras, tf
 
 CHUNK_BYTES = 64 * 2**20
@@ -24,16 +26,34 @@ class EmbeddingTable(keras.layers.Layer):
     """
 
     def __init__(
-        self, num_rows: int, embedding_size: int, *, seed: int, initial_range: float = 0.05, name: str = "embedding"
+        self,
+        num_rows: int,
+        embedding_size: int,
+        *,
+        seed: int,
+        initial_values: np.ndarray | None = None,
+        name: str = "embedding",
     ):
-        """Initial values are uniform in [−initial_range, initial_range) and depend only on the seed and the shape."""
+        """Builds a table.
+
+        Args:
+          num_rows: Number of indices.
+          embedding_size: The size of a vector.
+          seed: Determines the initial values, which are uniform in [−0.05, 0.05).
+          initial_values: float32 [num_rows, embedding_size], other initial values.
+          name: Name of the layer.
+        """
         super().__init__(name=name)
         self.num_rows = num_rows
         self.embedding_size = embedding_size
         self.embeddings = self.add_weight(
             name="embeddings",
             shape=[num_rows, embedding_size],
-            initializer=keras.initializers.RandomUniform(-initial_range, initial_range, seed=seed),
+            initializer=(
+                keras.initializers.RandomUniform(-0.05, 0.05, seed=seed)
+                if initial_values is None
+                else keras.initializers.Constant(initial_values)
+            ),
             experimental_autocast=False,
         )
         self.built = True

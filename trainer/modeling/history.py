@@ -1,5 +1,7 @@
 """Encoders of a history: the items that describe a query → a vector."""
 
+import numpy as np
+
 from trainer import schema
 from trainer.compat import keras, tf
 from trainer.modeling import randomness
@@ -30,6 +32,7 @@ class PooledHistory(keras.layers.Layer):
         recency_half_life: float = 0.0,
         highest_rating: float = 1.0,
         dropout: float = 0.0,
+        initial_values: np.ndarray | None = None,
         seed: int = 0,
     ):
         """Builds an encoder.
@@ -41,10 +44,11 @@ class PooledHistory(keras.layers.Layer):
           recency_half_life: A number of items. 0: all items count alike.
           highest_rating: Ratings are divided by it.
           dropout: The probability with which a training step drops an item.
+          initial_values: The initial embeddings, float32 [num_items, embedding_size]. None: random ones.
           seed: Determines the initial embeddings.
         """
         super().__init__(name="history")
-        self.table = EmbeddingTable(num_items, embedding_size, seed=seed)
+        self.table = EmbeddingTable(num_items, embedding_size, seed=seed, initial_values=initial_values)
         self._power = power
         self._recency_half_life = recency_half_life
         self._highest_rating = highest_rating

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from trainer.compat import keras, tf
 from trainer.features import FeatureSpec
 from trainer.modeling.embedding import EmbeddingTable
@@ -16,11 +18,11 @@ _FEATURE_SEEDS = 200
 class CategoricalEncoder(keras.layers.Layer):
     """Encodes indices by an embedding. Several indices are encoded by their mean; index 0 is then padding."""
 
-    def __init__(self, spec: FeatureSpec, embedding_size: int, *, seed: int):
+    def __init__(self, spec: FeatureSpec, embedding_size: int, *, seed: int, initial_values: np.ndarray | None = None):
         super().__init__(name=spec.name)
         assert spec.num_values is not None
         self._num_axes = len(spec.shape)
-        self.table = EmbeddingTable(spec.num_values, embedding_size, seed=seed)
+        self.table = EmbeddingTable(spec.num_values, embedding_size, seed=seed, initial_values=initial_values)
 
     def call(self, values: tf.Tensor) -> tf.Tensor:
         """int32 [..., *shape] → float32 [..., embedding_size]."""
@@ -64,7 +66,14 @@ class Tower(keras.layers.Layer):
     """
 
     def __init__(
-        self, specs: Sequence[FeatureSpec], *, embedding_size: int, hidden_sizes: Sequence[int], seed: int, name: str
+        self,
+        specs: Sequence[FeatureSpec],
+        *,
+        embedding_size: int,
+        hidden_sizes: Sequence[int],
+        seed: int,
+        name: str,
+        initial_values: np.ndarray | None = None,
     ):
         """Builds a tower.
 
@@ -74,13 +83,19 @@ class Tower(keras.layers.Layer):
           hidden_sizes: Sizes of the hidden layers, which use ReLU.
           seed: Determines the initial weights.
           name: Name of the layer.
+          initial_values: The initial embeddings of the first feature, an index: float32 [num_values, embedding_size].
         """
         super().__init__(name=name)
         self.specs = tuple(specs)
         self.encoders = [
-            (CategoricalEncoder if spec.is_categorical else NumericEncoder)(
-                spec, embedding_size, seed=seed + (_FEATURE_SEEDS + position - 1 if position else 0)
+            CategoricalEncoder(
+                spec,
+                embedding_size,
+                seed=_encoder_seed(seed, position),
+                initial_values=None if position else initial_values,
             )
+            if spec.is_categorical
+            else NumericEncoder(spec, embedding_size, seed=_encoder_seed(seed, position))
             for position, spec in enumerate(specs)
         ]
         sizes = [*hidden_sizes, embedding_size] if hidden_sizes else []
@@ -134,3 +149,7 @@ class Tower(keras.layers.Layer):
         for layer in self.hidden:
             vectors = layer(vectors)
         return vectors
+
+
+def _encoder_seed(seed: int, position: int) -> int:
+    return seed + _FEATURE_SEEDS + position - 1 if position else seed

@@ -62,6 +62,7 @@ class TwoTowerModel(keras.Model):
         transformer: Mapping[str, Any] | None = None,
         features: Sequence[FeatureSpec] = (),
         item_features: Mapping[str, np.ndarray] | None = None,
+        initial_items: np.ndarray | None = None,
         seed: int = 0,
     ):
         """Builds a model. The same seed gives the same initial weights on any strategy.
@@ -81,6 +82,8 @@ class TwoTowerModel(keras.Model):
           features: Features of queries, items and entries of lists besides the two indices.
           item_features: The values of the item features by name, each [num_items, *shape]. The model looks them up,
             so a batch only needs item indices.
+          initial_items: Initial embeddings of the items, as candidates and as history: float32 [num_items,
+            embedding_size]. None: random ones.
           seed: Determines the initial weights.
 
         Raises:
@@ -98,7 +101,11 @@ class TwoTowerModel(keras.Model):
         of_query = [spec for spec in owned_by(self.specs, "query") if query_embedding or spec.name != schema.QUERY]
         self.query_tower = Tower(of_query, seed=seed * 1000, name="query_tower", **towers)
         self.candidate_tower = Tower(
-            owned_by(self.specs, "item"), seed=seed * 1000 + 500, name="candidate_tower", **towers
+            owned_by(self.specs, "item"),
+            seed=seed * 1000 + 500,
+            name="candidate_tower",
+            initial_values=initial_items,
+            **towers,
         )
         of_example = owned_by(features, "example")
         self.example_tower = (
@@ -106,13 +113,19 @@ class TwoTowerModel(keras.Model):
             if of_example
             else None
         )
-        self.item_bias = EmbeddingTable(num_items, 1, seed=0, initial_range=0.0, name=_BIAS) if item_bias else None
+        self.item_bias = (
+            EmbeddingTable(num_items, 1, seed=0, initial_values=np.zeros([num_items, 1], np.float32), name=_BIAS)
+            if item_bias
+            else None
+        )
         self.history: PooledHistory | SequentialHistory | None = None
         self._leave_out_targets = False
         if history is not None:
             options = dict(history)
             self._leave_out_targets = options.pop("leave_out_targets")
-            self.history = PooledHistory(num_items, embedding_size, seed=seed * 1000 + 900, **options)
+            self.history = PooledHistory(
+                num_items, embedding_size, seed=seed * 1000 + 900, initial_values=initial_items, **options
+            )
         elif transformer is not None:
             self.history = SequentialHistory(
                 self.candidate_tower.tables[schema.ITEMS], seed=seed * 1000 + 900, **transformer

@@ -99,6 +99,10 @@ class Recommender:
         for rows in self._chunks(given.num_known, k):
             features = given.queries.gather(rows)
             features[schema.QUERY] = np.full(len(rows), schema.UNKNOWN_INDEX, np.int32)
+            # The time of a transformer grows with the square of the padded length.
+            longest = max(1, given.num_known[rows].max())
+            for name in (schema.HISTORY, schema.HISTORY_RATINGS):
+                features[name] = features[name][:, :longest]
             tensors = {name: tf.constant(features[name]) for name in names}
             yield self._recommend(given.user_ids.take(pa.array(rows)), tensors, k, rated.take(rows).padded())
 

@@ -14,6 +14,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.vocabulary import NUM_RATINGS
 from trainer.evaluation import metrics as metrics_lib
 from trainer.modeling.ease import EaseBlend, item_item_weights
+from trainer.modeling.spectral import item_embeddings
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.training import losses, objectives, optimizers
 from trainer.training.candidates import NegativeSampler
@@ -97,8 +98,10 @@ def build_learner(
     )
     model_sizes = _model_sizes(config, dataset)
     sampler = _build_sampler(config, dataset)
+    # Outside of the strategy, which would place a copy of each intermediate result on each device.
+    initial_items = _initial_items(config, dataset)
     with strategy.scope():
-        model = TwoTowerModel(**model_sizes, seed=config.seed)
+        model = TwoTowerModel(**model_sizes, initial_items=initial_items, seed=config.seed)
         optimizer = optimizers.build_optimizer(
             config.optimizer.name,
             schedule,
@@ -133,7 +136,7 @@ def _model_sizes(config: TrainerConfig, dataset: Dataset) -> dict[str, Any]:
     return {
         "num_queries": dataset.vocabulary.num_users,
         "num_items": dataset.vocabulary.num_items,
-        **config.model.model_dump(),
+        **config.model.model_dump(exclude={"initial_items"}),
         "history": pooled if history.encoder == "pooled" else None,
         "transformer": (
             {"size": history.size, **config.transformer.model_dump()} if history.encoder == "transformer" else None
@@ -141,6 +144,20 @@ def _model_sizes(config: TrainerConfig, dataset: Dataset) -> dict[str, Any]:
         "features": dataset.features,
         "item_features": dataset.item_features,
     }
+
+
+def _initial_items(config: TrainerConfig, dataset: Dataset) -> np.ndarray | None:
+    if config.model.initial_items == "random":
+        return None
+    users, items, _ = dataset.ratings["train"]
+    return item_embeddings(
+        users,
+        items,
+        num_users=dataset.vocabulary.num_users,
+        num_items=dataset.vocabulary.num_items,
+        embedding_size=config.model.embedding_size,
+        seed=config.seed,
+    )
 
 
 def _ranker_fn(config: TrainerConfig, dataset: Dataset) -> Callable[[TwoTowerModel], TwoTowerModel | EaseBlend]:

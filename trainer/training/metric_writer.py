@@ -8,7 +8,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -54,7 +54,7 @@ class Sink:
     def truncate_after(self, step: int) -> None:
         """Removes what a run that resumes after `step` writes again: later steps, and the final metrics of `step`.
 
-        The final metrics are those named PROTOCOL/METRIC.
+        The final metrics are those named PROTOCOL/METRIC. A validation writes catalogue/METRIC as well, beside others.
         """
 
     def flush(self) -> None:
@@ -160,7 +160,7 @@ class TensorBoardSink(Sink):
         """Rewrites the event files that contain what is removed, or an incomplete record at the end."""
         for split in schema.SPLITS:
             for path in _event_files(storage.join(self._folder, split)):
-                _truncate_events(path, step)
+                _truncate_events(path, step, split)
 
     def flush(self) -> None:
         with storage.writing(self._folder):
@@ -188,10 +188,10 @@ def _event_files(folder: str) -> list[str]:
     return [storage.join(folder, name) for name in names if name.startswith(_EVENT_FILE_PREFIX)]
 
 
-def _truncate_events(path: str, step: int) -> None:
+def _truncate_events(path: str, step: int, split: str) -> None:
     # An incomplete record is an error to the reader, and nothing follows it.
     records = [record.numpy() for record in tf.data.TFRecordDataset(path).ignore_errors()]
-    kept = [record for record in records if _is_kept(event_pb2.Event.FromString(record), step)]
+    kept = [record for record in records if _is_kept(event_pb2.Event.FromString(record), step, split)]
     if sum(len(record) + _RECORD_FRAME_BYTES for record in kept) == tf.io.gfile.stat(path).length:
         return
     temporary = f"{path.rsplit('/', 1)[0]}/truncated.tmp"
@@ -202,12 +202,15 @@ def _truncate_events(path: str, step: int) -> None:
         tf.io.gfile.rename(temporary, path, overwrite=True)
 
 
-def _is_kept(event: event_pb2.Event, step: int) -> bool:
-    return event.step < step or (event.step == step and not _are_final(value.tag for value in event.summary.value))
+def _is_kept(event: event_pb2.Event, step: int, split: str) -> bool:
+    # Each value has an event of its own.
+    are_final = split == "test" or any(value.tag.startswith("rated/") for value in event.summary.value)
+    return event.step < step or (event.step == step and not are_final)
 
 
-def _are_final(names: Iterable[str]) -> bool:
-    return any("/" in name for name in names)
+def _are_final(names: Collection[str]) -> bool:
+    # A validation has other metrics beside those of the whole catalogue.
+    return bool(names) and all("/" in name for name in names)
 
 
 class JsonlSink(Sink):

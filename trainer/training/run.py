@@ -46,12 +46,15 @@ def train_and_evaluate(
     num_cpu_devices: int = 1,
     require_gpu: bool = False,
     verify_export: Verifier = verify_in_fresh_process,
+    evaluate_test: bool = True,
 ) -> int:
     """Trains a model, or resumes its training. Then exports and evaluates it. Writes everything to `workdir`.
 
     Args:
       strategy_name, tpu, num_cpu_devices, require_gpu: see `strategy.build_strategy`.
       verify_export: checks the exported model.
+      evaluate_test: False ends the run after training: the model is not exported, and the test split is not evaluated.
+        A later call for the same workdir does both.
 
     Returns:
       The exit code, 0.
@@ -169,6 +172,9 @@ def train_and_evaluate(
                 f"{state.evaluations_since_best} validations.",
                 soft_wrap=True,
             )
+        if not evaluate_test:
+            strategy_lib.barrier(strategy)
+            return 0
 
         # The best checkpoint is exported and evaluated, or the last one if there was no validation. The export comes
         # first, so that a failed evaluation does not cost the model.
@@ -389,6 +395,7 @@ def _final_metrics(config: TrainerConfig, dataset: Dataset) -> list[tuple[str, s
     held_out, names = dataset.held_out_split, config.eval.metrics
     if not held_out:
         return [("train", name) for name in names]
+    best = [("validation", config.eval.best_metric)] if "validation" in dataset.lists else []
     protocols = ["rated/"] if dataset.has_ratings else []
     protocols += [CATALOGUE] if config.eval.num_catalogue_users else []
-    return [(held_out, f"{protocol}{name}") for protocol in protocols for name in names]
+    return best + [(held_out, f"{protocol}{name}") for protocol in protocols for name in names]

@@ -60,7 +60,7 @@ class StudyFolder:
         """Checks whether a search can use this folder. Writes nothing.
 
         Raises:
-          ConfigError: the folder holds a run or another search, or is in use, or its name cannot be used.
+          ConfigError: the folder holds a run or another search, or its name cannot be used.
           StorageError: the folder cannot be written, or its records cannot be read.
         """
         if storage.exists(self._workdir.config):
@@ -68,7 +68,6 @@ class StudyFolder:
                 f"--workdir={self.path} holds a single run. A search needs a folder of its own: use another --workdir."
             )
         self._workdir.check(config)
-        self._workdir.check_free()
         if not storage.exists(self.study):
             if storage.exists(self.trials):
                 raise StorageError(

@@ -61,6 +61,14 @@ def test_a_field_with_several_values_is_tried_as_on_the_command_line(capsys, tmp
     assert "(64, 32)" in capsys.readouterr().out
 
 
+def test_bools_and_tuples_are_categories_as_on_the_command_line(capsys, tmp_path):
+    for field, values in (("model.item_bias", (False, True)), ("model.hidden_sizes", ((), (64, 32)))):
+        path = write_study(tmp_path, {"field": field, "values": values})
+        assert vertex.main(with_destination(["tune", f"--config={path}"], [])) == 0
+        printed = capsys.readouterr().out
+        assert all(f"- {str(value)!r}" in printed or f"- {value}\n" in printed for value in values), printed
+
+
 def test_every_batch_size_of_a_study_has_to_fit_the_accelerators(capsys, tmp_path):
     path = write_study(
         tmp_path,
