@@ -80,6 +80,11 @@ class TrainingData:
     interactions: Interactions
     seed: int
 
+    @property
+    def has_irrelevant(self) -> bool:
+        """Whether some of the interactions are not relevant, so that using only the others makes a difference."""
+        return bool(np.any(self.interactions.ratings < self.relevance_threshold))
+
     def matrix(self, *, positives_only: bool = False) -> scipy.sparse.csr_matrix:
         """1 for each pair in `interactions`, or only for the relevant ones, float32 [num_users, num_items]."""
         chosen = self.interactions

@@ -40,7 +40,7 @@ def _factors(data: TrainingData) -> IntDistribution:
 
 
 def _with_input(space: dict[str, BaseDistribution], data: TrainingData) -> dict[str, BaseDistribution]:
-    return space | ({"input": CategoricalDistribution(["all", "positives"])} if data.has_ratings else {})
+    return space | ({"input": CategoricalDistribution(["all", "positives"])} if data.has_irrelevant else {})
 
 
 def _ials_space(data: TrainingData) -> dict[str, BaseDistribution]:

@@ -95,7 +95,7 @@ def _knn_space(data: TrainingData) -> dict[str, BaseDistribution]:
         "shrinkage": FloatDistribution(0.1, 1000, log=True),
         "weighting": CategoricalDistribution(["none", "tf_idf"]),
     }
-    if data.has_ratings:
+    if data.has_irrelevant:
         space["input"] = CategoricalDistribution(["all", "positives"])
     return space
 

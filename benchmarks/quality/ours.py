@@ -37,7 +37,8 @@ _TRAINING_START: dict[str, Any] = {
 
 
 def _input_space(data: TrainingData) -> Space:
-    return {INPUT: CategoricalDistribution(["ratings", "all", "positives"])} if data.has_ratings else {}
+    inputs = ["ratings", "all", *(["positives"] if data.has_irrelevant else [])]
+    return {INPUT: CategoricalDistribution(inputs)} if data.has_ratings else {}
 
 
 def _pooled_space(data: TrainingData) -> Space:

@@ -12,13 +12,13 @@ from configs.launch import single_gpu
 
 
 def get_config() -> ConfigDict:
-    """Returns a study of single_gpu.py with different optimizers, models and losses."""
+    """Returns a study of single_gpu.py with different learning rates, models and targets."""
     config = single_gpu.get_config()
     config.display_name = "listwise-tune"
     config.study.parameters = (
-        {"field": "optimizer.learning_rate", "range": (0.01, 1.0), "scale": "log"},
-        {"field": "model.embedding_size", "values": (32, 64, 128)},
-        {"field": "train.num_epochs", "range": (5, 20)},
+        {"field": "optimizer.learning_rate", "range": (0.001, 0.01), "scale": "log"},
+        {"field": "model.embedding_size", "values": (64, 128, 256)},
+        {"field": "train.num_epochs", "range": (20, 100)},
         {"field": "history.targets", "values": ("all", "dropped")},
     )
     return config

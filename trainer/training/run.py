@@ -21,10 +21,7 @@ from trainer.data.dataset import Dataset, load_dataset
 from trainer.data.lists import save_item_lists
 from trainer.evaluation import protocols as protocols_lib
 from trainer.evaluation import report
-from trainer.evaluation.catalogue_ranking import catalogue_evaluator
-from trainer.evaluation.evaluator import Evaluator
 from trainer.evaluation.query_metrics import write_queries
-from trainer.evaluation.statistics import Metrics
 from trainer.modeling import input_pipeline
 from trainer.serving.export import Verifier, export_model, is_whole, verify_in_fresh_process
 from trainer.training import size_rules, steps, summary
@@ -34,6 +31,7 @@ from trainer.training.loop import RunState, StopSignal, Trainer
 from trainer.training.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TensorBoardSink, TuningSink
 from trainer.training.samples import build_sample_fn
 from trainer.training.schedule import Schedule, plan
+from trainer.training.validation import build_validation
 from trainer.workdir import Workdir
 
 
@@ -338,39 +336,11 @@ def _build_trainer(
         metric_names=["loss", *(metric.name for metric in learner.train_metrics)],
         epoch_steps=epoch_steps,
         global_batch_size=global_batch_size,
-        validate_fn=_build_validation(config, strategy, dataset, learner),
+        validate_fn=build_validation(config, strategy, dataset, learner),
         best_metric=config.eval.best_metric,
         best_direction=config.eval.best_direction,
         writer=writer,
     )
-
-
-def _build_validation(
-    config: TrainerConfig, strategy: tf.distribute.Strategy, dataset: Dataset, learner: Learner
-) -> Callable[[], Metrics] | None:
-    """What evaluates the validation split: the loss, the rated lists and the catalogue. None if there is no split."""
-    if "validation" not in dataset.lists:
-        return None
-    evaluator = Evaluator(
-        strategy,
-        learner.ranker,
-        dataset.lists["validation"],
-        learner.metrics if dataset.has_ratings else [],
-        global_batch_size=config.train.global_batch_size,
-        losses_fn=learner.objective.evaluate,
-    )
-    if not config.eval.num_validation_users:
-        return evaluator.evaluate
-    catalogue_fn = catalogue_evaluator(
-        learner.ranker,
-        dataset,
-        "validation",
-        learner.metrics,
-        num_users=config.eval.num_validation_users,
-        relevance_threshold=config.eval.relevance_threshold,
-        seed=config.seed,
-    )
-    return lambda: evaluator.evaluate() | {f"{CATALOGUE}{name}": mean for name, mean in catalogue_fn().items()}
 
 
 def _build_writer(
