@@ -183,7 +183,10 @@ class TwoTowerModel(keras.Model):
           float32 [num_lists, list_size].
         """
         scores = tf.reduce_sum(queries[:, None, :] * self.candidate_vectors(items), axis=-1)
-        return scores + self.example_tower(examples)[..., 0] if examples else scores
+        if not examples:
+            return scores
+        assert self.example_tower is not None
+        return scores + self.example_tower(examples)[..., 0]
 
     def query_vectors(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The vectors [batch_size, vector_size] of queries with these features, each [batch_size, *shape]."""
