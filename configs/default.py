@@ -6,7 +6,7 @@ Hardware: any; under a minute on 2 CPU cores
 Expect:   see the README, which shows the output of this run
 
 Other configs import this one and change only what differs. On the command line, --config.SECTION.FIELD=VALUE sets a
-field. An unknown field is an error. settings/trainer_config.py has the allowed values.
+field. An unknown field is an error. settings/trainer_config/ has the allowed values.
 """
 
 from ml_collections import ConfigDict
@@ -79,7 +79,7 @@ def get_config() -> ConfigDict:
     config.candidates.popularity_power = 0.5
     # This fraction of the probability is spread evenly over all items.
     config.candidates.uniform_fraction = 0.1
-    # Subtracts the logarithm of an item's expected number of draws from its score in training.
+    # Subtracts the logarithm of an item's expected number of draws from its score in training. Only with softmax_loss.
     config.candidates.logq_correction = True
 
     config.model = ConfigDict()
@@ -104,7 +104,8 @@ def get_config() -> ConfigDict:
     # How the items of a user's history describe the user: `none`: not at all; `pooled`: by the sum of their
     # embeddings; `transformer`: in their order, by a causal transformer.
     config.history.encoder = "pooled"
-    # The largest number of items in a history. Of longer ones the latest items are used.
+    # The largest number of items in a history. Of longer ones the latest items are used. transformer: histories have at
+    # most list_size - 1 items, as in training.
     config.history.size = 500
     # pooled: the sum is divided by (number of items)^power. 0: a sum; 1: a mean.
     config.history.power = 0.5
@@ -171,8 +172,8 @@ def get_config() -> ConfigDict:
     config.train.num_epochs = 0
     # The number of steps of one compiled call. It affects only the speed.
     config.train.steps_per_execution = 50
-    # The numbers of steps between two logs, two validations and two checkpoints. 0: one epoch. Each also happens after
-    # the last step.
+    # The numbers of steps between two logs, two validations and two checkpoints. 0: one epoch; if num_epochs is 0 too,
+    # a few epochs, so that each happens about 25 times. Each also happens after the last step.
     config.train.log_every_steps = 0
     config.train.eval_every_steps = 0
     config.train.checkpoint_every_steps = 0

@@ -1,4 +1,4 @@
-"""Compares configs, and turns sections into arguments of functions. settings/trainer_config.py checks the fields."""
+"""Compares configs, and turns sections into arguments of functions. settings/trainer_config/ checks the fields."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -33,8 +33,6 @@ _CHANGEABLE = {
 
 def dataset_arguments(config: TrainerConfig) -> dict[str, Any]:
     """Returns the arguments of `dataset.load_dataset`. Training and evaluation call it with the same ones."""
-    # Beside describing a query, the history tells which sampled items the query has seen.
-    needs_history = config.history.encoder != "none" or config.candidates.method != "rated"
     return {
         **config.data.model_dump(),
         "split_method": config.split.method,
@@ -44,9 +42,17 @@ def dataset_arguments(config: TrainerConfig) -> dict[str, Any]:
         "test_fraction": config.split.test_fraction,
         "list_size": config.list_size,
         "list_order": "time" if config.history.encoder == "transformer" else "row",
-        "history_size": config.history.size if needs_history else 0,
+        "history_size": history_size(config),
         "seed": config.seed,
     }
+
+
+def history_size(config: TrainerConfig) -> int:
+    """The largest number of items in a history; 0 for no histories."""
+    if config.history.encoder == "transformer":
+        return config.list_size - 1  # It has learnt no later positions.
+    # Beside describing a query, the history tells which sampled items the query has seen.
+    return config.history.size if config.history.encoder == "pooled" or config.candidates.method != "rated" else 0
 
 
 def protocol_arguments(config: TrainerConfig, *, has_timestamps: bool) -> dict[str, Any]:

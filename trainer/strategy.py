@@ -6,6 +6,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -149,6 +150,11 @@ def check_workers_agree(strategy: tf.distribute.Strategy, facts: Mapping[str, st
             f"{'; '.join(differences)}. Give all workers one --workdir that they share, the same config, and the same "
             "ratings, and start all of them again."
         )
+
+
+def value_of_chief(strategy: tf.distribute.Strategy, value: Any) -> Any:
+    """Returns the chief's value, plain values that JSON can hold, on all workers. All of them have to call it."""
+    return value if num_workers(strategy) == 1 else json.loads(_gather_texts(strategy, json.dumps(value))[0][1])
 
 
 def _gather_texts(strategy: tf.distribute.Strategy, text: str) -> list[tuple[int, str]]:

@@ -95,6 +95,26 @@ class Workdir:
                     "of that run."
                 )
 
+    def check_chosen(self, chosen: Mapping[str, Any]) -> None:
+        """Checks whether the run in this folder chose the same values for the size of its data.
+
+        Args:
+          chosen: values by dotted name. A field that the run did not choose, or does not choose now, is not compared.
+
+        Raises:
+          ConfigError: a value differs, because the rules of another version of this project are others.
+        """
+        if not storage.exists(self.config):
+            return
+        before = self._load(self.config).get("chosen", {})
+        for name in sorted(chosen.keys() & before.keys()):
+            if chosen[name] != before[name]:
+                raise ConfigError(
+                    f"--workdir={self.path} holds a run that chose config.{name}={before[name]!r} for the size of its "
+                    f"data, and this version chooses {chosen[name]!r}. Nothing was changed. Use another --workdir, or "
+                    "the version that started the run."
+                )
+
     def check_progress(self, restored_step: int | None) -> None:
         """Checks that the run in this folder has not lost all its checkpoints. Writes nothing.
 
@@ -130,7 +150,14 @@ class Workdir:
             )
 
     def save_run(
-        self, config: Config, description: Mapping[str, Any], *, strategy: str, num_replicas: int, first_step: int
+        self,
+        config: Config,
+        description: Mapping[str, Any],
+        *,
+        strategy: str,
+        num_replicas: int,
+        chosen: Mapping[str, Any],
+        first_step: int,
     ) -> str | None:
         """Records the config, the data and the strategy of a run that starts or resumes.
 
@@ -138,6 +165,7 @@ class Workdir:
           description: the data, with its `fingerprints`.
           strategy: the name of the strategy that takes the steps from now on.
           num_replicas: its number of replicas.
+          chosen: values that follow from the size of the data, by dotted name.
           first_step: the number of steps that were taken before.
 
         Returns:
@@ -157,6 +185,7 @@ class Workdir:
                 "runs": [*runs, current] if changed or not runs else runs,
                 "has_checkpoint": first_step > 0 or bool(record.get("has_checkpoint")),
                 "config": config_lib.plain(config),
+                "chosen": dict(chosen),
             },
         )
         self.save_json(self.data, description)

@@ -46,6 +46,7 @@ def _pooled_space(data: TrainingData) -> Space:
         **_training_space(data),
         **_input_space(data),
         "model.scale": FloatDistribution(3.0, 16.0, log=True),
+        "history.targets": CategoricalDistribution(["dropped", "all"]),
         "history.power": FloatDistribution(0.0, 1.0),
         "history.dropout": FloatDistribution(0.1, 0.7),
         "loss.normalization_power": FloatDistribution(0.0, 1.0),
@@ -55,7 +56,8 @@ def _pooled_space(data: TrainingData) -> Space:
 _POOLED_START: dict[str, Any] = {
     **_TRAINING_START,
     INPUT: "all",
-    "model.scale": 6.0,
+    "model.scale": 4.0,
+    "history.targets": "dropped",
     "history.power": 1.0,
     "history.dropout": 0.5,
     "loss.normalization_power": 0.5,
@@ -119,7 +121,7 @@ BLENDED = Method(
 ORDER_AWARE = Method(
     "order_aware",
     # A list is the sequence that the transformer learns from, so it is as long as a history.
-    _with(default.get_config(), {"history.encoder": "transformer", "history.size": 200, "list_size": 200}),
+    _with(default.get_config(), {"history.encoder": "transformer", "list_size": 200}),
     _order_aware_space,
     {
         **_TRAINING_START,

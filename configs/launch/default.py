@@ -64,8 +64,8 @@ def get_config() -> ConfigDict:
 
     # A hyperparameter-tuning job, for `python -m launch.vertex tune`.
     config.study = ConfigDict()
-    # The validation metric to optimize: `loss`, or one of the trainer's config.eval.metrics.
-    config.study.metric = "ndcg@10"
+    # The validation metric to optimize, as in the trainer's config.eval.best_metric.
+    config.study.metric = "catalogue/ndcg@10"
     # `max` if a higher value is better, `min` if a lower one is.
     config.study.goal = "max"
     # The fields of the trainer's config to vary, each with a range or with values, for example

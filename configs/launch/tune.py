@@ -1,4 +1,4 @@
-"""A study of sixteen trials, four at a time, that maximizes NDCG@10 on the validation lists.
+"""A study of sixteen trials, four at a time, that maximizes NDCG@10 over the whole catalogue on the validation split.
 
 Run:   python -m launch.vertex tune --config=configs/launch/tune.py --project=PROJECT --region=us-central1 \
            --image_uri=IMAGE --base_output_dir=gs://BUCKET/study -- --strategy=mirrored

@@ -13,7 +13,7 @@ def get_space() -> tuple[dict[str, Any], ...]:
         {"field": "optimizer.weight_decay", "range": (0.01, 1.0), "scale": "log"},
         {"field": "model.embedding_size", "values": (64, 128, 256)},
         {"field": "model.scale", "range": (3.0, 16.0), "scale": "log"},
-        {"field": "history.power", "range": (0.5, 1.0)},
+        {"field": "history.targets", "values": ("dropped", "all")},
         {"field": "history.dropout", "range": (0.1, 0.6)},
         {"field": "loss.normalization_power", "values": (0.0, 0.5, 1.0)},
         {"field": "train.global_batch_size", "values": (64, 128, 256, 512)},

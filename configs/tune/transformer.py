@@ -12,7 +12,7 @@ def get_space() -> tuple[dict[str, Any], ...]:
     return (
         {"field": "optimizer.learning_rate", "range": (0.0003, 0.003), "scale": "log"},
         {"field": "model.embedding_size", "values": (32, 64, 128)},
-        {"field": "history.size", "values": (50, 100, 200)},
+        {"field": "list_size", "values": (50, 100, 200)},
         {"field": "transformer.num_layers", "range": (1, 3)},
         {"field": "transformer.num_heads", "values": (1, 2, 4)},
         {"field": "transformer.dropout", "range": (0.1, 0.5)},

@@ -128,16 +128,16 @@ def _check_batch_size(job: JobConfig, global_batch_size: int) -> None:
 def _check_study(job: JobConfig, trainer: TrainerFlags) -> None:
     """Checks the study against the metrics and fields of the trainer."""
     study = job.study
-    measured = ("loss", *trainer.config.eval.metrics)
+    measured, split = trainer.config.eval.measured, trainer.config.split
     if study.metric not in measured:
         raise cannot_be_used(
             "config.study.metric",
             study.metric,
             f"a validation metric of the trainer: {', '.join(measured)}. Or add it to its config.eval.metrics",
         )
-    if trainer.config.split.method == "none" or not trainer.config.split.validation_fraction:
+    if split.method == "none" or not (split.validation_fraction or split.validation_source):
         raise ConfigError(
-            f"config.study.metric={study.metric!r} is measured on the validation lists, but the trainer's config has "
+            f"config.study.metric={study.metric!r} is measured on the validation split, but the trainer's config has "
             "none. Set its config.split.method and config.split.validation_fraction."
         )
     if not study.parameters:

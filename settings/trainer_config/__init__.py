@@ -21,6 +21,9 @@ from settings.trainer_config.training import OptimizerConfig, TrainConfig
 
 DEFAULTS_FILE = "configs/default.py"
 
+# config.model.embedding_size=0 chooses this or a multiple of it.
+SMALLEST_EMBEDDING_SIZE = 64
+
 # The values of --strategy.
 STRATEGIES = ("default", "mirrored", "multi_worker_mirrored", "tpu")
 
@@ -66,10 +69,25 @@ class TrainerConfig(Section):
                 f"config.ease.weight={self.ease.weight!r} cannot be used with config.history.encoder={encoder!r}: EASE "
                 "predicts items from a history. Set it to 0.0, or set config.history.encoder to pooled."
             )
-        if encoder == "transformer" and self.model.embedding_size % self.transformer.num_heads:
+        embedding_size = self.model.embedding_size or SMALLEST_EMBEDDING_SIZE
+        if encoder == "transformer" and embedding_size % self.transformer.num_heads:
             raise ConfigError(
                 f"config.transformer.num_heads={self.transformer.num_heads} cannot be used: it has to divide "
-                f"config.model.embedding_size={self.model.embedding_size}."
+                f"config.model.embedding_size, which is {embedding_size} or a multiple of it."
+                if not self.model.embedding_size
+                else f"config.transformer.num_heads={self.transformer.num_heads} cannot be used: it has to divide "
+                f"config.model.embedding_size={embedding_size}."
+            )
+        if encoder == "transformer" and self.history.size < self.list_size - 1:
+            raise ConfigError(
+                f"config.history.size={self.history.size} cannot be used with config.history.encoder='transformer' and "
+                f"config.list_size={self.list_size}: the history of the last item of a list is the rest of the list. "
+                f"Set it to at least {self.list_size - 1}, or lower config.list_size."
+            )
+        if self.ease.weight and self.history.recency_half_life:
+            raise ConfigError(
+                f"config.ease.weight={self.ease.weight!r} cannot be used with config.history.recency_half_life="
+                f"{self.history.recency_half_life!r}: EASE does not know the order of a history. Set one of them to 0."
             )
         if encoder == "transformer" and self.candidates.method == "rated":
             raise ConfigError(
@@ -81,6 +99,24 @@ class TrainerConfig(Section):
     @model_validator(mode="after")
     def _check_loss(self) -> "TrainerConfig":
         method, key = self.candidates.method, self.loss.key
+        if method == "rated" and self.history.encoder == "pooled" and self.history.targets == "all":
+            raise ConfigError(
+                "config.history.targets='all' cannot be used with config.candidates.method='rated': the history has the "
+                "ratings of the list, so the model would be told the labels. Set it to dropped."
+            )
+        if method == "sampled" and self.candidates.logq_correction and key != "softmax_loss":
+            raise ConfigError(
+                f"config.candidates.logq_correction=True cannot be used with config.loss.key={key!r}: it corrects a "
+                "softmax. Set it to False."
+            )
+        if key == "cosine_contrastive_loss" and (
+            self.model.similarity != "cosine" or self.model.scale != 1.0 or self.model.item_bias
+        ):
+            raise ConfigError(
+                "config.loss.key='cosine_contrastive_loss' cannot be used with these fields of config.model: it "
+                "compares cosines with a margin. Set config.model.similarity to cosine, config.model.scale to 1.0 and "
+                "config.model.item_bias to False."
+            )
         if key in SAMPLED_LOSSES and method != "sampled":
             raise ConfigError(
                 f"config.loss.key={key!r} cannot be used with config.candidates.method={method!r}: it compares an item "

@@ -32,7 +32,7 @@ CATALOGUE = "catalogue/"
 class EvalConfig(Section):
     """What is measured."""
 
-    metrics: tuple[str, ...] = Field(description="a tuple of metric names")
+    metrics: tuple[str, ...] = Field(min_length=1, description="a tuple of at least one metric name")
     relevance_threshold: float = Field(gt=0)
     best_metric: str
     best_direction: Literal["max", "min"]
@@ -49,14 +49,18 @@ class EvalConfig(Section):
             raise ConfigError(f"config.eval.metrics={metrics!r} cannot be used: a metric is named twice.")
         return metrics
 
+    @property
+    def measured(self) -> tuple[str, ...]:
+        """The names of what a validation measures."""
+        catalogue = [f"{CATALOGUE}{name}" for name in self.metrics] if self.num_validation_users else []
+        return ("loss", *self.metrics, *catalogue)
+
     @model_validator(mode="after")
     def _check_best_metric(self) -> "EvalConfig":
-        catalogue = [f"{CATALOGUE}{name}" for name in self.metrics] if self.num_validation_users else []
-        measured = ("loss", *self.metrics, *catalogue)
-        if self.best_metric not in measured:
+        if self.best_metric not in self.measured:
             raise ConfigError(
                 f"config.eval.best_metric={self.best_metric!r} is not measured. Set it to one of "
-                f"{', '.join(measured)}, or add it to config.eval.metrics."
+                f"{', '.join(self.measured)}, or add it to config.eval.metrics."
             )
         return self
 

@@ -27,9 +27,9 @@ LossKey = Literal[
     "yeti_logistic_loss",
 ]
 LambdaWeight = Literal["", "label_diff", "dcg", "ndcg", "ndcg_v2", "yeti_dcg", "precision", "list_mle"]
-# yeti_logistic_loss has a temperature argument, but never reads it.
 # The losses that are not TF-Ranking's. They need sampled negatives.
 SAMPLED_LOSSES = ("cosine_contrastive_loss", "gbce_loss")
+# yeti_logistic_loss has a temperature argument, but never reads it.
 LOSSES_WITHOUT_TEMPERATURE = (
     *SAMPLED_LOSSES,
     "mean_squared_loss",

@@ -44,7 +44,7 @@ def test_each_item_is_predicted_by_ridge_regression_on_the_other_items(events):
 
 def test_chunks_of_users_do_not_change_the_weights(events, monkeypatch):
     at_once = weights_of(events)
-    monkeypatch.setattr(ease, "_CHUNK_BYTES", 7 * 4 * NUM_ITEMS)
+    monkeypatch.setattr(ease, "CHUNK_BYTES", 7 * 4 * NUM_ITEMS)
     np.testing.assert_allclose(weights_of(events), at_once, atol=1e-5)
 
 

@@ -242,8 +242,11 @@ def test_features_of_entries_add_to_the_score_where_they_are_known():
         "price": tf.constant([[0.5, 0.0, -1.0], [0.0, 0.0, 2.0]]),
     }
     expected = np.add(SCORES, [[105, 200, 290], [300, 100, 20]])
-    np.testing.assert_array_equal(model(FEATURES | known), expected)
-    np.testing.assert_array_equal(model(FEATURES), SCORES)
+    in_loss = model.list_scores(model.query_vectors(FEATURES), FEATURES[ITEMS], known)
+    np.testing.assert_array_equal(in_loss, expected)
+    labels = {"labels": tf.zeros([2, 3])}
+    assert model.evaluation_lists(FEATURES | known | labels).examples.keys() == known.keys()
+    np.testing.assert_array_equal(model(FEATURES | known), SCORES)
     assert model.query_features == [QUERY]
 
 

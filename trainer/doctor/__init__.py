@@ -120,8 +120,13 @@ def examine(
     if workdir:
         attempt("workdir", lambda usable: check_workdir(workdir, usable), usable)
     dataset = attempt("data", load, usable, says=_describe_data)
-    if usable is not None and dataset is not None:
-        usable, _ = size_rules.adapt(usable, dataset, epoch_steps=_epoch_steps(usable, dataset))
+    usable = attempt(
+        "size of the data",
+        lambda usable, dataset: size_rules.adapt(usable, dataset, epoch_steps=_epoch_steps(usable, dataset))[0],
+        usable,
+        dataset,
+        says=lambda _: "All open fields have a value.",
+    )
     learner = attempt("model", _build_learner, usable, dataset, says=_describe_learner)
     batches = attempt(
         "batches",

@@ -67,7 +67,9 @@ def held_out_items(dataset: Dataset, split: str, *, num_users: int, relevance_th
     drawn = np.unique(users[(relevance > 0) & is_known])
     num_left_out = len(np.unique(users[is_known])) - len(drawn)
     if 0 <= num_users < len(drawn):
-        drawn = np.sort(np.random.default_rng(seed).choice(drawn, num_users, replace=False))
+        # NumPy guarantees the raw bits of a generator for all versions, but not `choice`.
+        order = np.argsort(np.random.PCG64(seed).random_raw(len(drawn)), kind="stable")
+        drawn = np.sort(drawn[order[:num_users]])
     row_of_user: np.ndarray = np.full(dataset.vocabulary.num_users, -1, np.int64)
     row_of_user[drawn] = np.arange(len(drawn))
 

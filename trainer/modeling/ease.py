@@ -10,11 +10,9 @@ import numpy as np
 
 from trainer import schema
 from trainer.compat import tf
-from trainer.modeling.embedding import weighted_sum
+from trainer.modeling.embedding import CHUNK_BYTES, weights_of_all
 from trainer.modeling.history import PooledHistory
 from trainer.modeling.two_tower import Features, TwoTowerModel
-
-_CHUNK_BYTES = 64 * 2**20
 
 
 def item_item_weights(
@@ -63,7 +61,7 @@ def item_item_weights(
 def _user_chunks(users: np.ndarray, num_items: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """The events of some users at a time, and the row of each event in a dense array of these users."""
     order = np.argsort(users, kind="stable")
-    size = max(1, _CHUNK_BYTES // (4 * num_items))
+    size = max(1, CHUNK_BYTES // (4 * num_items))
     begins = np.arange(0, users.max(initial=-1) + 1 + size, size)
     bounds = np.searchsorted(users[order], begins)
     for first_user, begin, end in zip(begins[:-1], bounds[:-1], bounds[1:], strict=True):
@@ -110,4 +108,4 @@ class EaseBlend(tf.Module):
     def _linear(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The scores of EASE for all items, [batch_size, num_items]."""
         weights = self._history.item_weights(features[schema.HISTORY], features[schema.HISTORY_RATINGS])
-        return weighted_sum(self._weights, features[schema.HISTORY], weights)
+        return tf.matmul(weights_of_all(features[schema.HISTORY], weights, self.num_items), self._weights)

@@ -48,16 +48,18 @@ def item_embeddings(
         np.maximum(np.bincount(index, minlength=size), 1.0) for index, size in ((users, num_users), (items, num_items))
     ]
     values = 1.0 / np.sqrt(num_events_of[0][users] * num_events_of[1][items])
-    matrix = tf.SparseTensor(np.stack([users, items], axis=1), values.astype(np.float32), [num_users, num_items])
-    rank = min(embedding_size, num_users, num_items)
-    size = min(rank + _OVERSAMPLING, num_users, num_items)
-    basis = tf.random.stateless_normal([num_items, size], [seed, 0])
-    for _ in range(_NUM_ITERATIONS):
+    # On the CPU, where the result is the same each time. A GPU adds in any order.
+    with tf.device("/job:localhost/device:CPU:0"):
+        matrix = tf.SparseTensor(np.stack([users, items], axis=1), values.astype(np.float32), [num_users, num_items])
+        rank = min(embedding_size, num_users, num_items)
+        size = min(rank + _OVERSAMPLING, num_users, num_items)
+        basis = tf.random.stateless_normal([num_items, size], [seed, 0])
+        for _ in range(_NUM_ITERATIONS):
+            basis, _ = tf.linalg.qr(basis)
+            basis = tf.sparse.sparse_dense_matmul(matrix, tf.sparse.sparse_dense_matmul(matrix, basis), adjoint_a=True)
         basis, _ = tf.linalg.qr(basis)
-        basis = tf.sparse.sparse_dense_matmul(matrix, tf.sparse.sparse_dense_matmul(matrix, basis), adjoint_a=True)
-    basis, _ = tf.linalg.qr(basis)
-    singular_values, _, rotation = tf.linalg.svd(tf.sparse.sparse_dense_matmul(matrix, basis))
-    vectors = tf.matmul(basis, rotation)[:, :rank] * tf.sqrt(singular_values[:rank])
-    vectors /= tf.sqrt(tf.reduce_mean(vectors**2))
-    noise = tf.random.stateless_normal([num_items, embedding_size], [seed, 1], stddev=_NOISE)
-    return (_STANDARD_DEVIATION * (tf.pad(vectors, [[0, 0], [0, embedding_size - rank]]) + noise)).numpy()
+        singular_values, _, rotation = tf.linalg.svd(tf.sparse.sparse_dense_matmul(matrix, basis))
+        vectors = tf.matmul(basis, rotation)[:, :rank] * tf.sqrt(singular_values[:rank])
+        vectors /= tf.sqrt(tf.reduce_mean(vectors**2))
+        noise = tf.random.stateless_normal([num_items, embedding_size], [seed, 1], stddev=_NOISE)
+        return (_STANDARD_DEVIATION * (tf.pad(vectors, [[0, 0], [0, embedding_size - rank]]) + noise)).numpy()

@@ -5,7 +5,7 @@ tower sums the embedding of the item and its features. With cosine similarity bo
 vector is multiplied by the scale. An item bias is one more number in the candidate vector, and 1 in the query vector.
 
 Features of the entries of a list, such as the position at which an item was shown, add a term to the score of the
-entry. It is left out where they are not known, as in recommending.
+entry in the loss. It is left out in evaluation and in recommending, where they are not known.
 """
 
 from collections.abc import Mapping, Sequence
@@ -134,6 +134,8 @@ class TwoTowerModel(keras.Model):
         example |= {spec.name: tf.zeros([1, 1, *spec.shape], spec.dtype) for spec in of_example}
         example |= {schema.HISTORY: tf.zeros([1, 1], tf.int32), schema.HISTORY_RATINGS: tf.zeros([1, 1])}
         self(example | {schema.ITEMS: tf.zeros([1, 1], tf.int32)})
+        if self.example_tower is not None:
+            self.example_tower(self._examples(example))
 
     @property
     def query_features(self) -> list[str]:
@@ -163,13 +165,13 @@ class TwoTowerModel(keras.Model):
         """Scores lists.
 
         Args:
-          features: the query features, each [batch_size, *shape]; `items` int32 [batch_size, list_size]; and the
-            example features, each [batch_size, list_size, *shape], if they are known.
+          features: the query features, each [batch_size, *shape], and `items` int32 [batch_size, list_size]. Example
+            features are not used: they are not known in recommending.
 
         Returns:
           float32 [batch_size, list_size].
         """
-        return self.list_scores(self.query_vectors(features), features[schema.ITEMS], self._examples(features))
+        return self.list_scores(self.query_vectors(features), features[schema.ITEMS], {})
 
     def list_scores(self, queries: tf.Tensor, items: tf.Tensor, examples: Features) -> tf.Tensor:
         """Scores the entries of lists for query vectors.
@@ -250,14 +252,14 @@ class TwoTowerModel(keras.Model):
         specs = self.query_tower.specs
         vectors = self.query_tower({spec.name: features[spec.name] for spec in specs}, *histories)
         if self._normalized:
-            vectors = self._scale * tf.math.l2_normalize(vectors, axis=-1)
+            vectors = self._scale * _unit(vectors)
         if self.item_bias is None:
             return vectors
         return tf.concat([vectors, tf.ones_like(vectors[..., :1])], axis=-1)
 
     def _with_bias(self, vectors: tf.Tensor, bias: tf.Tensor | None) -> tf.Tensor:
         if self._normalized:
-            vectors = tf.math.l2_normalize(vectors, axis=-1)
+            vectors = _unit(vectors)
         return vectors if bias is None else tf.concat([vectors, bias], axis=-1)
 
     def dense_gradients(self, gradients: Sequence["tf.Tensor | tf.IndexedSlices"]) -> list[tf.Tensor]:
@@ -281,6 +283,12 @@ class TwoTowerModel(keras.Model):
             table.assign_from(other.tables[name])
         for variable, source in zip(self.dense_variables, other.dense_variables, strict=True):
             variable.assign(source)
+
+
+def _unit(vectors: tf.Tensor) -> tf.Tensor:
+    """Vectors of length 1, and about 0 for vectors of 0, such as an empty history."""
+    # At 0 the gradient is 1 / √epsilon. With a smaller epsilon it would drown all others.
+    return tf.math.l2_normalize(vectors, axis=-1, epsilon=1e-6)
 
 
 def _item_variable(spec: FeatureSpec, values: Mapping[str, np.ndarray], num_items: int) -> tf.Variable:

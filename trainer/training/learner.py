@@ -1,6 +1,5 @@
 """The model, its optimizer and loss, and the metrics, built from the config under a strategy."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from settings.errors import ConfigError, DivergedError
 from settings.trainer_config import TrainerConfig
+from trainer import config as config_lib
 from trainer.compat import keras, tf
 from trainer.data.dataset import Dataset
 from trainer.data.vocabulary import NUM_RATINGS
@@ -20,8 +20,8 @@ from trainer.training import losses, objectives, optimizers
 from trainer.training.candidates import NegativeSampler
 from trainer.training.objectives import Objective
 
-MAX_EASE_ITEMS = 20_000
-"""EASE needs memory for about five float64 matrices of this size squared: 16 GB."""
+MAX_EASE_ITEMS = 10_000
+"""EASE needs memory for a few matrices of this number squared, 0.4 GB each, in evaluation and export."""
 
 _ROWS_PER_CHECK = 1 << 20
 
@@ -31,8 +31,9 @@ class Learner:
     """What a training step needs.
 
     Attributes:
-      model_sizes: the arguments of the model except the seed, to build it again.
-      ranker_fn: builds what is evaluated and exported from the model: the model itself, or its blend with EASE.
+      model_sizes: the arguments of the model except those for its initial values, to build it again.
+      ranker: what is evaluated: the model itself, or its blend with EASE.
+      ranker_fn: builds what is exported from a copy of the model, like `ranker`.
       schedule: step → learning rate.
       objective: what a step minimizes.
       metrics: of rated lists.
@@ -42,6 +43,7 @@ class Learner:
 
     model: TwoTowerModel
     model_sizes: dict[str, Any]
+    ranker: TwoTowerModel | EaseBlend
     ranker_fn: Callable[[TwoTowerModel], TwoTowerModel | EaseBlend]
     optimizer: keras.optimizers.Optimizer
     schedule: keras.optimizers.schedules.LearningRateSchedule
@@ -49,11 +51,6 @@ class Learner:
     metrics: list[metrics_lib.RankingMetric]
     train_metrics: list[metrics_lib.RankingMetric]
     negatives_fn: Callable[[np.ndarray], np.ndarray] | None
-
-    @functools.cached_property
-    def ranker(self) -> TwoTowerModel | EaseBlend:
-        """What is evaluated, with the current weights of the model."""
-        return self.ranker_fn(self.model)
 
     @property
     def checkpoint(self) -> tf.train.Checkpoint:
@@ -100,6 +97,7 @@ def build_learner(
     sampler = _build_sampler(config, dataset)
     # Outside of the strategy, which would place a copy of each intermediate result on each device.
     initial_items = _initial_items(config, dataset)
+    ranker_fn = _ranker_fn(config, dataset)
     with strategy.scope():
         model = TwoTowerModel(**model_sizes, initial_items=initial_items, seed=config.seed)
         optimizer = optimizers.build_optimizer(
@@ -110,10 +108,12 @@ def build_learner(
             momentum=config.optimizer.momentum,
         )
         optimizer.build(model.trainable_variables)
+        ranker = ranker_fn(model)
     return Learner(
         model=model,
         model_sizes=model_sizes,
-        ranker_fn=_ranker_fn(config, dataset),
+        ranker=ranker,
+        ranker_fn=ranker_fn,
         optimizer=optimizer,
         schedule=schedule,
         objective=_build_objective(config, dataset, model, sampler),
@@ -124,7 +124,7 @@ def build_learner(
 
 
 def _model_sizes(config: TrainerConfig, dataset: Dataset) -> dict[str, Any]:
-    """The arguments of `TwoTowerModel` except the seed."""
+    """The arguments of `TwoTowerModel` except those for its initial values."""
     history = config.history
     pooled = {
         "power": history.power,
@@ -139,7 +139,9 @@ def _model_sizes(config: TrainerConfig, dataset: Dataset) -> dict[str, Any]:
         **config.model.model_dump(exclude={"initial_items"}),
         "history": pooled if history.encoder == "pooled" else None,
         "transformer": (
-            {"size": history.size, **config.transformer.model_dump()} if history.encoder == "transformer" else None
+            {"size": config_lib.history_size(config), **config.transformer.model_dump()}
+            if history.encoder == "transformer"
+            else None
         ),
         "features": dataset.features,
         "item_features": dataset.item_features,

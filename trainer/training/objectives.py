@@ -13,13 +13,12 @@ from dataclasses import dataclass
 
 from trainer import schema
 from trainer.compat import tf
+from trainer.evaluation.catalogue import CHUNK_BYTES
 from trainer.evaluation.evaluator import LossFn
 from trainer.modeling.randomness import Draws
 from trainer.modeling.two_tower import Features, ScoredLists, TwoTowerModel
 from trainer.training.candidates import NegativeSampler, sampled_lists
 from trainer.training.catalogue_softmax import catalogue_softmax
-
-_CHUNK_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -172,7 +171,7 @@ def rank_catalogue(model: TwoTowerModel, *, temperature: float) -> RankFn:
             lists.labels,
             tf.zeros([lists.labels.shape[0], 0], tf.int32) if is_own_list else history,
             weights,
-            chunk_bytes=_CHUNK_BYTES,
+            chunk_bytes=CHUNK_BYTES,
         )
         return Losses(total, losses)
 

@@ -1,6 +1,6 @@
 """Builds the optimizers of Keras 2 and their learning-rate schedules by name.
 
-settings/trainer_config.py checks the names and options. Only the warm-up is checked here, because the number of steps
+settings/trainer_config/ checks the names and options. Only the warm-up is checked here, because the number of steps
 is known only after the ratings were loaded.
 """
 

@@ -31,7 +31,8 @@ from trainer.training.loop import RunState, StopSignal, Trainer
 from trainer.training.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TensorBoardSink, TuningSink
 from trainer.training.samples import build_sample_fn
 from trainer.training.schedule import Schedule, plan
-from trainer.training.validation import build_validation
+from trainer.training.size_rules import Values
+from trainer.training.validation import build_validation, check_best_metric
 from trainer.workdir import Workdir
 
 
@@ -74,6 +75,7 @@ def train_and_evaluate(
 
     dataset = load_dataset(**config_lib.dataset_arguments(config))
     epoch_steps = input_pipeline.steps_per_epoch(dataset.lists["train"].num_lists, config.train.global_batch_size)
+    check_best_metric(config, dataset)
     given = config
     config, chosen = size_rules.adapt(given, dataset, epoch_steps=epoch_steps)
     total_steps = epoch_steps * config.train.num_epochs
@@ -89,7 +91,7 @@ def train_and_evaluate(
             is_chief=is_chief,
             worker_name=strategy_lib.worker_name(strategy),
         )
-        state = _restore(config, paths, strategy, dataset, checkpointer, epoch_steps=epoch_steps)
+        state = _restore(config, paths, strategy, dataset, checkpointer, chosen=chosen, epoch_steps=epoch_steps)
 
         console = build_console(quiet=not is_chief)
         summary.print_start(
@@ -115,6 +117,7 @@ def train_and_evaluate(
                 dataset.description,
                 strategy=strategy_name,
                 num_replicas=num_replicas,
+                chosen=chosen,
                 first_step=state.step,
             )
             if change:
@@ -212,7 +215,7 @@ def train_and_evaluate(
                 "recommendations": evaluation.recommendations,
                 "breakdowns": evaluation.breakdowns,
             }
-            if is_chief:
+            if is_chief and evaluation.protocols:
                 write_queries(paths.queries, evaluation.split, evaluation.protocols, dataset.vocabulary)
         writer.close()
         if is_chief:
@@ -274,6 +277,7 @@ def _restore(
     dataset: Dataset,
     checkpointer: Checkpointer,
     *,
+    chosen: Values,
     epoch_steps: int,
 ) -> RunState:
     """Restores the newest checkpoint, and checks that this run can go on from it, on all workers.
@@ -283,6 +287,7 @@ def _restore(
       StorageError: no checkpoint can be used although there were some.
     """
     paths.check_data(dataset.description)
+    paths.check_chosen(chosen)
     saved = checkpointer.restore_latest()
     paths.check_progress(saved.step if saved else None)
     state = RunState(**saved.state) if saved else RunState()
@@ -364,7 +369,7 @@ def _final_metrics(config: TrainerConfig, dataset: Dataset) -> list[tuple[str, s
     """The metrics that TensorBoard shows next to the hyperparameters, as (split, name)."""
     held_out, names = dataset.held_out_split, config.eval.metrics
     if not held_out:
-        return [("train", name) for name in names]
+        return [("train", name) for name in names] if config.candidates.method == "rated" else [("train", "loss")]
     best = [("validation", config.eval.best_metric)] if "validation" in dataset.lists else []
     protocols = ["rated/"] if dataset.has_ratings else []
     protocols += [CATALOGUE] if config.eval.num_catalogue_users else []

@@ -5,7 +5,7 @@ The rules come from searches on validation ratings of data sets from 1,600 to 41
 
 import math
 
-from settings.trainer_config import TrainerConfig
+from settings.trainer_config import SMALLEST_EMBEDDING_SIZE, TrainerConfig
 from trainer.data.dataset import Dataset
 
 MAX_CATALOGUE_ITEMS = 50_000
@@ -14,12 +14,14 @@ MAX_CATALOGUE_ITEMS = 50_000
 MIN_RATINGS_FOR_ALL_TARGETS = 300_000
 """From this number of training ratings up, all items of a list are targets. Fewer ratings are learnt by heart."""
 
-_EMBEDDING_SIZES = (256, 128, 64)
+_EMBEDDING_SIZES = (4 * SMALLEST_EMBEDDING_SIZE, 2 * SMALLEST_EMBEDDING_SIZE, SMALLEST_EMBEDDING_SIZE)
 _MAX_NUMBERS = 4_000_000
 _SMALL_SCALE = 4.0
 _SCALE_PER_LOG_ITEM = 0.75
 _NUM_STEPS = 1500
 _MIN_EPOCHS, _MAX_EPOCHS = 20, 100
+# With many short epochs, a validation after each would take longer than the training.
+_MAX_TIMES = 25
 
 
 Values = dict[str, str | int | float]
@@ -42,14 +44,19 @@ def choose_values(config: TrainerConfig, *, num_items: int, num_ratings: int, ep
     if not config.model.embedding_size:
         fitting = [size for size in _EMBEDDING_SIZES if size * num_items <= _MAX_NUMBERS]
         chosen["model.embedding_size"] = (fitting or _EMBEDDING_SIZES[-1:])[0]
-    if not config.model.scale:
+    if not config.model.scale and config.model.similarity == "cosine":
         large_scale = round(_SCALE_PER_LOG_ITEM * math.log(num_items), 2)
-        of_cosine = _SMALL_SCALE if is_small else large_scale
-        chosen["model.scale"] = of_cosine if config.model.similarity == "cosine" else 1.0
-    if config.history.targets == "auto":
-        chosen["history.targets"] = "dropped" if is_small else "all"
+        chosen["model.scale"] = _SMALL_SCALE if is_small else large_scale
+    if config.history.targets == "auto" and config.history.encoder == "pooled":
+        # The history of a rated list has its ratings, so it must not have those of the targets.
+        is_rated = config.candidates.method == "rated"
+        chosen["history.targets"] = "dropped" if is_small or is_rated else "all"
     if not config.train.num_epochs:
-        chosen["train.num_epochs"] = min(max(math.ceil(_NUM_STEPS / epoch_steps), _MIN_EPOCHS), _MAX_EPOCHS)
+        num_epochs = min(max(math.ceil(_NUM_STEPS / epoch_steps), _MIN_EPOCHS), _MAX_EPOCHS)
+        chosen["train.num_epochs"] = num_epochs
+        for name in ("log_every_steps", "eval_every_steps", "checkpoint_every_steps"):
+            if not getattr(config.train, name) and num_epochs > _MAX_TIMES:
+                chosen[f"train.{name}"] = epoch_steps * math.ceil(num_epochs / _MAX_TIMES)
     return chosen
 
 
