@@ -99,10 +99,12 @@ class TrainerConfig(Section):
     @model_validator(mode="after")
     def _check_loss(self) -> "TrainerConfig":
         method, key = self.candidates.method, self.loss.key
-        if method == "rated" and self.history.encoder == "pooled" and self.history.targets == "all":
+        keeps_targets = self.history.targets == "all" or not self.history.dropout
+        if method == "rated" and self.history.encoder == "pooled" and keeps_targets:
             raise ConfigError(
-                "config.history.targets='all' cannot be used with config.candidates.method='rated': the history has the "
-                "ratings of the list, so the model would be told the labels. Set it to dropped."
+                f"config.history.targets={self.history.targets!r} and config.history.dropout={self.history.dropout!r} "
+                "cannot be used with config.candidates.method='rated': the history has the ratings of the list, so the "
+                "model would be told the labels. Set targets to dropped, and dropout to 0.5, for example."
             )
         if method == "sampled" and self.candidates.logq_correction and key != "softmax_loss":
             raise ConfigError(

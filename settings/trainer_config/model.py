@@ -53,10 +53,10 @@ class HistoryConfig(Section):
 
     @model_validator(mode="after")
     def _check_dropout(self) -> "HistoryConfig":
-        if self.encoder == "pooled" and self.targets != "all" and not self.dropout:
+        if self.encoder == "pooled" and self.targets == "dropped" and not self.dropout:
             raise ConfigError(
-                f"config.history.dropout=0.0 cannot be used with config.history.targets={self.targets!r}: the targets "
-                "of a step are the items that were dropped from the history. Set it to 0.5, for example, or set "
+                "config.history.dropout=0.0 cannot be used with config.history.targets='dropped': the targets of a "
+                "step are the items that were dropped from the history. Set it to 0.5, for example, or set "
                 "config.history.targets to all."
             )
         return self

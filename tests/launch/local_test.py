@@ -276,7 +276,7 @@ def test_the_trainer_is_started_with_the_flags_behind_the_dashes(monkeypatch, st
         (["stray", "--"], "'stray' is not a flag of the launcher"),
         (["stray"], "'stray' is not a flag of the launcher"),
         (["--", "--strategy=mirrored"], "--strategy=mirrored trains in one process"),
-        (["--", "--config.train.num_epochs=0"], "In the trainer's flags, which follow --: config.train.num_epochs=0"),
+        (["--", "--config.train.num_epochs=-1"], "In the trainer's flags, which follow --: config.train.num_epochs=-1"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_one_paragraph(arguments, says):

@@ -50,7 +50,7 @@ def choose_values(config: TrainerConfig, *, num_items: int, num_ratings: int, ep
     if config.history.targets == "auto" and config.history.encoder == "pooled":
         # The history of a rated list has its ratings, so it must not have those of the targets.
         is_rated = config.candidates.method == "rated"
-        chosen["history.targets"] = "dropped" if is_small or is_rated else "all"
+        chosen["history.targets"] = "dropped" if config.history.dropout and (is_small or is_rated) else "all"
     if not config.train.num_epochs:
         num_epochs = min(max(math.ceil(_NUM_STEPS / epoch_steps), _MIN_EPOCHS), _MAX_EPOCHS)
         chosen["train.num_epochs"] = num_epochs

@@ -21,9 +21,12 @@ PARAMETER_MISTAKES = [
     ({"field": "loss.key", "values": (1, 2)}, "config.loss.key=1 is of type int"),
     ({"field": "loss.key", "range": ("a", "b")}, "of the form"),
     ({"field": "loss.key", "values": ("a", "b"), "scale": "log"}, "linear"),
-    ({"field": "loss.key", "values": ("list_mle_loss", "no_loss")}, "config.loss.key='no_loss' cannot be used"),
-    ({"field": "train.num_epochs", "range": (0, 5)}, "config.train.num_epochs=0 cannot be used"),
-    ({"field": "optimizer.name", "values": ("adam", "adamw")}, "adamw is adam with weight decay"),
+    (
+        {"field": "candidates.method", "values": ("rated", "none")},
+        "config.candidates.method='none' cannot be used",
+    ),
+    ({"field": "train.num_epochs", "range": (-1, 5)}, "config.train.num_epochs=-1 cannot be used"),
+    ({"field": "optimizer.weight_decay", "values": (0.0, 0.1)}, "adamw is adam with weight decay"),
     ({"field": "model.hidden_sizes", "values": ("(64,)", "(64")}, "config.model.hidden_sizes='(64' is of type str"),
 ]
 
