@@ -40,7 +40,10 @@ def another(value):
 @pytest.mark.parametrize("name", DEFAULT)
 def test_a_changed_field_is_found_unless_it_may_change(name):
     new_value = FREE.get(name, another(DEFAULT[name]))
-    found = config_lib.changed_fields(default.get_config(), with_field(name, new_value))
+    old, new = default.get_config(), with_field(name, new_value)
+    if name == "train.num_epochs":  # With a schedule that depends on the last step, it may not.
+        old.optimizer.schedule = new.optimizer.schedule = "constant"
+    found = config_lib.changed_fields(old, new)
     assert found == ({} if name in FREE else {name: (DEFAULT[name], new_value)})
 
 
@@ -55,7 +58,7 @@ def test_epochs_may_not_change_when_the_schedule_depends_on_the_last_step():
 def test_added_and_removed_fields_are_found():
     old, new = default.get_config().to_dict(), default.get_config().to_dict()
     del old["seed"], new["list_size"]
-    assert config_lib.changed_fields(ConfigDict(old), ConfigDict(new)) == {"seed": (None, 0), "list_size": (100, None)}
+    assert config_lib.changed_fields(ConfigDict(old), ConfigDict(new)) == {"seed": (None, 0), "list_size": (500, None)}
 
 
 def test_a_list_equals_the_tuple():

@@ -16,6 +16,7 @@ from trainer.evaluation import metrics
 from trainer.evaluation.catalogue import CHUNK_BYTES
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.training import losses, optimizers, steps
+from trainer.training.objectives import Objective, rank_rated
 
 BATCH_SIZE, LIST_SIZE, STEPS_PER_EXECUTION = 2, 4, 2
 BATCH = {
@@ -52,8 +53,9 @@ def train_call(model_class):
     schedule = optimizers.build_schedule("constant", learning_rate=0.1, total_steps=9, warmup_steps=0)
     optimizer = optimizers.build_optimizer("sgd", schedule)
     optimizer.build(model.trainable_variables)
-    strategy, loss_fn = tf.distribute.get_strategy(), losses.build_loss("softmax_loss", global_batch_size=BATCH_SIZE)
-    call = steps.build_train_call(strategy, model, optimizer, loss_fn, [])
+    loss_fn = losses.build_loss("softmax_loss", global_batch_size=BATCH_SIZE)
+    objective = Objective(model, rank_rated(model, loss_fn))
+    call = steps.build_train_call(tf.distribute.get_strategy(), model, optimizer, objective, [])
     superbatch = {name: tf.stack([feature] * STEPS_PER_EXECUTION) for name, feature in BATCH.items()}
     return "training", call, (superbatch, tf.constant(0, tf.int64), tf.constant(1))
 
@@ -61,24 +63,24 @@ def train_call(model_class):
 class MaskingModel(TwoTowerModel):
     """Its scores have the right shape, but what they are made of has one that depends on the scores."""
 
-    def call(self, features):
-        scores = super().call(features)
+    def list_scores(self, queries, items, examples):
+        scores = super().list_scores(queries, items, examples)
         return scores - tf.reduce_max(tf.boolean_mask(scores, scores > 0))
 
 
 class RaggedModel(TwoTowerModel):
     """Its scores are of a shape that the loss cannot take."""
 
-    def call(self, features):
-        return tf.ragged.boolean_mask(super().call(features), features[schema.ITEMS] > 0)
+    def list_scores(self, queries, items, examples):
+        return tf.ragged.boolean_mask(super().list_scores(queries, items, examples), items > 0)
 
 
 class SpellingModel(TwoTowerModel):
     """It takes a detour through text."""
 
-    def call(self, features):
-        scores = super().call(features)
-        return scores * tf.strings.to_number(tf.strings.as_string(features[schema.ITEMS]))
+    def list_scores(self, queries, items, examples):
+        scores = super().list_scores(queries, items, examples)
+        return scores * tf.strings.to_number(tf.strings.as_string(items))
 
 
 def test_a_run_that_works_passes(tiny_config, tmp_path):
@@ -89,7 +91,17 @@ def test_a_run_that_works_passes(tiny_config, tmp_path):
     )
     assert outcome(findings) == dict.fromkeys(
         [
-            *("config", "batch size", "workdir", "data", "model", "batches", "shapes of batches", "types of batches"),
+            *(
+                "config",
+                "batch size",
+                "workdir",
+                "data",
+                "size of the data",
+                "model",
+                "batches",
+                "shapes of batches",
+                "types of batches",
+            ),
             *("steps", "shapes in steps", "compilation", "memory"),
         ],
         True,
@@ -106,7 +118,7 @@ def test_what_needs_a_failed_check_is_not_checked(tiny_config, tmp_path):
     findings = doctor.examine(tiny_config, strategy_name="mirrored", num_replicas=4, workdir=str(tmp_path / "file"))
     by_outcome = {passed: [f.check for f in findings if f.passed is passed] for passed in (True, False, None)}
     assert by_outcome[True] == ["config"] and by_outcome[False] == ["batch size", "workdir", "data"]
-    assert by_outcome[None][0] == "model" and by_outcome[None][-2:] == ["compilation", "memory"]
+    assert by_outcome[None][:2] == ["size of the data", "model"] and by_outcome[None][-2:] == ["compilation", "memory"]
     says = {finding.check: finding.says for finding in findings}
     assert "use a multiple of 4, such as 8" in says["batch size"] and "missing.csv" in says["data"]
 
@@ -180,9 +192,7 @@ def test_a_step_with_strings_does_not_compile():
     step = doctor.trace_step(*train_call(SpellingModel))
     doctor.check_step_shapes([step])
     said = refusal(doctor.check_compilation, [step])
-    assert (
-        "XLA cannot compile the step for training" in said and "it has no AsString (while/two_tower/AsString)" in said
-    )
+    assert "XLA cannot compile the step for training" in said and "it has no AsString (while/AsString)" in said
 
 
 def test_only_a_tpu_has_to_compile_the_metrics(tiny_config, monkeypatch):
@@ -195,7 +205,7 @@ def test_only_a_tpu_has_to_compile_the_metrics(tiny_config, monkeypatch):
     dataset = doctor.load_dataset(**doctor.config_lib.dataset_arguments(config))
     monkeypatch.setattr(metrics, "build_metrics", lambda *_, **__: [spelling])
     learner = doctor._build_learner(config, dataset)
-    parts = (config, learner, doctor._build_batches(config, dataset, 1))
+    parts = (config, learner, doctor._build_batches(config, dataset, learner, 1))
     doctor.check_compilation([doctor.trace_step(*call) for call in doctor._build_calls(*parts, whole=False)])
     training, evaluation = (doctor.trace_step(*call) for call in doctor._build_calls(*parts, whole=True))
     assert "training" in refusal(doctor.check_compilation, [training])
@@ -272,5 +282,5 @@ def test_the_command_prints_the_table_and_exits_with_78(tmp_path):
     assert answer.returncode == 78
     rows = [line.split() for line in answer.stdout.splitlines()]
     assert rows[0][:2] == ["pass", "config"] and rows[1][:3] == ["FAIL", "batch", "size"]
-    assert "such as 35" in answer.stdout and rows[-1][:3] == ["not", "checked", "memory"]
+    assert "such as 130" in answer.stdout and rows[-1][:3] == ["not", "checked", "memory"]
     assert not list(tmp_path.iterdir())

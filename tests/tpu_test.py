@@ -23,6 +23,7 @@ from trainer.evaluation.metrics import build_metrics
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.serving.export import verify_in_this_process
 from trainer.training import losses, optimizers, steps
+from trainer.training.objectives import Objective, rank_rated
 from trainer.training.run import train_and_evaluate
 
 TF_VERSION = ".".join(tf.__version__.split(".")[:2])
@@ -174,12 +175,12 @@ def test_what_a_tpu_compiles_compiles_as_one_function():
             "adagrad", optimizers.build_schedule("constant", learning_rate=0.3, total_steps=9, warmup_steps=0)
         )
         optimizer.build(model.trainable_variables)
-        loss_fn = losses.build_loss("softmax_loss", global_batch_size=2)
-        step = steps.TrainStep(model, optimizer, loss_fn, jit_compile=False)
+        objective = Objective(model, rank_rated(model, losses.build_loss("softmax_loss", global_batch_size=2)))
+        step = steps.TrainStep(model, optimizer, objective, keep_scores=True, jit_compile=False)
         metrics = build_metrics(["ndcg"], relevance_threshold=4.0)
 
         def run() -> tf.Tensor:
-            accumulators = step(batch, tf.constant(0), tf.constant(0, tf.int64), steps.empty_accumulators(batch))
+            accumulators = step(batch, tf.constant(0), tf.constant(0, tf.int64), step.empty_accumulators(batch))
             return steps.sum_metrics(metrics, batch, accumulators, tf.constant(1))
 
         sums = tf.function(run, jit_compile=True)() if compiled else run()

@@ -17,7 +17,7 @@ from trainer import storage
 from trainer.compat import tf
 from trainer.workdir import Workdir
 
-STRATEGY = {"strategy": "default", "num_replicas": 1}
+STRATEGY = {"strategy": "default", "num_replicas": 1, "chosen": {}}
 DESCRIPTION = {"num_users": 3, "fingerprints": {"vocabulary": "a" * 64, "train lists": "b" * 64}}
 
 
@@ -65,10 +65,10 @@ def test_the_same_config_and_data_are_accepted(workdir):
 
 def test_another_config_is_refused_with_each_change(workdir):
     with pytest.raises(ConfigError) as refused:
-        workdir.check(changed(seed=1, model__hidden_sizes=(32,), train__num_epochs=20))
+        workdir.check(changed(seed=1, model__hidden_sizes=(32,), train__keep_checkpoints=20))
     assert "config.model.hidden_sizes: () → (32,); config.seed: 0 → 1)" in str(refused.value)
     assert workdir.path in str(refused.value)
-    assert "num_epochs" not in str(refused.value)
+    assert "keep_checkpoints" not in str(refused.value)
 
 
 def test_a_refusal_touches_nothing(tmp_path):
@@ -124,9 +124,9 @@ def test_a_broken_file_is_named(workdir, content):
 @pytest.mark.parametrize(
     "content",
     [
-        b'{"format_version": 2}',
-        b'{"format_version": 2, "fingerprints": 5}',
-        b'{"format_version": 2, "fingerprints": null}',
+        b'{"format_version": 3}',
+        b'{"format_version": 3, "fingerprints": 5}',
+        b'{"format_version": 3, "fingerprints": null}',
     ],
 )
 def test_a_description_without_fingerprints_is_broken(workdir, content):
@@ -140,7 +140,7 @@ def test_a_folder_without_a_run_has_no_config(tmp_path):
         Workdir(str(tmp_path)).load_config()
 
 
-@pytest.mark.parametrize("content", [b'{"format_version": 2}', b'{"format_version": 2, "config": [1]}'])
+@pytest.mark.parametrize("content", [b'{"format_version": 3}', b'{"format_version": 3, "config": [1]}'])
 def test_a_record_without_a_config_is_broken(workdir, content):
     storage.write_bytes(workdir.config, content)
     with pytest.raises(StorageError, match=r"config.json cannot be read"):
@@ -164,7 +164,7 @@ def test_a_metric_that_is_not_finite_is_null_in_the_file_and_nan_when_loaded(wor
 @pytest.mark.parametrize("name", ["config", "data", "result"])
 @pytest.mark.parametrize(
     ("version", "says"),
-    [(None, "an earlier version of this project .format 1;"), (3, "a later version of this project .format 3;")],
+    [(None, "an earlier version of this project .format 1;"), (4, "a later version of this project .format 4;")],
 )
 def test_files_of_another_version_are_refused_and_left_alone(workdir, name, version, says):
     workdir.save_json(workdir.result, {"step": 1})
@@ -188,7 +188,7 @@ def test_a_workdir_of_the_first_version_is_refused_and_left_alone(tmp_path):
     before = contents(tmp_path)
     for read in (lambda: Workdir(str(tmp_path)).check(default.get_config()), Workdir(str(tmp_path)).load_config):
         with pytest.raises(
-            ConfigError, match=r"earlier version of this project \(format 1; this version reads format 2"
+            ConfigError, match=r"earlier version of this project \(format 1; this version reads format 3"
         ):
             read()
     assert contents(tmp_path) == before
@@ -311,7 +311,12 @@ def test_fewer_epochs_than_were_trained_are_refused(workdir):
 def test_each_change_of_the_strategy_is_recorded_and_reported(workdir):
     def start(strategy, num_replicas, first_step):
         return workdir.save_run(
-            default.get_config(), DESCRIPTION, strategy=strategy, num_replicas=num_replicas, first_step=first_step
+            default.get_config(),
+            DESCRIPTION,
+            strategy=strategy,
+            num_replicas=num_replicas,
+            chosen={},
+            first_step=first_step,
         )
 
     assert start("default", 1, 100) is None
@@ -330,22 +335,36 @@ def test_each_change_of_the_strategy_is_recorded_and_reported(workdir):
         {"strategy": "default", "num_replicas": 1, "first_step": 0},
         {"strategy": "mirrored", "num_replicas": 2, "first_step": 200},
     ]
-    assert record["format_version"] == 2
+    assert record["format_version"] == 3
     assert config_lib.changed_fields(record["config"], default.get_config()) == {}
 
 
 def test_steps_that_were_never_saved_do_not_count(workdir):
-    sentence = workdir.save_run(default.get_config(), DESCRIPTION, strategy="mirrored", num_replicas=2, first_step=0)
+    sentence = workdir.save_run(
+        default.get_config(), DESCRIPTION, strategy="mirrored", num_replicas=2, chosen={}, first_step=0
+    )
     assert sentence is None
     assert read_json(workdir.config)["runs"] == [{"strategy": "mirrored", "num_replicas": 2, "first_step": 0}]
 
 
 def test_the_epochs_of_an_extended_run_are_recorded(workdir):
-    longer = changed(train__num_epochs=99)
+    constant = changed(optimizer__schedule="constant")
+    workdir.save_run(constant, DESCRIPTION, **STRATEGY, first_step=10)
+    longer = changed(optimizer__schedule="constant", train__num_epochs=99)
     workdir.check(longer)
     workdir.save_run(longer, DESCRIPTION, **STRATEGY, first_step=10)
     assert workdir.load_config().train.num_epochs == 99
 
 
 def test_the_data_is_described_in_plain_json(workdir):
-    assert read_json(workdir.data) == {"format_version": 2, **DESCRIPTION}
+    assert read_json(workdir.data) == {"format_version": 3, **DESCRIPTION}
+
+
+def test_values_that_another_version_chose_are_refused(workdir):
+    """The fixture's run is saved once more, with values for the size of its data."""
+    strategy = {**STRATEGY, "chosen": {"model.scale": 4.0, "train.num_epochs": 100}}
+    workdir.save_run(default.get_config(), DESCRIPTION, **strategy, first_step=10)
+    workdir.check_chosen({"model.scale": 4.0})
+    workdir.check_chosen({"model.scale": 4.0, "history.targets": "all"})
+    with pytest.raises(ConfigError, match=r"config\.model\.scale=4\.0 .* chooses 5\.0"):
+        workdir.check_chosen({"model.scale": 5.0})

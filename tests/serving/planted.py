@@ -199,7 +199,7 @@ def _write_run(workdir: str, config: ConfigDict, build_fn: Any, *, history_size:
 
     paths = Workdir(workdir)
     description = {"fingerprints": {}, "has_ratings": True}
-    paths.save_run(config, description, strategy="default", num_replicas=1, first_step=0)
+    paths.save_run(config, description, strategy="default", num_replicas=1, chosen={}, first_step=0)
     vocabulary.save(paths.vocabulary)
     save_item_lists(paths.seen, *group_by_user(users, rated, num_users=vocabulary.num_users))
     export_model(model, vocabulary, paths.model, sizes=sizes, query_source=queries, verify=verify_in_this_process)

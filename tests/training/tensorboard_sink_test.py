@@ -163,7 +163,7 @@ def test_tensorboard_has_the_config_as_text_and_as_hyperparameters(tmp_path):
 
     values = {value.tag: value for event in events_in(logs) for value in event.summary.value}
     text = tf.make_ndarray(values["config"].tensor).item().decode()
-    assert "| optimizer.learning_rate | `0.1` |" in text.splitlines()
+    assert "| optimizer.learning_rate | `0.003` |" in text.splitlines()
     assert "| model.hidden_sizes | `()` |" in text.splitlines()
     assert len(text.splitlines()) == 2 + len(fields)
 

@@ -49,7 +49,7 @@ def item_embeddings(
     ]
     values = 1.0 / np.sqrt(num_events_of[0][users] * num_events_of[1][items])
     # On the CPU, where the result is the same each time. A GPU adds in any order.
-    with tf.device("/job:localhost/device:CPU:0"):
+    with tf.device("CPU:0"):
         matrix = tf.SparseTensor(np.stack([users, items], axis=1), values.astype(np.float32), [num_users, num_items])
         rank = min(embedding_size, num_users, num_items)
         size = min(rank + _OVERSAMPLING, num_users, num_items)
