@@ -14,7 +14,9 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Returns the default config with the ratings of MovieLens 100K."""
+    """Returns the default config with the ratings of MovieLens 100K, and a blend with EASE."""
     config = default.get_config()
     config.data.source = "movielens/100k"
+    config.ease.weight = 3.0
+    config.ease.regularization = 200.0
     return config
