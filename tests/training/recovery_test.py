@@ -120,7 +120,7 @@ def test_the_run_ends_with_the_next_best_checkpoint_if_the_best_is_damaged(confi
 def test_a_finished_run_with_a_metric_that_is_not_finite_can_be_started_again(config, workdir, capsys):
     result = read_json(workdir / "result.json")
     metric = result["protocols"]["rated"]["model"]["mrr"]
-    metric.update(value=None, standard_error=None)
+    metric.update(value=None, low=None, high=None)
     result["train"] = dict.fromkeys(result["train"])
     for held_out in ("test", None):
         (workdir / "result.json").write_text(json.dumps({**result, "held_out": held_out}))

@@ -169,7 +169,7 @@ def test_tensorboard_has_the_config_as_text_and_as_hyperparameters(tmp_path):
 
     started = hparams_data(logs, "session_start_info").session_start_info.hparams
     assert set(started) == set(hyperparameters)
-    assert started["optimizer.learning_rate"].number_value == 0.1
+    assert started["optimizer.learning_rate"].number_value == 0.003
     assert started["data.source"].string_value == "synthetic"
     assert started["model.hidden_sizes"].string_value == "()"
     experiment = hparams_data(logs, "experiment").experiment
