@@ -55,7 +55,7 @@ def _pooled_space(data: TrainingData) -> Space:
 
 _POOLED_START: dict[str, Any] = {
     **_TRAINING_START,
-    INPUT: "all",
+    INPUT: "ratings",
     "model.scale": 4.0,
     "history.targets": "dropped",
     "history.power": 1.0,
@@ -125,7 +125,7 @@ ORDER_AWARE = Method(
     _order_aware_space,
     {
         **_TRAINING_START,
-        INPUT: "all",
+        INPUT: "ratings",
         "model.embedding_size": 64,
         "optimizer.learning_rate": 1e-3,
         "transformer.num_layers": 2,
