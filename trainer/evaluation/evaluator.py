@@ -14,9 +14,6 @@ from trainer.evaluation.statistics import ListMetrics, Metrics
 from trainer.modeling import input_pipeline
 from trainer.modeling.two_tower import Features
 
-LossFn = Callable[[tf.Tensor, tf.Tensor, "tf.Tensor | int", tf.Tensor], tf.Tensor]
-"""Labels and scores [batch_size, list_size], step, rows [batch_size] → the loss of each list, float32 [batch_size]."""
-
 LossesFn = Callable[[Features], tf.Tensor]
 """Takes a batch of features and returns the loss of each list, float32 [batch_size]."""
 

@@ -93,7 +93,7 @@ def sampled_lists(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Adds the negatives of a step to each list, with label 0.
 
-    A negative that is in the list of a query, or that the query has seen, becomes padding in this list.
+    A negative that is in the list of a query, or in `seen`, becomes padding in this list.
 
     With `log_expected_counts`, the logarithm of its expected number of draws is subtracted from the score of each
     negative (the logQ correction). The targets of a query are in its list with certainty, so their scores stay as they

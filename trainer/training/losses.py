@@ -13,12 +13,15 @@ result. This module corrects that:
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from settings.trainer_config.loss import LOSSES_WITHOUT_TEMPERATURE, PAIRWISE_LOSSES
 from trainer.compat import keras, stateless_random, tf, tfr
-from trainer.evaluation.evaluator import LossFn
 from trainer.training.sampled_losses import ListLossFn, build_cosine_contrastive_loss, build_gbce_loss
+
+LossFn = Callable[[tf.Tensor, tf.Tensor, "tf.Tensor | int", tf.Tensor], tf.Tensor]
+"""Labels and scores [batch_size, list_size], step, rows [batch_size] → the loss of each list, float32 [batch_size]."""
 
 _Key = tfr.keras.losses.RankingLossKey
 

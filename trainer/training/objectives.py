@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from trainer import schema
 from trainer.compat import tf
 from trainer.evaluation.catalogue import CHUNK_BYTES
-from trainer.evaluation.evaluator import LossFn
 from trainer.modeling.randomness import Draws
 from trainer.modeling.two_tower import Features, ScoredLists, TwoTowerModel
 from trainer.training.candidates import NegativeSampler, sampled_lists
 from trainer.training.catalogue_softmax import catalogue_softmax
+from trainer.training.losses import LossFn
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Objective:
           step: int64 [].
 
         Returns:
-          The loss [] to differentiate; the summed losses [] of the lists; and the scores of their items, float32
-          [batch_size, list_size], or [batch_size, 0] if they were not computed.
+          The loss [] to differentiate; the sum [] of the weighted and normalized losses of the lists; and the scores of
+          their items, float32 [batch_size, list_size], or [batch_size, 0] if they were not computed.
         """
         draws = Draws(self._seed, step, features[schema.ROWS])
         lists = self._model.training_lists(self._with_labels(features), draws)
@@ -106,7 +106,7 @@ class Objective:
         return features | {schema.LABELS: self._labels_fn(features[schema.LABELS])}
 
     def _normalization(self, labels: tf.Tensor, features: Features) -> tf.Tensor:
-        """What the loss of each list of the batch is multiplied by: float32 [batch_size]."""
+        """What the loss of each row of the batch is multiplied by, from its labels: float32 [batch_size]."""
         sums = tf.reduce_sum(tf.reshape(tf.maximum(labels, 0.0), [features[schema.WEIGHTS].shape[0], -1]), axis=1)
         return tf.where(sums > 0, tf.pow(tf.maximum(sums, 1e-9), -self._normalization_power), 1.0)
 

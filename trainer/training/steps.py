@@ -78,7 +78,7 @@ class TrainStep:
         return tf.tensor_scatter_nd_update(losses, at, loss[None]), all_scores
 
     def forward_backward(self, batch: Features, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
-        """Returns the summed loss [] and the scores [batch_size, list_size] of this replica, and its gradients."""
+        """Returns the summed loss [] and the scores (see `Objective`) of this replica, and its gradients."""
         with tf.GradientTape() as tape:
             loss, losses, scores = self._objective(batch, step)
         gradients = self._model.dense_gradients(tape.gradient(loss, self._model.trainable_variables))
