@@ -96,6 +96,9 @@ def get_config() -> ConfigDict:
     config.model.scale = 0.0
     # Whether each item has a bias, which is added to its score.
     config.model.item_bias = True
+    # Whether scores start from what the training labels say of each item without a user: the logarithm of their sum,
+    # or of their mean with candidates.method = "rated". The embeddings then learn what differs between users.
+    config.model.item_prior = False
     # The initial embeddings of items: `random`, or from a truncated singular value decomposition (`svd`) of the matrix
     # of users and items, from which training needs fewer steps.
     config.model.initial_items = "svd"
@@ -107,6 +110,9 @@ def get_config() -> ConfigDict:
     # The largest number of items in a history. Of longer ones the latest items are used. transformer: histories have at
     # most list_size - 1 items, as in training.
     config.history.size = 500
+    # pooled: how much an item counts: `ratings`: its rating divided by the highest one; `centered_ratings`: its rating
+    # minus the user's mean; `equal`: 1.
+    config.history.weights = "ratings"
     # pooled: the sum is divided by (number of items)^power. 0: a sum; 1: a mean.
     config.history.power = 0.5
     # pooled: an item that is this many items old counts half. 0: all items count alike.
@@ -116,6 +122,8 @@ def get_config() -> ConfigDict:
     # pooled: the targets of a step: `all` items of a list, or only those that the step `dropped` from the history.
     # `auto`: dropped, or all from 300,000 training ratings up.
     config.history.targets = "auto"
+    # pooled: after the sum, layer normalization and a residual layer with this number of hidden units. 0: neither.
+    config.history.hidden_size = 0
 
     config.transformer = ConfigDict()
     # The numbers of layers and of attention heads, and the dropout, of config.history.encoder = "transformer".
@@ -134,6 +142,9 @@ def get_config() -> ConfigDict:
     config.loss = ConfigDict()
     # A key of tfr.keras.losses.RankingLossKey; with sampled candidates also gbce_loss or cosine_contrastive_loss.
     config.loss.key = "softmax_loss"
+    # The labels of items: `binary`: 1 for relevant ones, see config.eval.relevance_threshold; `ratings`; `gains`:
+    # 2^rating - 1, as in NDCG. `auto`: ratings with candidates.method = "rated", otherwise binary.
+    config.loss.labels = "auto"
     # Scores are divided by the temperature. 1.0 for losses without a temperature.
     config.loss.temperature = 1.0
     # For losses with a lambda weight: label_diff, dcg, ndcg, ndcg_v2, yeti_dcg, precision or list_mle. Empty: none.

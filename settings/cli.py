@@ -33,6 +33,11 @@ def run(main: Callable[[], int | None], *, default_config: str = "") -> None:
     app.run(lambda _: report_errors(main), flags_parser=_or_exit(_parse_command))
 
 
+def run_on_arguments(main: Callable[[list[str]], int | None]) -> None:
+    """Like `run`, for a command without a config that has positional arguments: `main` gets them."""
+    app.run(lambda arguments: report_errors(lambda: main(arguments[1:])), flags_parser=_or_exit(_parse_arguments))
+
+
 def run_launcher(main: Callable[[list[str]], int]) -> None:
     """Like `run`, for a command that passes the flags behind `--` to the trainer: `main` gets these flags."""
     app.run(lambda arguments: report_errors(lambda: main(arguments[1:])), flags_parser=_or_exit(_parse_launcher))
@@ -118,16 +123,20 @@ def build_console(*, quiet: bool = False) -> Console:
     return console if console.is_terminal else Console(**options, width=1000)
 
 
+def _parse_arguments(arguments: Sequence[str]) -> list[str]:
+    return [arguments[0], *parse_flags(flags.FLAGS, arguments[1:], defaults_file="configs/default.py")]
+
+
 def _parse_command(arguments: Sequence[str]) -> list[str]:
-    rest = parse_flags(flags.FLAGS, arguments[1:], defaults_file="configs/default.py")
+    program, *rest = _parse_arguments(arguments)
     if rest:
         raise ConfigError(f"{rest[0]!r} is not a flag. Write each argument as --name=value; --help lists the flags.")
-    return [arguments[0]]
+    return [program]
 
 
 def _parse_launcher(arguments: Sequence[str]) -> list[str]:
     try:
-        rest = parse_flags(flags.FLAGS, arguments[1:], defaults_file="configs/default.py")
+        program, *rest = _parse_arguments(arguments)
     except ConfigError as error:
         raise ConfigError(
             f"{error} Write the trainer's flags after --, as in "
@@ -136,7 +145,7 @@ def _parse_launcher(arguments: Sequence[str]) -> list[str]:
     trainer_flags = list(arguments[arguments.index("--") + 1 :]) if "--" in arguments else []
     if rest != trainer_flags:
         raise ConfigError(f"{rest[0]!r} is not a flag of the launcher. Write the trainer's flags after --.")
-    return [arguments[0], *trainer_flags]
+    return [program, *trainer_flags]
 
 
 def _or_exit(parse: Callable[[Sequence[str]], list[str]]) -> Callable[[Sequence[str]], list[str]]:

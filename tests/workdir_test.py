@@ -114,6 +114,7 @@ def test_a_broken_file_is_named(workdir, content):
         (workdir.config, lambda: workdir.check(default.get_config())),
         (workdir.config, workdir.load_config),
         (workdir.data, lambda: workdir.check_data(DESCRIPTION)),
+        (workdir.data, workdir.was_trained_on_ratings),
         (workdir.result, workdir.load_result),
     ]:
         storage.write_bytes(path, content)
@@ -133,6 +134,15 @@ def test_a_description_without_fingerprints_is_broken(workdir, content):
     storage.write_bytes(workdir.data, content)
     with pytest.raises(StorageError, match=r"data.json cannot be read"):
         workdir.check_data(DESCRIPTION)
+
+
+@pytest.mark.parametrize("has_ratings", [True, False])
+def test_a_run_tells_whether_it_was_trained_on_ratings(workdir, has_ratings):
+    workdir.save_json(workdir.data, {**DESCRIPTION, "has_ratings": has_ratings})
+    assert workdir.was_trained_on_ratings() is has_ratings
+    workdir.save_json(workdir.data, DESCRIPTION)
+    with pytest.raises(StorageError, match=r"data.json cannot be read as the JSON that a run writes"):
+        workdir.was_trained_on_ratings()
 
 
 def test_a_folder_without_a_run_has_no_config(tmp_path):

@@ -8,12 +8,11 @@ python -m trainer.compare runs/1 runs/2 runs/3         a table of all models
 
 import json
 import math
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -108,22 +107,9 @@ def _nan_as_null(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _parse(arguments: Sequence[str]) -> list[str]:
-    """Parses the command line, whose positional arguments are the workdirs."""
-    workdirs: list[str] = []
-    exit_code = cli.report_errors(
-        lambda: workdirs.extend(cli.parse_flags(flags.FLAGS, list(arguments[1:]), defaults_file="configs/default.py"))
-    )
-    if exit_code:
-        sys.exit(exit_code)
-    return [arguments[0], *workdirs]
-
-
-def _run(arguments: Sequence[str]) -> int | None:
+def _run(workdirs: Sequence[str]) -> int:
     values = flags.FLAGS
-    return cli.report_errors(
-        lambda: main(arguments[1:], scorer_a=values.scorer_a, scorer_b=values.scorer_b, output_format=values.format)
-    )
+    return main(workdirs, scorer_a=values.scorer_a, scorer_b=values.scorer_b, output_format=values.format)
 
 
 if __name__ == "__main__":
@@ -131,4 +117,4 @@ if __name__ == "__main__":
     flags.DEFINE_string("scorer_a", None, "What to compare of the first run: model, or a baseline such as item_mean.")
     flags.DEFINE_string("scorer_b", None, "What to compare of the second run, or of the same run if there is only one.")
     flags.DEFINE_enum("format", "table", ["table", "json", "markdown"], "What to print; json is for programs.")
-    app.run(_run, flags_parser=_parse)
+    cli.run_on_arguments(_run)

@@ -14,13 +14,12 @@ from absl import flags
 from rich.table import Table
 
 from settings import cli
-from settings.errors import ConfigError, StorageError, UserError
+from settings.errors import ConfigError, UserError
 from trainer import schema
 
 if TYPE_CHECKING:
     from trainer.serving.given_ratings import GivenRatings
     from trainer.serving.recommender import Recommender
-    from trainer.workdir import Workdir
 
 _USER_ID = flags.DEFINE_string("user_id", None, "Recommend to this user.")
 _ALL_USERS = flags.DEFINE_bool("all_users", False, "Recommend to every user of the training ratings.")
@@ -103,7 +102,7 @@ def _read_ratings(source: str) -> "GivenRatings":
         source,
         load_vocabulary(workdir.vocabulary),
         columns=config.data.columns.model_dump(),
-        has_ratings=_was_trained_on_ratings(workdir),
+        has_ratings=workdir.was_trained_on_ratings(),
         item_identity=config.data.item_identity,
         history_size=config.history.size,
         data_dir=config.data.data_dir,
@@ -124,19 +123,6 @@ def _read_ratings(source: str) -> "GivenRatings":
             "of the training data, or set --unknown=popular to get the most popular items for these users."
         )
     return given
-
-
-def _was_trained_on_ratings(workdir: "Workdir") -> bool:
-    from trainer import storage
-
-    errors: tuple[type[Exception], ...] = (*storage.file_errors(), ValueError, LookupError, TypeError)
-    try:
-        return bool(json.loads(storage.read_bytes(workdir.data))["has_ratings"])
-    except errors as error:
-        raise StorageError(
-            f"{workdir.data} cannot be read as the JSON that a run writes: {storage.reason(error)}. Restore the file "
-            "from a copy, or train again in another --workdir."
-        ) from error
 
 
 def _print_written(num_rows: int, num_users: int, output: str) -> None:

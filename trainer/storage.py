@@ -86,6 +86,24 @@ def writing(path: str) -> Iterator[None]:
         ) from error
 
 
+@contextlib.contextmanager
+def reading_json(path: str, *, of: str) -> Iterator[None]:
+    """Turns every error that a broken JSON file causes in the body into a StorageError that names `path`.
+
+    Args:
+      path: the file that the body reads.
+      of: what has written the file, for the message.
+    """
+    errors: tuple[type[Exception], ...] = (ValueError, LookupError, TypeError, AttributeError)
+    try:
+        yield
+    except errors + file_errors() as error:
+        raise StorageError(
+            f"{path} cannot be read as the JSON that {of} writes: {reason(error)}. Restore the file from a copy, or "
+            "use another --workdir."
+        ) from error
+
+
 def make_folder(path: str) -> None:
     """Makes a folder and its missing parents. An existing folder is left as it is.
 

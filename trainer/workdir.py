@@ -85,7 +85,7 @@ class Workdir:
                 )
             return
         saved = self._load(self.data)
-        with _reading(self.data):
+        with storage.reading_json(self.data, of="a run"):
             before = dict(saved["fingerprints"])
         for name, fingerprint in description["fingerprints"].items():
             if before.get(name) != fingerprint:
@@ -173,7 +173,7 @@ class Workdir:
           None.
         """
         record = self._load(self.config) if storage.exists(self.config) else {}
-        with _reading(self.config):
+        with storage.reading_json(self.config, of="a run"):
             # Steps from first_step on are taken again, so what they were taken with no longer matters.
             runs = [dict(run) for run in record.get("runs", []) if run["first_step"] < first_step]
             previous = _described(runs[-1]) if runs else None
@@ -219,6 +219,17 @@ class Workdir:
             return {}
         result = self._load(self.result)
         return {name: _null_as_nan(value) if isinstance(value, dict) else value for name, value in result.items()}
+
+    def was_trained_on_ratings(self) -> bool:
+        """Returns whether the data of the run in this folder has ratings. If not, its rows are events.
+
+        Raises:
+          ConfigError: another version of this project wrote data.json.
+          StorageError: it cannot be read.
+        """
+        saved = self._load(self.data)
+        with storage.reading_json(self.data, of="a run"):
+            return bool(saved["has_ratings"])
 
     def load_config(self) -> TrainerConfig:
         """Returns the config of the run in this folder, with the default of each field that it lacks.
@@ -293,7 +304,7 @@ class Workdir:
 
     def _saved_config(self) -> ConfigDict:
         record = self._load(self.config)
-        with _reading(self.config):
+        with storage.reading_json(self.config, of="a run"):
             return from_saved(record["config"])
 
     def _has_checkpoint(self) -> bool:
@@ -334,7 +345,7 @@ class Workdir:
           ConfigError: another version of this project wrote it.
           StorageError: it cannot be read.
         """
-        with _reading(path):
+        with storage.reading_json(path, of="a run"):
             record = json.loads(storage.read_bytes(path))
             if not isinstance(record, dict):
                 raise ValueError("it is not a JSON object")
@@ -363,19 +374,6 @@ def check_format_version(version: int, what: str) -> None:
 
 def _names_in(folder: str) -> list[str]:
     return storage.list_folder(folder) if storage.is_folder(folder) else []
-
-
-@contextlib.contextmanager
-def _reading(path: str) -> Iterator[None]:
-    """Turns every error that a broken JSON file causes in the body into a StorageError that names `path`."""
-    errors: tuple[type[Exception], ...] = (ValueError, LookupError, TypeError, AttributeError)
-    try:
-        yield
-    except errors + storage.file_errors() as error:
-        raise StorageError(
-            f"{path} cannot be read as the JSON that a run writes: {storage.reason(error)}. Restore the file "
-            "from a copy, or use another --workdir."
-        ) from error
 
 
 def _described(run: Mapping[str, Any]) -> str:

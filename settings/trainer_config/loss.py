@@ -58,6 +58,7 @@ class LossConfig(Section):
     """The loss, by its key in TF-Ranking, with its options."""
 
     key: LossKey
+    labels: Literal["auto", "binary", "ratings", "gains"]
     temperature: float = Field(gt=0)
     lambda_weight: LambdaWeight = Field(description=f"empty, or one of {', '.join(get_args(LambdaWeight)[1:])}")
     lambda_weight_cutoff: int = Field(ge=0)

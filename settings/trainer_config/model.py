@@ -29,6 +29,7 @@ class ModelConfig(Section):
     similarity: Literal["dot", "cosine"]
     scale: float = Field(ge=0)
     item_bias: bool
+    item_prior: bool
     initial_items: Literal["random", "svd"]
 
     @model_validator(mode="after")
@@ -46,10 +47,12 @@ class HistoryConfig(Section):
 
     encoder: Literal["none", "pooled", "transformer"]
     size: int = Field(ge=1)
+    weights: Literal["ratings", "centered_ratings", "equal"]
     power: float = Field(ge=0, le=1)
     recency_half_life: float = Field(ge=0)
     dropout: float = Field(ge=0, lt=1)
     targets: Literal["auto", "all", "dropped"]
+    hidden_size: int = Field(ge=0)
 
     @model_validator(mode="after")
     def _check_dropout(self) -> "HistoryConfig":

@@ -61,7 +61,7 @@ def test_the_blend_adds_the_weighted_scores_of_ease():
         schema.ITEMS: tf.constant([[1, 2, 3], [3, 0, 1]]),
     }
     blend = EaseBlend(model, weights, weight=2.0)
-    linear = 2.0 * np.stack([weights[1] + 0.5 * weights[3], weights[2]])
+    linear = 2.0 * np.stack([5 * weights[1] + 2.5 * weights[3], 5 * weights[2]])
     expected = model(features) + np.take_along_axis(linear, features[schema.ITEMS].numpy(), axis=1)
     np.testing.assert_allclose(blend(features), expected, rtol=1e-6)
     everything = tf.matmul(blend.query_vectors(features), blend.candidate_vectors(tf.range(4)), transpose_b=True)

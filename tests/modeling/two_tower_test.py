@@ -268,6 +268,14 @@ def test_a_score_is_a_scaled_cosine_plus_the_bias_of_the_item():
     )
 
 
+@pytest.mark.parametrize("item_bias", [False, True])
+def test_the_prior_of_an_item_is_added_to_its_score_and_is_not_trained(item_bias):
+    prior: np.ndarray = np.array([0, -1, 0.5, 2], np.float32)
+    model, plain = build(item_bias=item_bias, item_prior=prior), build(item_bias=item_bias)
+    np.testing.assert_allclose(scores_of_all(model, [1, 2]), scores_of_all(plain, [1, 2]) + prior, rtol=1e-5)
+    assert len(model.trainable_variables) == len(plain.trainable_variables)
+
+
 def test_the_vectors_of_the_catalogue_are_those_of_all_items():
     features = [FeatureSpec("category", "item", num_values=3)]
     model = build(
@@ -275,6 +283,7 @@ def test_the_vectors_of_the_catalogue_are_those_of_all_items():
         item_features={"category": np.array([0, 1, 2, 1], np.int32)},
         hidden_sizes=[3],
         item_bias=True,
+        item_prior=np.arange(4, dtype=np.float32),
     )
     np.testing.assert_allclose(model.catalogue_vectors(), model.candidate_vectors(tf.range(4)), rtol=1e-6)
 

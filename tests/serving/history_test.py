@@ -175,7 +175,7 @@ def test_a_blend_is_exported_in_place_of_the_model(tmp_path):
     loaded, _ = export(
         build_pooled_model(), POOLED, tmp_path, ranker_fn=lambda model: EaseBlend(model, weights, weight=2.0)
     )
-    linear = 2 * (1.0 * weights[1] + 0.5 * weights[3])
+    linear = 2 * (5 * weights[1] + 2.5 * weights[3])
     np.testing.assert_allclose(scores_of(loaded, "u"), SCORES_OF_U + linear[1:], rtol=1e-4, atol=1e-5)
     found, scores = recommend(loaded, [["a", "c"]], [[5, 2.5]], k=3)
     expected = {"b": 10 / 3 + linear[2], "d": 10 / 3 + linear[4], "e": linear[5]}

@@ -166,8 +166,7 @@ def test_a_model_without_a_history_is_refused(planted_run, tmp_path):
 def test_a_run_that_has_lost_its_account_of_the_data_is_refused(history_run, tmp_path):
     paths = Workdir(str(shutil.copytree(history_run.workdir, tmp_path / "run")))
     mine = write(tmp_path / "mine.csv", history_run.ratings_of("u17"))
-    with open(paths.data, "w") as file:
-        file.write("{}")
+    paths.save_json(paths.data, {})
     with pytest.raises(StorageError, match=r"data.json cannot be read"):
         run(f"--workdir={paths.path}", mine)
 

@@ -138,7 +138,9 @@ def test_a_study_gets_each_finite_validation_metric(tmp_path):
 
 def test_the_trainer_writes_the_file_of_a_study_only_if_asked(tmp_path, monkeypatch):
     def validate(run):
-        writer = training_run._build_writer(Workdir(str(tmp_path / run)), Console(quiet=True), 0, 10, is_chief=True)
+        writer = training_run._build_writer(
+            Workdir(str(tmp_path / run)), Console(quiet=True), 0, 10, best_metric="loss", is_chief=True
+        )
         writer.write_scalars(10, 1.0, "validation", {"ndcg@10": 0.75})
         writer.close()
 
@@ -153,10 +155,10 @@ def test_the_trainer_writes_the_file_of_a_study_only_if_asked(tmp_path, monkeypa
     assert (line["trial"], line["global_step"], line["ndcg@10"]) == ("3", "10", "0.75")
 
 
-def console_output(write, *, terminal=False, total_steps=1000):
+def console_output(write, *, terminal=False, total_steps=1000, best_metric=""):
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=400, highlight=False)
-    sink = ConsoleSink(console, first_step=0, total_steps=total_steps)
+    sink = ConsoleSink(console, first_step=0, total_steps=total_steps, best_metric=best_metric)
     write(sink)
     sink.close()
     return output.getvalue()
@@ -174,6 +176,30 @@ def test_without_a_terminal_the_console_shows_plain_lines():
         "step   480  epoch 10     train       loss 748.12  ndcg@10 0.9381  learning_rate 0.0001234  "
         "lists_per_second 39,504\n"
         "step 1,000  epoch 20.83  validation  loss nan\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("best_metric", "of_train", "of_validation"),
+    [
+        ("catalogue/mrr", "", "  catalogue/mrr 0.2000"),
+        ("mrr", "  mrr 0.5000", "  mrr 0.4000"),
+        ("loss", "", ""),
+    ],
+)
+def test_the_console_shows_the_loss_and_the_metric_that_selects_the_best_checkpoint(
+    best_metric, of_train, of_validation
+):
+    of_catalogue = {"catalogue/ndcg": 0.3, "catalogue/mrr": 0.2}
+
+    def write(sink):
+        pace = {"learning_rate": 0.001, "lists_per_second": 9000.0}
+        sink.write_scalars(10, 1.0, "train", {"loss": 2.0, "ndcg": 0.7, "mrr": 0.5, **pace})
+        sink.write_scalars(10, 1.0, "validation", {"loss": 3.0, "ndcg": 0.6, "mrr": 0.4, **of_catalogue})
+
+    assert console_output(write, total_steps=20, best_metric=best_metric) == (
+        f"step 10  epoch 1      train       loss 2.0000{of_train}  learning_rate 0.001  lists_per_second 9,000\n"
+        f"step 10  epoch 1      validation  loss 3.0000{of_validation}\n"
     )
 
 

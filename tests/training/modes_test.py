@@ -64,7 +64,7 @@ def config(events_csv):
 
 MODES = {
     "catalogue, pooled": {},
-    "sampled, pooled": {"candidates.method": "sampled"},
+    "sampled, pooled": {"candidates.method": "sampled", "history.hidden_size": 8, "model.item_prior": True},
     "catalogue, transformer": {"history.encoder": "transformer"},
     "sampled, own embedding": {
         "candidates.method": "sampled",
@@ -145,6 +145,7 @@ def test_events_without_a_catalogue_evaluation_end_with_nothing_measured(config,
     ("fields", "says"),
     [
         ({"candidates.method": "rated"}, "config.candidates.method='rated' cannot be used: the data has no ratings"),
+        ({"history.weights": "centered_ratings"}, "config.history.weights='centered_ratings' cannot be used: the data"),
         ({"eval.best_metric": "mrr"}, "config.eval.best_metric='mrr' cannot be used: the data has no ratings"),
     ],
 )

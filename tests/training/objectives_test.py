@@ -21,6 +21,7 @@ from trainer.training.objectives import Objective
 NUM_USERS, NUM_ITEMS, LIST_SIZE, HISTORY_SIZE = 20, 15, 6, 10
 BATCH_SIZE, STEPS_PER_EXECUTION, NUM_CALLS, SEED = 4, 3, 2, 1
 POOLED = {"power": 0.5, "highest_rating": 5.0, "dropout": 0.5, "leave_out_targets": True}
+CENTERED = {**POOLED, "weights": "centered_ratings", "mean_rating": 3.0, "hidden_size": 4}
 TRANSFORMER = {"size": LIST_SIZE, "num_layers": 1, "num_heads": 2, "dropout": 0.3}
 COSINE = {"similarity": "cosine", "scale": 4.0, "item_bias": True}
 
@@ -63,6 +64,7 @@ def build(candidates, **model_options):
         negative_weight=2.0,
     )
     if candidates == "rated":
+        shared["labels_fn"] = objectives.gains
         return model, Objective(model, objectives.rank_rated(model, loss_fn), **shared), None
     shared["labels_fn"] = objectives.binary_labels(3.0)
     if candidates == "catalogue":
@@ -108,7 +110,7 @@ class Run:
 
 
 MODES = {
-    "rated, pooled": ("rated", {"history": POOLED}),
+    "rated, pooled": ("rated", {"history": CENTERED, "item_prior": np.arange(NUM_ITEMS, dtype=np.float32)}),
     "sampled, own embedding": ("sampled", {"query_embedding": True}),
     "sampled, pooled": ("sampled", {"history": POOLED, **COSINE}),
     "gbce, pooled": ("gbce_loss", {"history": POOLED, **COSINE}),
@@ -129,8 +131,10 @@ def test_neither_replicas_nor_a_resume_change_the_training(lists, candidates, op
     run.model.set_weights(halfway)
     sums, weights = run.take(1)
     np.testing.assert_array_equal(sums, expected_sums)
-    for part, other, before in zip(weights, expected, halfway, strict=True):
+    for part, other in zip(weights, expected, strict=True):
         np.testing.assert_array_equal(part, other)
+    # A prior is the last weight, and is not trained.
+    for part, before in zip(weights[: len(run.model.trainable_variables)], halfway, strict=False):
         assert not np.array_equal(part, before)
 
     mirrored = Run(mirrored_strategy(4 if candidates == "catalogue" else 2), lists, candidates, options)
@@ -208,6 +212,16 @@ def test_the_transformer_predicts_each_item_from_those_before_it(lists):
             terms.append(softmax_loss(scores, np.arange(NUM_ITEMS) > 0, [items[row, position]]))
         expected += sum(terms) / max(len(terms), 1) ** 0.5
     np.testing.assert_allclose(objective(batch, tf.constant(0, tf.int64))[1], expected, rtol=1e-4)
+
+
+def test_rated_lists_are_ranked_by_the_gains_of_their_ratings(lists):
+    model, objective, _ = build("rated", history=POOLED)
+    batch = one_batch(lists, None)
+    scores, found = model(batch).numpy(), objective.evaluate(batch).numpy()
+    for row, ratings in enumerate(batch[schema.LABELS].numpy()):
+        of_list, gains = scores[row][ratings >= 0], 2 ** ratings[ratings >= 0] - 1
+        expected = np.sum(gains * (np.log(np.sum(np.exp(of_list))) - of_list)) / np.sum(gains) ** 0.5
+        np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_validation_ranks_the_list_for_the_whole_history(lists):

@@ -39,7 +39,7 @@ def test_a_folder_that_is_not_of_a_search_is_refused(tmp_path):
 def test_a_damaged_record_is_named(tmp_path, content):
     search(tmp_path, Training(), num_trials=2)
     (tmp_path / "trials.jsonl").write_text(content)
-    with pytest.raises(StorageError, match=r"trials\.jsonl cannot be read"):
+    with pytest.raises(StorageError, match=r"trials\.jsonl cannot be read as the JSON that a search writes"):
         search(tmp_path, Training())
 
 

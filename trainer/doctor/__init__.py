@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
+from rich.filesize import decimal
 from rich.table import Table
 
 from settings import cli
@@ -20,7 +21,7 @@ from trainer import config as config_lib
 from trainer import storage
 from trainer.compat import tf
 from trainer.data.dataset import Dataset, load_dataset
-from trainer.doctor.memory import check_memory, estimate_memory
+from trainer.doctor import memory
 from trainer.evaluation.evaluator import build_eval_call
 from trainer.modeling import input_pipeline
 from trainer.training import size_rules, steps
@@ -97,18 +98,24 @@ def examine(
     def trace(config: TrainerConfig, learner: Learner, batches: dict[str, tf.data.Dataset]) -> list[Step]:
         return [trace_step(*call) for call in _build_calls(config, learner, batches, whole=strategy_name == "tpu")]
 
-    def compare_memory(config: TrainerConfig, learner: Learner, replica_batch_size: int) -> str:
-        needed = estimate_memory(
+    def compare_memory(
+        config: TrainerConfig,
+        learner: Learner,
+        batches: dict[str, tf.data.Dataset],
+        replica_batch_size: int,
+        _: str,
+    ) -> str:
+        needed = memory.estimate_memory(
+            config,
             weight_bytes=_num_bytes(learner.model.variables),
             slot_bytes=_num_bytes(learner.optimizer.variables),
-            layer_sizes=(config.model.embedding_size, *config.model.hidden_sizes),
+            superbatch_bytes=_num_bytes(list(batches["training"].element_spec.values())),
             batch_size=replica_batch_size,
-            list_size=config.list_size,
-            steps_per_execution=config.train.steps_per_execution,
-            loss_key=config.loss.key,
-            num_items=learner.model.num_items if config.eval.num_catalogue_users else 0,
+            num_items=learner.model.num_items,
         )
-        return check_memory(needed, accelerator, strategy_name)
+        found = memory.check_memory(needed, accelerator, strategy_name)
+        on_host = memory.host_memory_of_ease(config, learner.model.num_items)
+        return f"{found} Building EASE takes about {decimal(on_host)} of the machine's memory." if on_host else found
 
     usable = attempt("config", load_trainer_config, config, says=lambda _: "All fields can be used.")
     replica_batch_size = attempt(
@@ -137,12 +144,12 @@ def examine(
         replica_batch_size,
         says=lambda built: f"For {' and '.join(built)}.",
     )
-    attempt("shapes of batches", check_batch_shapes, batches)
+    constant_shapes = attempt("shapes of batches", check_batch_shapes, batches)
     attempt("types of batches", check_batch_types, batches)
     step_list = attempt("steps", trace, usable, learner, batches, says=lambda _: "They can be traced.")
     attempt("shapes in steps", check_step_shapes, step_list)
     attempt("compilation", check_compilation, step_list)
-    attempt("memory", compare_memory, usable, learner, replica_batch_size)
+    attempt("memory", compare_memory, usable, learner, batches, replica_batch_size, constant_shapes)
     return findings
 
 
@@ -324,5 +331,5 @@ def _describe_learner(learner: Learner) -> str:
     return f"{sum(variable.shape.num_elements() for variable in learner.model.trainable_variables):,} weights."
 
 
-def _num_bytes(variables: Sequence[tf.Variable]) -> int:
-    return sum(variable.shape.num_elements() * variable.dtype.size for variable in variables)
+def _num_bytes(tensors: Sequence["tf.Variable | tf.TensorSpec"]) -> int:
+    return sum(tensor.shape.num_elements() * tensor.dtype.size for tensor in tensors)

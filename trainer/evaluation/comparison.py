@@ -32,36 +32,41 @@ class Run:
 
 
 @dataclass(frozen=True)
-class PairedComparison:
-    """The differences of two scorers in a protocol.
+class Comparison:
+    """What is compared in one protocol.
 
     Attributes:
       protocol: The protocol.
       split: The split that was evaluated.
-      name_a, name_b: The scorers, as in `runs/mine: model`.
-      differences: B − A for each metric.
     """
 
     protocol: str
     split: str
+
+
+@dataclass(frozen=True)
+class PairedComparison(Comparison):
+    """The differences of two scorers.
+
+    Attributes:
+      name_a, name_b: The scorers, as in `runs/mine: model`.
+      differences: B − A for each metric.
+    """
+
     name_a: str
     name_b: str
     differences: dict[str, Difference]
 
 
 @dataclass(frozen=True)
-class Ranking:
-    """The means of several scorers in a protocol.
+class Ranking(Comparison):
+    """The means of several scorers.
 
     Attributes:
-      protocol: The protocol.
-      split: The split that was evaluated.
       means: The means with their intervals, by scorer and metric.
       best: The scorers with the best mean, for each metric.
     """
 
-    protocol: str
-    split: str
     means: dict[str, Metrics]
     best: dict[str, list[str]]
 

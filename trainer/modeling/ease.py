@@ -11,7 +11,6 @@ import numpy as np
 from trainer import schema
 from trainer.compat import tf
 from trainer.modeling.embedding import CHUNK_BYTES, weights_of_all
-from trainer.modeling.history import PooledHistory
 from trainer.modeling.two_tower import Features, TwoTowerModel
 
 
@@ -80,17 +79,15 @@ class EaseBlend(tf.Module):
         """Builds the blend.
 
         Args:
-          model: A model with a pooled history.
-          weights: The result of `item_item_weights`.
+          model: A model with a history.
+          weights: The result of `item_item_weights`, for ratings as inputs.
           weight: What the scores of EASE are multiplied by.
         """
         super().__init__(name="ease_blend")
-        assert isinstance(model.history, PooledHistory)
         self.model = model
         self.num_items = model.num_items
         self.query_features = model.query_features
         self._weights = tf.Variable(weight * weights, trainable=False)
-        self._history = model.history
 
     def __call__(self, features: Features) -> tf.Tensor:
         """The scores [batch_size, list_size] of the items of each list."""
@@ -107,5 +104,5 @@ class EaseBlend(tf.Module):
 
     def _linear(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
         """The scores of EASE for all items, [batch_size, num_items]."""
-        weights = self._history.item_weights(features[schema.HISTORY], features[schema.HISTORY_RATINGS])
-        return tf.matmul(weights_of_all(features[schema.HISTORY], weights, self.num_items), self._weights)
+        inputs = weights_of_all(features[schema.HISTORY], features[schema.HISTORY_RATINGS], self.num_items)
+        return tf.matmul(inputs, self._weights)

@@ -77,7 +77,7 @@ class CausalTransformer(keras.layers.Layer):
                 )
                 for index in range(num_layers)
             ]
-            self._norm = _build_norm(embedding_size, "norm")
+            self._norm = build_norm(embedding_size, "norm")
         self.built = True
 
     def call(self, vectors: tf.Tensor, mask: tf.Tensor, draws: Draws | None = None) -> tf.Tensor:
@@ -124,12 +124,12 @@ class _TransformerLayer(keras.layers.Layer):
         self._dropout = dropout
         self._stream = stream
         with tf.name_scope(name):
-            self._attention_norm = _build_norm(size, "attention_norm")
-            self._query_key_value = _build_dense(size, 3 * size, "query_key_value", seed=seed)
-            self._attention_output = _build_dense(size, size, "attention_output", seed=seed + 1)
-            self._feed_forward_norm = _build_norm(size, "feed_forward_norm")
-            self._feed_forward = _build_dense(size, size, "feed_forward", seed=seed + 2, activation="relu")
-            self._feed_forward_output = _build_dense(size, size, "feed_forward_output", seed=seed + 3)
+            self._attention_norm = build_norm(size, "attention_norm")
+            self._query_key_value = build_dense(size, 3 * size, "query_key_value", seed=seed)
+            self._attention_output = build_dense(size, size, "attention_output", seed=seed + 1)
+            self._feed_forward_norm = build_norm(size, "feed_forward_norm")
+            self._feed_forward = build_dense(size, size, "feed_forward", seed=seed + 2, activation="relu")
+            self._feed_forward_output = build_dense(size, size, "feed_forward_output", seed=seed + 3)
         self.built = True
 
     def call(self, hidden: tf.Tensor, is_visible: tf.Tensor, draws: Draws | None) -> tf.Tensor:
@@ -161,19 +161,20 @@ def _drop(hidden: tf.Tensor, dropout: float, draws: Draws | None, stream: int) -
     return tf.where(tf.reshape(numbers, tf.shape(hidden)) >= dropout, hidden / (1.0 - dropout), 0.0)
 
 
-def _build_dense(
-    input_size: int, size: int, name: str, *, seed: int, activation: str | None = None
+def build_dense(
+    input_size: int, size: int, name: str, *, seed: int | None, activation: str | None = None
 ) -> keras.layers.Dense:
-    dense = keras.layers.Dense(
-        size, activation, kernel_initializer=keras.initializers.GlorotUniform(seed=seed), name=name
-    )
+    """A dense layer whose variables exist. Without a seed its weights start at 0."""
+    initializer = keras.initializers.Zeros() if seed is None else keras.initializers.GlorotUniform(seed=seed)
+    dense = keras.layers.Dense(size, activation, kernel_initializer=initializer, name=name)
     with tf.name_scope(name):
         dense.build([None, None, input_size])
     return dense
 
 
-def _build_norm(size: int, name: str) -> keras.layers.LayerNormalization:
+def build_norm(size: int, name: str, *, num_axes: int = 3) -> keras.layers.LayerNormalization:
+    """A layer normalization whose variables exist, for inputs with this number of axes, the last one of `size`."""
     norm = keras.layers.LayerNormalization(epsilon=1e-6, name=name)
     with tf.name_scope(name):
-        norm.build([None, None, size])
+        norm.build([*[None] * (num_axes - 1), size])
     return norm

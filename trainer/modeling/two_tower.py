@@ -2,7 +2,8 @@
 
 The query tower sums what describes a query: an embedding of its own, its history, and context features. The candidate
 tower sums the embedding of the item and its features. With cosine similarity both vectors are normalized, and the query
-vector is multiplied by the scale. An item bias is one more number in the candidate vector, and 1 in the query vector.
+vector is multiplied by the scale. The bias and the prior of an item are one more number in the candidate vector, and 1
+in the query vector.
 
 Features of the entries of a list, such as the position at which an item was shown, add a term to the score of the
 entry in the loss. It is left out in evaluation and in recommending, where they are not known.
@@ -25,6 +26,7 @@ from trainer.modeling.towers import Features, Tower
 __all__ = ["Features", "ScoredLists", "TwoTowerModel"]
 
 _BIAS = "item_bias"
+_PRIOR = "item_prior"
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class TwoTowerModel(keras.Model):
         similarity: str = "dot",
         scale: float = 1.0,
         item_bias: bool = False,
+        item_prior: np.ndarray | None = None,
         history: Mapping[str, Any] | None = None,
         transformer: Mapping[str, Any] | None = None,
         features: Sequence[FeatureSpec] = (),
@@ -76,6 +79,7 @@ class TwoTowerModel(keras.Model):
           similarity: `dot` or `cosine`.
           scale: What a cosine is multiplied by.
           item_bias: Whether each item has a bias.
+          item_prior: A constant of each item that is added to its score, float32 [num_items]. None: none.
           history: Arguments of `PooledHistory` and `leave_out_targets`: a training step ranks only the items that it
             dropped from the history. None: the query tower has no pooled history.
           transformer: Arguments of `SequentialHistory`. None: the query tower has no transformer.
@@ -118,6 +122,9 @@ class TwoTowerModel(keras.Model):
             if item_bias
             else None
         )
+        self._item_prior = None
+        if item_prior is not None:
+            self._item_prior = tf.Variable(item_prior[:, np.newaxis], trainable=False, dtype=tf.float32, name=_PRIOR)
         self.history: PooledHistory | SequentialHistory | None = None
         self._leave_out_targets = False
         if history is not None:
@@ -236,13 +243,17 @@ class TwoTowerModel(keras.Model):
         """The vectors [..., vector_size] of item indices int32 [...]."""
         values = {name: tf.nn.embedding_lookup(table, items) for name, table in self._item_values.items()}
         vectors = self.candidate_tower({schema.ITEMS: items, **values})
-        return self._with_bias(vectors, self.item_bias.lookup(items) if self.item_bias is not None else None)
+        bias = [] if self.item_bias is None else [self.item_bias.lookup(items)]
+        prior = [] if self._item_prior is None else [tf.nn.embedding_lookup(self._item_prior, items)]
+        return self._with_bias(vectors, bias + prior)
 
     def catalogue_vectors(self) -> tf.Tensor:
         """The vectors of all items, [num_items, vector_size], computed at once and without lookups of tables."""
         values = {name: tf.convert_to_tensor(table) for name, table in self._item_values.items()}
         vectors = self.candidate_tower.of_all(values)
-        return self._with_bias(vectors, self.item_bias.all() if self.item_bias is not None else None)
+        bias = [] if self.item_bias is None else [self.item_bias.all()]
+        prior = [] if self._item_prior is None else [tf.convert_to_tensor(self._item_prior)]
+        return self._with_bias(vectors, bias + prior)
 
     def _examples(self, features: Mapping[str, tf.Tensor]) -> Features:
         specs = self.example_tower.specs if self.example_tower is not None else ()
@@ -253,14 +264,15 @@ class TwoTowerModel(keras.Model):
         vectors = self.query_tower({spec.name: features[spec.name] for spec in specs}, *histories)
         if self._normalized:
             vectors = self._scale * _unit(vectors)
-        if self.item_bias is None:
+        if self.item_bias is None and self._item_prior is None:
             return vectors
         return tf.concat([vectors, tf.ones_like(vectors[..., :1])], axis=-1)
 
-    def _with_bias(self, vectors: tf.Tensor, bias: tf.Tensor | None) -> tf.Tensor:
+    def _with_bias(self, vectors: tf.Tensor, bias: Sequence[tf.Tensor]) -> tf.Tensor:
+        """Normalizes candidate vectors, and appends the sum of the biases [..., 1], if there are any."""
         if self._normalized:
             vectors = _unit(vectors)
-        return vectors if bias is None else tf.concat([vectors, bias], axis=-1)
+        return tf.concat([vectors, tf.add_n(bias)], axis=-1) if bias else vectors
 
     def dense_gradients(self, gradients: Sequence["tf.Tensor | tf.IndexedSlices"]) -> list[tf.Tensor]:
         """Converts the gradients of `trainable_variables` to the form that the optimizer takes."""

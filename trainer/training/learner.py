@@ -14,6 +14,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.vocabulary import NUM_RATINGS
 from trainer.evaluation import metrics as metrics_lib
 from trainer.modeling.ease import EaseBlend, item_item_weights
+from trainer.modeling.prior import log_label_means, log_label_sums
 from trainer.modeling.spectral import item_embeddings
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.training import losses, objectives, optimizers
@@ -24,6 +25,9 @@ MAX_EASE_ITEMS = 10_000
 """EASE needs memory for a few matrices of this number squared, 0.4 GB each, in evaluation and export."""
 
 _ROWS_PER_CHECK = 1 << 20
+
+# The number of events that an item's prior is damped with.
+_SUM_DAMPING, _MEAN_DAMPING = 1.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -126,17 +130,26 @@ def build_learner(
 def _model_sizes(config: TrainerConfig, dataset: Dataset) -> dict[str, Any]:
     """The arguments of `TwoTowerModel` except those for its initial values."""
     history = config.history
+    if history.weights == "centered_ratings" and not dataset.has_ratings:
+        raise ConfigError(
+            "config.history.weights='centered_ratings' cannot be used: the data has no ratings, so all weights would "
+            "be 0. Set it to equal."
+        )
     pooled = {
         "power": history.power,
+        "weights": history.weights,
         "recency_half_life": history.recency_half_life,
         "highest_rating": config.data.rating_range[1] if dataset.has_ratings else 1.0,
+        "mean_rating": float(np.mean(dataset.ratings["train"][2], dtype=np.float64)),
         "dropout": history.dropout,
+        "hidden_size": history.hidden_size,
         "leave_out_targets": history.targets == "dropped",
     }
     return {
         "num_queries": dataset.vocabulary.num_users,
         "num_items": dataset.vocabulary.num_items,
-        **config.model.model_dump(exclude={"initial_items"}),
+        **config.model.model_dump(exclude={"initial_items", "item_prior"}),
+        "item_prior": _item_prior(config, dataset),
         "history": pooled if history.encoder == "pooled" else None,
         "transformer": (
             {"size": config_lib.history_size(config), **config.transformer.model_dump()}
@@ -146,6 +159,17 @@ def _model_sizes(config: TrainerConfig, dataset: Dataset) -> dict[str, Any]:
         "features": dataset.features,
         "item_features": dataset.item_features,
     }
+
+
+def _item_prior(config: TrainerConfig, dataset: Dataset) -> np.ndarray | None:
+    if not config.model.item_prior:
+        return None
+    _, items, ratings = dataset.ratings["train"]
+    labels = _labels_fn(config, dataset)(tf.constant(ratings)).numpy()
+    num_items = dataset.vocabulary.num_items
+    if config.candidates.method == "rated":
+        return log_label_means(items, labels, num_items=num_items, damping=_MEAN_DAMPING)
+    return log_label_sums(items, labels, num_items=num_items, damping=_SUM_DAMPING)
 
 
 def _initial_items(config: TrainerConfig, dataset: Dataset) -> np.ndarray | None:
@@ -183,7 +207,7 @@ def _ranker_fn(config: TrainerConfig, dataset: Dataset) -> Callable[[TwoTowerMod
         num_items=num_items,
         regularization=config.ease.regularization,
     )
-    return lambda model: EaseBlend(model, weights, weight=config.ease.weight)
+    return lambda model: EaseBlend(model, weights, weight=config.ease.weight / highest)
 
 
 def _build_sampler(config: TrainerConfig, dataset: Dataset) -> NegativeSampler | None:
@@ -214,7 +238,11 @@ def _build_objective(
         margin=config.loss.margin,
         negative_weight=config.loss.negative_weight,
     )
-    options: dict[str, Any] = {"normalization_power": config.loss.normalization_power, "seed": config.seed}
+    options: dict[str, Any] = {
+        "labels_fn": _labels_fn(config, dataset),
+        "normalization_power": config.loss.normalization_power,
+        "seed": config.seed,
+    }
     if config.candidates.method == "rated":
         if not dataset.has_ratings:
             raise ConfigError(
@@ -222,11 +250,19 @@ def _build_objective(
                 "equally good. Set it to catalogue or sampled."
             )
         return Objective(model, objectives.rank_rated(model, loss_fn), **options)
-    options["labels_fn"] = objectives.binary_labels(config.eval.relevance_threshold if dataset.has_ratings else 1.0)
     if sampler is None:
         return Objective(model, objectives.rank_catalogue(model, temperature=config.loss.temperature), **options)
     rank_fn = objectives.rank_sampled(model, loss_fn, sampler, logq_correction=config.candidates.logq_correction)
     return Objective(model, rank_fn, **options)
+
+
+def _labels_fn(config: TrainerConfig, dataset: Dataset) -> objectives.LabelsFn:
+    kind = config.loss.labels
+    if kind == "auto":
+        kind = "ratings" if config.candidates.method == "rated" else "binary"
+    if kind == "binary":
+        return objectives.binary_labels(config.eval.relevance_threshold if dataset.has_ratings else 1.0)
+    return objectives.gains if kind == "gains" else tf.identity
 
 
 def check_batch_size(global_batch_size: int, num_replicas: int) -> None:

@@ -27,6 +27,8 @@ _RECORD_FRAME_BYTES = 8 + 4 + 4
 
 _EVENT_FILE_PREFIX = "events.out.tfevents."
 
+_ALWAYS_ON_CONSOLE = ("loss", "learning_rate", "lists_per_second")
+
 
 class Sink:
     """The calls that a sink can receive. Each sink overrides those that it uses."""
@@ -284,11 +286,20 @@ class TuningSink(Sink):
 
 
 class ConsoleSink(Sink):
-    """One line per set of metrics. On a terminal also a progress bar, which hides the cursor until `close`."""
+    """One short line per set of metrics. On a terminal also a progress bar, which hides the cursor until `close`."""
 
-    def __init__(self, console: Console, *, first_step: int, total_steps: int):
+    def __init__(self, console: Console, *, first_step: int, total_steps: int, best_metric: str = ""):
+        """Starts the progress bar.
+
+        Args:
+          console: where to print.
+          first_step: steps that were taken before.
+          total_steps: steps of the whole run.
+          best_metric: the only metric to show beside the loss. The other sinks have all. Empty: show all metrics.
+        """
         self._console = console
         self._total_steps = total_steps
+        self._best_metric = best_metric
         self._progress = progress.Progress(
             progress.TextColumn("step {task.completed:,.0f} of {task.total:,.0f}"),
             progress.BarColumn(),
@@ -307,11 +318,15 @@ class ConsoleSink(Sink):
         self._progress.update(self._task, completed=step, rate=rate)
 
     def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
-        """`step 480  epoch 10.0  train  loss 748.1  ndcg 0.938 ...`"""
+        """`step 480  epoch 10  validation  loss 13.3254  catalogue/ndcg@10 0.1450`"""
         if split == "test":
             return  # The table of final metrics shows them, with standard errors and baselines.
         width = len(f"{self._total_steps:,}")
-        metrics = "  ".join(f"{name} {_readable(name, value)}" for name, value in scalars.items())
+        metrics = "  ".join(
+            f"{name} {_readable(name, value)}"
+            for name, value in scalars.items()
+            if not self._best_metric or name in (self._best_metric, *_ALWAYS_ON_CONSOLE)
+        )
         self._console.print(
             f"step {step:>{width},}  epoch {epoch:<6.4g} {split:<10}  {metrics}",
             soft_wrap=True,

@@ -116,6 +116,11 @@ def binary_labels(relevance_threshold: float) -> LabelsFn:
     return lambda ratings: tf.where(ratings < 0, ratings, tf.cast(ratings >= relevance_threshold, ratings.dtype))
 
 
+def gains(ratings: tf.Tensor) -> tf.Tensor:
+    """The gains of NDCG, 2^rating − 1. Padding stays negative."""
+    return tf.where(ratings < 0, ratings, tf.pow(2.0, ratings) - 1.0)
+
+
 def rank_rated(model: TwoTowerModel, loss_fn: LossFn) -> RankFn:
     """Ranks the items of each list."""
 

@@ -125,7 +125,11 @@ def train_and_evaluate(
             dataset.vocabulary.save(paths.vocabulary)
             save_item_lists(paths.seen, *dataset.seen_items())
 
-        writer = stack.enter_context(_build_writer(paths, console, state.step, total_steps, is_chief=is_chief))
+        writer = stack.enter_context(
+            _build_writer(
+                paths, console, state.step, total_steps, best_metric=config.eval.best_metric, is_chief=is_chief
+            )
+        )
         writer.truncate_after(state.step)
         writer.write_config(
             config_lib.flatten(config_lib.plain(config)),
@@ -349,7 +353,7 @@ def _build_trainer(
 
 
 def _build_writer(
-    paths: Workdir, console: Console, first_step: int, total_steps: int, *, is_chief: bool
+    paths: Workdir, console: Console, first_step: int, total_steps: int, *, best_metric: str, is_chief: bool
 ) -> MetricWriter:
     """Builds the writer of the chief. The writer of another worker writes nothing."""
     if not is_chief:
@@ -357,7 +361,7 @@ def _build_writer(
     sinks: list[Sink] = [
         TensorBoardSink(paths.logs),
         JsonlSink(paths.metrics),
-        ConsoleSink(console, first_step=first_step, total_steps=total_steps),
+        ConsoleSink(console, best_metric=best_metric, first_step=first_step, total_steps=total_steps),
     ]
     # Vertex AI sets it in each trial of a hyperparameter-tuning job.
     if path := os.environ.get("CLOUD_ML_HP_METRIC_FILE"):

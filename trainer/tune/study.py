@@ -75,7 +75,7 @@ class StudyFolder:
                     "Restore it from a copy, or use another --workdir."
                 )
             return
-        with _reading(self.study):
+        with storage.reading_json(self.study, of="a search"):
             saved = json.loads(storage.read_bytes(self.study))
             version, saved_config, saved_space = saved["format_version"], from_saved(saved["config"]), saved["space"]
         check_format_version(version, f"--workdir={self.path}")
@@ -111,7 +111,7 @@ class StudyFolder:
         """
         if not storage.exists(self.trials):
             return []
-        with _reading(self.trials):
+        with storage.reading_json(self.trials, of="a search"):
             lines = storage.read_bytes(self.trials).splitlines()
             trials = [Trial(**json.loads(line)) for line in lines]
             if [trial.number for trial in trials] != list(range(1, len(trials) + 1)):
@@ -127,18 +127,6 @@ class StudyFolder:
     def save_best(self, fields: Mapping[str, Any]) -> None:
         """Records the best trial."""
         self._workdir.save_json(self.best, fields)
-
-
-@contextlib.contextmanager
-def _reading(path: str) -> Iterator[None]:
-    errors: tuple[type[Exception], ...] = (ValueError, LookupError, TypeError, AttributeError)
-    try:
-        yield
-    except errors + storage.file_errors() as error:
-        raise StorageError(
-            f"{path} cannot be read as a search writes it: {storage.reason(error)}. Restore the file from a copy, or "
-            "use another --workdir."
-        ) from error
 
 
 def _plain_space(parameters: Sequence[SearchParameter]) -> Any:

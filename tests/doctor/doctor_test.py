@@ -11,9 +11,7 @@ from settings.trainer_config import load_trainer_config
 from tests.conftest import REPOSITORY
 from trainer import doctor, schema, storage
 from trainer.compat import tf
-from trainer.doctor import memory
 from trainer.evaluation import metrics
-from trainer.evaluation.catalogue import CHUNK_BYTES
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.training import losses, optimizers, steps
 from trainer.training.objectives import Objective, rank_rated
@@ -108,6 +106,8 @@ def test_a_run_that_works_passes(tiny_config, tmp_path):
     )
     says = {finding.check: finding.says for finding in findings}
     assert says["batch size"] == "2 lists per step for each of 4 replicas." and "40 users, 30 items" in says["data"]
+    # A call has the number of lists, and takes 5 steps of 2 lists with query, 12 items, 12 labels, weight and row.
+    assert 2 * 4 * (5 * 2 * (1 + 12 + 12 + 1 + 1) + 1) == 2168 and "features 2.2 kB" in says["memory"]
     assert not workdir.exists()
 
 
@@ -210,64 +210,6 @@ def test_only_a_tpu_has_to_compile_the_metrics(tiny_config, monkeypatch):
     training, evaluation = (doctor.trace_step(*call) for call in doctor._build_calls(*parts, whole=True))
     assert "training" in refusal(doctor.check_compilation, [training])
     assert "evaluation" in refusal(doctor.check_compilation, [evaluation])
-
-
-def estimate(**changes):
-    sizes = {
-        "weight_bytes": 1000,
-        "slot_bytes": 2000,
-        "layer_sizes": (8,),
-        "batch_size": 10,
-        "list_size": 100,
-        "steps_per_execution": 1,
-        "loss_key": "softmax_loss",
-        "num_items": 0,
-    }
-    return memory.estimate_memory(**(sizes | changes))
-
-
-def test_the_estimate_counts_what_a_step_keeps():
-    needed = estimate()
-    assert needed["weights"] == needed["gradients"] == 1000 and needed["optimizer slots"] == 2000
-    assert needed["towers"] == 2 * 4 * (10 + 10 * 100) * 8  # A query and 100 items for each of 10 lists, twice.
-    assert estimate(layer_sizes=(8, 16))["towers"] == 2 * 4 * 1010 * (
-        8 + 16 + 8
-    )  # The last layer is as wide as the first.
-    assert needed["loss"] == 2 * 4 * 10 * 100
-    for key in ("pairwise_logistic_loss", "approx_ndcg_loss"):
-        assert estimate(loss_key=key)["loss"] == 2 * 4 * 10 * 100**2, key
-    for key in ("gumbel_approx_ndcg_loss", "yeti_logistic_loss"):
-        assert estimate(loss_key=key)["loss"] == 2 * 4 * 10 * 100**2 * 8, key
-    assert estimate(steps_per_execution=50)["features"] == 50 * needed["features"]
-
-
-def test_ranking_the_catalogue_may_need_more_than_training():
-    """The vectors of all candidates, and the chunks of scores, whose size does not depend on the catalogue."""
-    needed = estimate(num_items=60_000)
-    assert needed == {"weights": 1000, "optimizer slots": 2000, "catalogue": 4 * 60_000 * 8 + 6 * CHUNK_BYTES}
-    assert estimate(num_items=120_000)["catalogue"] - needed["catalogue"] == 4 * 60_000 * 8
-    assert "catalogue" not in estimate(num_items=0)
-
-
-@pytest.mark.parametrize(
-    ("needed", "way_out"),
-    [
-        ({"weights": 9e9, "loss": 8e9}, "config.model.embedding_size"),
-        ({"weights": 1e9, "loss": 15e9}, "config.list_size"),
-        ({"optimizer slots": 15e9}, "config.optimizer.name"),
-        ({"catalogue": 15e9}, "config.eval.num_catalogue_users"),
-    ],
-)
-def test_too_much_for_the_accelerator_is_refused_with_what_helps_most(needed, way_out):
-    needed = {part: int(size) for part, size in needed.items()}
-    assert way_out in refusal(memory.check_memory, needed, "T4", "mirrored")
-    assert "the A100-40 has 36.0 GB to use" in memory.check_memory(needed, "A100-40", "mirrored")
-    assert "--accelerator=NAME" in memory.check_memory(needed, "", "mirrored")
-
-
-def test_an_accelerator_of_the_other_kind_is_refused():
-    assert "TPU-v5e" in refusal(memory.check_memory, {"weights": 1}, "H100", "tpu")
-    assert "H100" in refusal(memory.check_memory, {"weights": 1}, "TPU-v2", "mirrored")
 
 
 def test_the_command_prints_the_table_and_exits_with_78(tmp_path):

@@ -1,0 +1,35 @@
+"""MovieLens 100K, to put items in order that a user is known to want a rating for: a reranker.
+
+Run:      python -m trainer.main --config=configs/movielens_100k_rated.py --config.data.data_dir=DIR \
+              --workdir=runs/movielens_100k_rated
+          or, with the files of GroupLens, --config.data.source=PATH/ml-100k
+Data:     100,000 ratings of 943 users and 1,682 movies, per user 80% / 10% / 10%
+Hardware: any; half a minute on 2 CPU cores
+Expect:   test NDCG@10 of rated items 0.882 ± 0.007, above that of the item mean, 0.874, by
+          `python -m trainer.compare runs/movielens_100k_rated`. Do not recommend from the whole catalogue with this
+          model: it has not learnt which items a user would choose
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """Returns the default config with candidates, history, labels and prior for lists of rated items."""
+    config = default.get_config()
+    config.data.source = "movielens/100k"
+    config.candidates.method = "rated"
+    config.model.embedding_size = 16
+    config.model.similarity = "dot"
+    config.model.scale = 1.0
+    config.model.item_prior = True
+    config.model.initial_items = "random"
+    config.history.weights = "centered_ratings"
+    config.loss.labels = "gains"
+    config.optimizer.learning_rate = 0.005
+    config.optimizer.weight_decay = 3.0
+    config.train.global_batch_size = 256
+    config.train.num_epochs = 60
+    config.eval.best_metric = "ndcg@10"
+    return config
