@@ -72,11 +72,11 @@ IALS = Method(
     "ials",
     _ials,
     _ials_space,
-    {"factors": 64, "regularization": 0.01, "alpha": 1.0, "iterations": 15, "input": "all"},
+    lambda data: {"factors": 64, "regularization": 0.01, "alpha": 1.0, "iterations": 15, "input": "all"},
 )
 BPR = Method(
     "bpr",
     _bpr,
     _bpr_space,
-    {"factors": 64, "learning_rate": 0.01, "regularization": 0.01, "iterations": 100, "input": "all"},
+    lambda data: {"factors": 64, "learning_rate": 0.01, "regularization": 0.01, "iterations": 100, "input": "all"},
 )

@@ -1,7 +1,7 @@
 """What a method is. Every peer and every model of ours has this form."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -28,13 +28,13 @@ class Method:
       name: As in --methods and in the tables.
       fit: Fits it to the data with hyperparameters.
       space: The distribution of each hyperparameter. Empty: there is nothing to tune.
-      start: The hyperparameters of the first trial, the usual ones of this method.
+      start: The hyperparameters of the first trial, the usual ones of this method for such data.
     """
 
     name: str
     fit: Callable[[TrainingData, Mapping[str, Any]], Fitted]
     space: Callable[[TrainingData], dict[str, BaseDistribution]] = lambda data: {}
-    start: Mapping[str, Any] = field(default_factory=dict)
+    start: Callable[[TrainingData], Mapping[str, Any]] = lambda data: {}
 
 
 def same_for_all(scores: np.ndarray) -> Scores:

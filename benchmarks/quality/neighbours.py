@@ -104,6 +104,10 @@ def _ease_space(data: TrainingData) -> dict[str, BaseDistribution]:
     return {"l2": FloatDistribution(1, 10_000, log=True)}
 
 
-ITEM_KNN = Method("item_knn", _knn, _knn_space, {"k": 100, "shrinkage": 10.0, "weighting": "none", "input": "all"})
-EASE = Method("ease", functools.partial(_ease, positives_only=False), _ease_space, {"l2": 250.0})
-EASE_POSITIVES = Method("ease_positives", functools.partial(_ease, positives_only=True), _ease_space, {"l2": 250.0})
+ITEM_KNN = Method(
+    "item_knn", _knn, _knn_space, lambda data: {"k": 100, "shrinkage": 10.0, "weighting": "none", "input": "all"}
+)
+EASE = Method("ease", functools.partial(_ease, positives_only=False), _ease_space, lambda data: {"l2": 250.0})
+EASE_POSITIVES = Method(
+    "ease_positives", functools.partial(_ease, positives_only=True), _ease_space, lambda data: {"l2": 250.0}
+)

@@ -117,7 +117,7 @@ PROTOCOLS: dict[str, Protocol] = {
         load=functools.partial(published, name="ml-1m-lcf"),
         seeds=(0,),
         metrics=("binary_ndcg@20", "recall@20"),
-        methods=("popularity", "item_knn", "ease", "ials", "bpr", "pooled", "blended", "order_aware"),
+        methods=("popularity", "item_knn", "ease", "ials", "bpr", "pooled", "blended"),
         reference=("ease",),
         targets=(Target("recall@20", 0.289), Target("binary_ndcg@20", 0.275)),
         published=(("SimpleX", (0.2670, 0.2802)), ("UltraGCN", (0.2642, 0.2787))),
@@ -128,7 +128,7 @@ PROTOCOLS: dict[str, Protocol] = {
         load=functools.partial(published, name="gowalla"),
         seeds=(0,),
         metrics=("binary_ndcg@20", "recall@20"),
-        methods=("popularity", "item_knn", "ease", "ials", "bpr", "pooled", "order_aware"),
+        methods=("popularity", "item_knn", "ease", "ials", "bpr", "pooled"),
         reference=("item_knn",),
         targets=(Target("recall@20", 0.190), Target("binary_ndcg@20", 0.160)),
         published=(

@@ -30,5 +30,5 @@ ITEM_MEAN = Method(
     _item_mean,
     lambda data: {"damping": FloatDistribution(0.1, 1000, log=True)},
     # As in trainer.evaluation.baselines.
-    {"damping": 5.0},
+    lambda data: {"damping": 5.0},
 )

@@ -112,9 +112,9 @@ def peak_memory_bytes() -> int:
 
 def _start(method: Method, data: TrainingData) -> Hyperparameters:
     """The usual hyperparameters, as far as this data has them and allows them."""
-    start = {}
+    start, usual = {}, method.start(data)
     for name, distribution in method.space(data).items():
-        value = method.start[name]
+        value = usual[name]
         high = getattr(distribution, "high", None)
         start[name] = value if high is None else min(value, high)
         if isinstance(distribution, optuna.distributions.CategoricalDistribution) and value not in distribution.choices:

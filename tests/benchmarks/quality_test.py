@@ -109,7 +109,7 @@ class TestOurs:
         data = training_data(interactions(pairs + low, [5.0] * len(pairs) + [1.0] * len(low)), 41, 22)
         method = methods.METHODS["pooled"]
 
-        fitted = method.fit(data, {**method.start, "input": "positives", "train.num_epochs": 20})
+        fitted = method.fit(data, {**method.start(data), "input": "positives", "train.num_epochs": 20})
 
         scores = fitted.scores(np.arange(41))
         assert np.all(scores[:40, 20:] == -np.inf) and np.all(np.isfinite(scores[:, :20]))
