@@ -19,5 +19,6 @@ The times are those of the fits, without the evaluation by this benchmark. The m
 runs one method. 0.1 GB of it is Python itself. TensorFlow adds 0.5 GB, and keeps a few ten MB of each trial.
 
 Results are appended to DIR/results.jsonl as they come. The same command goes on where it was interrupted. At the
-end it prints a Markdown table per protocol, from that file. Only one command may use DIR at a time.
+end it prints the Markdown tables of README.md and docs/quality.md, from that file. Only one command may use DIR at a
+time.
 """

@@ -6,10 +6,10 @@ from collections.abc import Collection
 
 from absl import flags
 
+from benchmarks.quality import report
 from benchmarks.quality.methods import METHODS
 from benchmarks.quality.protocols import PROTOCOLS, Protocol
 from benchmarks.quality.records import Records
-from benchmarks.quality.report import load_rows, markdown
 from benchmarks.quality.run import run_method
 from settings import cli
 from settings.errors import ConfigError
@@ -26,11 +26,11 @@ def main() -> int:
             for method in _methods_to_run(name, methods, data_dir):
                 if not _run_in_process(name, method, data_dir, output):
                     failed.append(f"{name} {method}")
-    records = Records(output)
-    for name in protocols:
-        rows = load_rows(records, name, PROTOCOLS[name])
-        if rows:
-            print(f"\n{markdown(name, PROTOCOLS[name], rows)}")
+    tested = {name: report.load_rows(Records(output), name, PROTOCOLS[name]) for name in protocols}
+    for write in (report.results, report.details):
+        for name, rows in tested.items():
+            if rows:
+                print(f"\n{write(name, PROTOCOLS[name], rows)}")
     if failed:
         print(f"\nFailed, see the errors above: {', '.join(failed)}. The same command tries again.")
     return 1 if failed else 0

@@ -44,13 +44,18 @@ class Row:
 
 
 def load_rows(records: Records, name: str, protocol: Protocol) -> list[Row]:
-    """The methods of a protocol with a test of every seed, in the protocol's order."""
+    """The methods of a protocol whose newest search has a test of every seed, in the protocol's order."""
     rows = []
     for method in protocol.methods:
-        newest = {
-            record["seed"]: record
+        of_method = [
+            record
             for record in records.find(TEST, protocol=name, method=method)
             if record["metrics"] is not None and record["metrics"].keys() == set(protocol.metrics)
+        ]
+        newest = {
+            record["seed"]: record
+            for record in of_method
+            if all(record[key] == of_method[-1][key] for key in ("search", "num_trials"))
         }
         tests = [newest[seed] for seed in protocol.seeds if seed in newest]
         if len(tests) < len(protocol.seeds):
@@ -62,8 +67,8 @@ def load_rows(records: Records, name: str, protocol: Protocol) -> list[Row]:
     return rows
 
 
-def markdown(name: str, protocol: Protocol, rows: Sequence[Row]) -> str:
-    """The table of a protocol, its hyperparameters and its targets."""
+def results(name: str, protocol: Protocol, rows: Sequence[Row]) -> str:
+    """The table of the test metrics of a protocol, and its targets."""
     reference = _reference(rows, protocol)
     header = ["method", *(f"test {metric}" for metric in protocol.metrics)]
     if reference:
@@ -71,7 +76,6 @@ def markdown(name: str, protocol: Protocol, rows: Sequence[Row]) -> str:
     ceiling = _best(rows, (CEILING.name,), protocol.metrics[0])
     if ceiling:
         header.append("share of the ceiling")
-    header += [f"validation {protocol.metrics[0]}", "trials", "tuning", "fit", "memory"]
     table = [header]
     best = {
         metric: max((row.mean(metric) for row in rows if row.method != CEILING.name), default=np.inf)
@@ -83,16 +87,19 @@ def markdown(name: str, protocol: Protocol, rows: Sequence[Row]) -> str:
             table[-1] += _compared(row, reference, protocol.metrics[0])
         if ceiling:
             table[-1].append(f"{row.mean(protocol.metrics[0]) / ceiling.mean(protocol.metrics[0]):.1%}")
-        table[-1] += _costs(row)
     for published, values in protocol.published:
         cells = ["" if value is None else f"{value:.4f}" for value in values]
         table.append([f"{published} (published)", *cells, *([""] * (len(header) - 1 - len(cells)))])
-    parts = [f"### `{name}`: {protocol.title}", _table(table)]
-    parts.append(
-        "\n".join(f"- {row.method}: {_hyperparameters(row)}" for row in rows if row.tests[0]["hyperparameters"])
-    )
-    parts.append("\n".join(_target(target, rows) for target in protocol.targets))
-    return "\n\n".join(part for part in parts if part)
+    targets = "\n".join(_target(target, rows) for target in protocol.targets)
+    return "\n\n".join([f"### `{name}`: {protocol.title}", _table(table), targets])
+
+
+def details(name: str, protocol: Protocol, rows: Sequence[Row]) -> str:
+    """The table of the searches of a protocol and of what they cost, and the hyperparameters that were found."""
+    table = [["method", f"validation {protocol.metrics[0]}", "trials", "all trials", "one fit", "memory"]]
+    table += [[row.method, *_costs(row)] for row in rows]
+    found = "\n".join(f"- {row.method}: {_hyperparameters(row)}" for row in rows if row.tests[0]["hyperparameters"])
+    return "\n\n".join([f"### `{name}`: searches", _table(table), found])
 
 
 def paired(ours: np.ndarray, theirs: np.ndarray) -> Difference:

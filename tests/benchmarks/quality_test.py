@@ -276,13 +276,15 @@ class TestRun:
         assert row.values["binary_ndcg@5"][4:] == pytest.approx([TEST_NDCG] * 4)
         assert np.all(np.isnan(row.values["binary_ndcg@5"][:4]))
 
-        lines = report.markdown("planted", protocol, [row]).splitlines()
+        lines = report.results("planted", protocol, [row]).splitlines()
 
         # The search has found a value close enough to 3, so the validation value is 1.
         assert pytest.approx(0.4307, abs=1e-4) == TEST_NDCG
-        assert lines[4].startswith("| spy | 0.4307 ± 0.0000 | 0.0000 ± 0.0000 | 1.000 |  | 100.0% | 1.0000 | 12 |")
+        assert lines[4].startswith("| spy | 0.4307 ± 0.0000 | 0.0000 ± 0.0000 | 1.000 |  | 100.0% |")
         assert lines[5].startswith("| Someone (published) | 0.5000 |  |")
         assert lines[-1] == "- Target binary_ndcg@5 ≥ 0.9: missed by spy, with 0.4307."
+        lines = report.details("planted", protocol, [row]).splitlines()
+        assert lines[4].startswith("| spy | 1.0000 | 12 |") and lines[6].startswith("- spy: ")
 
     def test_the_difference_is_ours_minus_theirs(self):
         ours, theirs = np.array([0.5, 0.7, 0.9, np.nan, 0.4]), np.array([0.4, 0.7, 0.7, 0.1, np.nan])
