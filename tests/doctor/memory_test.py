@@ -6,7 +6,7 @@ from configs import default
 from settings.errors import ConfigError
 from settings.trainer_config import load_trainer_config
 from trainer.doctor import memory
-from trainer.evaluation.catalogue import CHUNK_BYTES
+from trainer.modeling.chunks import CHUNK_BYTES
 
 BATCH_SIZE, LIST_SIZE, EMBEDDING_SIZE, HISTORY_SIZE = 10, 100, 8, 20
 PLAIN = {

@@ -20,6 +20,7 @@ from tests.serving.planted import (
     build_pooled_model,
 )
 from trainer.compat import tf
+from trainer.evaluation import catalogue
 from trainer.serving import export, verify_export
 from trainer.serving.serving_model import ServingModel
 
@@ -36,7 +37,15 @@ class UnmaskedModel(ServingModel):
     """Scores unknown items by the untrained row 0."""
 
     def _score_indices(self, features, items):
-        return self.model({**features, "items": items})
+        return catalogue.list_scores(self.query_vectors(features), self.candidates.read_value(), items)
+
+
+class UpsideDownModel(ServingModel):
+    """Recommends the item with the lowest score first."""
+
+    def _recommend_indices(self, features, k, excluded):
+        items, scores = super()._recommend_indices(features, 5, excluded)
+        return items[:, ::-1][:, :k], scores[:, ::-1][:, :k]
 
 
 def right():
@@ -55,10 +64,8 @@ def not_finite():
     return ServingModel(build_model(candidates=CANDIDATES * np.nan), VOCABULARY, NO_HISTORY)
 
 
-def other_candidates():
-    serving = right()
-    serving.candidates.assign(-CANDIDATES)
-    return serving
+def upside_down():
+    return UpsideDownModel(build_model(), VOCABULARY, NO_HISTORY)
 
 
 def other_popularity():
@@ -78,7 +85,7 @@ def unmasked():
         (nearly_right, None),
         (another_model, "its scores differ from the trainer's by up to 0.005"),
         (not_finite, "its scores differ from the trainer's by up to nan"),
-        (other_candidates, "an item scores higher than the one that it recommends first"),
+        (upside_down, "an item scores higher than the one that it recommends first"),
         (other_popularity, "it recommends 'e' first to an unknown user, and 'a' is the most popular"),
         (unmasked, "an unknown item has the score 9 instead of -inf"),
     ],

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from trainer import schema
-from trainer.compat import tf
-from trainer.modeling.embedding import CHUNK_BYTES, weights_of_all
+from trainer.compat import keras, tf
+from trainer.modeling.chunks import CHUNK_BYTES
+from trainer.modeling.embedding import weights_of_all
 from trainer.modeling.two_tower import Features, TwoTowerModel
 
 
@@ -87,22 +88,27 @@ class EaseBlend(tf.Module):
         self.model = model
         self.num_items = model.num_items
         self.query_features = model.query_features
-        self._weights = tf.Variable(weight * weights, trainable=False)
+        self._weights_of_candidates = tf.Variable(weight * weights.T, trainable=False)
 
     def __call__(self, features: Features) -> tf.Tensor:
         """The scores [batch_size, list_size] of the items of each list."""
-        linear = tf.gather(self._linear(features), features[schema.ITEMS], batch_dims=1)
-        return self.model(features) + linear
+        of_all = tf.matmul(self._inputs(features), self._weights_of_candidates, transpose_b=True)
+        return self.model(features) + tf.gather(of_all, features[schema.ITEMS], batch_dims=1)
+
+    @property
+    def query_layers(self) -> list[keras.layers.Layer]:
+        """What computes query vectors: the layers of the model. EASE adds no weights to them."""
+        return self.model.query_layers
 
     def query_vectors(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """The vectors [batch_size, vector_size + num_items] of queries."""
-        return tf.concat([self.model.query_vectors(features), self._linear(features)], axis=1)
+        """The vectors [batch_size, vector_size + num_items] of queries: that of the model, and the history."""
+        return tf.concat([self.model.query_vectors(features), self._inputs(features)], axis=1)
 
     def candidate_vectors(self, items: tf.Tensor) -> tf.Tensor:
-        """The vectors [n, vector_size + num_items] of item indices int32 [n]."""
-        return tf.concat([self.model.candidate_vectors(items), tf.one_hot(items, self.num_items)], axis=1)
+        """The vectors [n, vector_size + num_items] of item indices int32 [n]: that of the model, and the weights."""
+        weights = tf.nn.embedding_lookup(self._weights_of_candidates, items)
+        return tf.concat([self.model.candidate_vectors(items), weights], axis=1)
 
-    def _linear(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
-        """The scores of EASE for all items, [batch_size, num_items]."""
-        inputs = weights_of_all(features[schema.HISTORY], features[schema.HISTORY_RATINGS], self.num_items)
-        return tf.matmul(inputs, self._weights)
+    def _inputs(self, features: Mapping[str, tf.Tensor]) -> tf.Tensor:
+        """The rating of every item in each history, [batch_size, num_items]."""
+        return weights_of_all(features[schema.HISTORY], features[schema.HISTORY_RATINGS], self.num_items)

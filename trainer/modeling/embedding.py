@@ -3,9 +3,7 @@
 import numpy as np
 
 from trainer.compat import keras, tf
-
-CHUNK_BYTES = 64 * 2**20
-"""The size in bytes of the rows that a pass over a whole table reads at a time."""
+from trainer.modeling.chunks import CHUNK_BYTES
 
 _LOOKUP_COST = 20
 """The time to look up and add one vector, as a multiple of the time of one multiplication of a matrix product.

@@ -5,7 +5,8 @@ import numpy as np
 from trainer import schema
 from trainer.compat import keras, tf
 from trainer.modeling import randomness
-from trainer.modeling.embedding import CHUNK_BYTES, EmbeddingTable
+from trainer.modeling.chunks import CHUNK_BYTES, map_in_chunks
+from trainer.modeling.embedding import EmbeddingTable
 from trainer.modeling.randomness import Draws
 from trainer.modeling.transformer import CausalTransformer, build_dense, build_norm
 
@@ -176,18 +177,10 @@ class SequentialHistory(keras.layers.Layer):
         Returns:
           float32 [batch_size, embedding_size]; 0 for an empty history.
         """
-        batch_size, length = tf.shape(history)[0], history.shape[1] or tf.shape(history)[1]
         # The attention is a number for each pair of items. It is not kept for all histories at once.
-        size = tf.clip_by_value(histories_at_a_time(self._num_heads, length), 1, tf.maximum(batch_size, 1))
-        num_chunks = tf.maximum(-(-batch_size // size), 1)
-        padded = tf.pad(history, [[0, num_chunks * size - batch_size], [0, 0]])
-        encoded = tf.map_fn(
-            self._encode,
-            tf.reshape(padded, [num_chunks, size, length]),
-            fn_output_signature=tf.TensorSpec([None, self.table.embedding_size]),
-            parallel_iterations=1,
-        )
-        return tf.reshape(encoded, [-1, self.table.embedding_size])[:batch_size]
+        rows_per_chunk = histories_at_a_time(self._num_heads, history.shape[1] or tf.shape(history)[1])
+        encoded = map_in_chunks(self._encode, [history], rows_per_chunk=rows_per_chunk)
+        return tf.ensure_shape(encoded, [history.shape[0], self.table.embedding_size])
 
     def before_each(self, items: tf.Tensor, draws: Draws) -> tf.Tensor:
         """Encodes, for each item of a list, the items before it, in a training step.

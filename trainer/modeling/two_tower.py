@@ -151,6 +151,11 @@ class TwoTowerModel(keras.Model):
         return [spec.name for spec in self.query_tower.specs] + histories
 
     @property
+    def query_layers(self) -> list[keras.layers.Layer]:
+        """The layers that compute query vectors."""
+        return [self.query_tower, *([self.history] if self.history is not None else [])]
+
+    @property
     def tables(self) -> dict[str, EmbeddingTable]:
         """All embedding tables, by the name of their feature."""
         tables = self.query_tower.tables | self.candidate_tower.tables

@@ -58,9 +58,14 @@ class RankingModel(Ranker, Protocol):
         """The names of the features that describe a query."""
         ...
 
+    @property
+    def query_layers(self) -> Sequence[tf.Module]:
+        """What computes the vectors of queries. Only this is exported, with the vectors of all candidates."""
+        ...
+
 
 class ServingModel(tf.Module):
-    """Holds the model, the vocabulary, the popularity of each item and the features of the known users.
+    """What is exported: the query side of a model, the vectors of all items, and what is known of users and items.
 
     The docstring of this module has the rules.
     """
@@ -79,8 +84,10 @@ class ServingModel(tf.Module):
           query_source: the features of the known users.
         """
         super().__init__(name="serving_model")
-        self.model = model
-        # A candidate has no feature that changes from request to request, so its vector is computed once.
+        self.query_layers = list(model.query_layers)
+        self._vectors_fn = model.query_vectors
+        # A candidate has no feature that changes from request to request, so its vector is computed once. The tables
+        # that it comes from are not exported.
         self.candidates = tf.Variable(
             catalogue.candidate_matrix(model.candidate_vectors, model.num_items), trainable=False
         )
@@ -132,13 +139,13 @@ class ServingModel(tf.Module):
         Returns:
           float32 [batch_size, list_size].
         """
-        scores = self.model({**features, schema.ITEMS: items})
+        scores = catalogue.list_scores(self.query_vectors(features), self.candidates.read_value(), items)
         scores = tf.where(_is_known(features), scores, tf.gather(self.popularity, items))
         return tf.where(items == schema.UNKNOWN_INDEX, -np.inf, scores)
 
     def _query_vectors(self, features: Features) -> tf.Tensor:
         """The features in `query_features` [batch_size, ...] → float32 [batch_size, vector_size]."""
-        return self.model.query_vectors(features)
+        return self._vectors_fn(features)
 
     def _recommend_indices(self, features: Features, k: tf.Tensor, excluded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Recommends the best k items. The catalogue is scored in chunks, so memory does not grow with its size.
@@ -158,7 +165,7 @@ class ServingModel(tf.Module):
         def score_chunk(begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
             return tf.where(is_known, score_by_model(begin, end), self.popularity[begin:end])
 
-        return catalogue.top_k(score_chunk, self.model.num_items, k, excluded)
+        return catalogue.top_k(score_chunk, self.candidates.shape[0], k, excluded)
 
     @tf.function(input_signature=[_IDS, _ID_LISTS])
     def score(self, user_ids: tf.Tensor, item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -227,7 +234,12 @@ def _tensor_specs(query_source: QuerySource, names: Sequence[str]) -> dict[str, 
     }
 
 
-def _lookup_table(ids: list[str]) -> tf.lookup.StaticHashTable:
-    """Maps each id to its index, and every other string to UNKNOWN_INDEX."""
-    initializer = tf.lookup.KeyValueTensorInitializer(ids, np.arange(len(ids), dtype=np.int32))
-    return tf.lookup.StaticHashTable(initializer, default_value=schema.UNKNOWN_INDEX)
+def _lookup_table(ids: list[str]) -> tf.lookup.experimental.MutableHashTable:
+    """Maps each id to its index, and every other string to UNKNOWN_INDEX.
+
+    A mutable table is saved with the variables. A static one would be a constant of the graph, which can have 2 GB, or
+    a text file, in which an id cannot have a line break.
+    """
+    table = tf.lookup.experimental.MutableHashTable(tf.string, tf.int32, default_value=schema.UNKNOWN_INDEX)
+    table.insert(tf.constant(ids), tf.range(len(ids)))
+    return table

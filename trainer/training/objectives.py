@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from trainer import schema
 from trainer.compat import tf
-from trainer.evaluation.catalogue import CHUNK_BYTES
+from trainer.modeling.chunks import CHUNK_BYTES
 from trainer.modeling.randomness import Draws
 from trainer.modeling.two_tower import Features, ScoredLists, TwoTowerModel
 from trainer.training.candidates import NegativeSampler, sampled_lists
