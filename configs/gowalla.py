@@ -21,9 +21,12 @@ def get_config() -> ConfigDict:
     config.model.embedding_size = 64
     config.list_size = 256
     config.history.size = 256
+    config.history.power = 0.5
     config.history.dropout = 0.3
+    config.history.hidden_size = 0
     config.ease.weight = 0.0
     config.loss.normalization_power = 1.0
+    config.optimizer.learning_rate = 0.003
     config.optimizer.weight_decay = 0.01
     config.train.global_batch_size = 512
     config.train.num_epochs = 20

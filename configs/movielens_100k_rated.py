@@ -16,20 +16,27 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Returns the default config with candidates, history, labels and prior for lists of rated items."""
+    """Returns the default config with candidates, history, labels and prior for lists of rated items.
+
+    The numbers were found on the validation split by `make bench-quality`. Genres and years raised its NDCG@10 from
+    0.884 to 0.887, and age, gender and occupation did not (means of two seeds, before the numbers were tuned).
+    """
     config = default.get_config()
     config.data.source = "movielens/100k"
+    config.data.features.item = ("genres", "year")
     config.candidates.method = "rated"
-    config.model.embedding_size = 16
+    config.model.embedding_size = 32
     config.model.similarity = "dot"
     config.model.scale = 1.0
     config.model.item_prior = True
     config.model.initial_items = "random"
     config.history.weights = "centered_ratings"
+    config.history.dropout = 0.4
     config.loss.labels = "gains"
-    config.optimizer.learning_rate = 0.005
-    config.optimizer.weight_decay = 3.0
-    config.train.global_batch_size = 256
-    config.train.num_epochs = 60
+    config.loss.normalization_power = 0.05
+    config.optimizer.learning_rate = 0.0024
+    config.optimizer.weight_decay = 2.0
+    config.train.global_batch_size = 128
+    config.train.num_epochs = 100
     config.eval.best_metric = "ndcg@10"
     return config

@@ -16,7 +16,7 @@ The rules are the same for every method:
 - One implementation computes the metrics of all methods. Equal scores are counted by their exact expectation.
 
 The times are those of the fits, without the evaluation by this benchmark. The memory is the peak of the process, which
-runs one method. 0.1 GB of it is Python itself. TensorFlow adds 0.5 GB, and keeps a few ten MB of each trial.
+runs one method. 0.1 GB of it is Python itself. TensorFlow adds 0.5 GB, and keeps about 0.1 GB of each trial.
 
 Results are appended to DIR/results.jsonl as they come. The same command goes on where it was interrupted. At the
 end it prints the Markdown tables of README.md and docs/quality.md, from that file. Only one command may use DIR at a

@@ -15,7 +15,6 @@ from benchmarks.quality.data import TrainingData
 from benchmarks.quality.method import Fitted, Method
 from benchmarks.quality.trained import INPUT, train
 from configs import default, movielens_100k_rated, tutorial
-from trainer.config import flatten
 from trainer.training.size_rules import MIN_RATINGS_FOR_ALL_TARGETS
 
 Space = dict[str, BaseDistribution]
@@ -147,19 +146,25 @@ def _rated_space(data: TrainingData) -> Space:
     }
 
 
+def _rated_start(data: TrainingData) -> Fields:
+    return {
+        "model.embedding_size": 16,
+        "optimizer.learning_rate": 0.005,
+        "optimizer.weight_decay": 3.0,
+        "train.global_batch_size": 256,
+        "train.num_epochs": 60,
+        "history.power": 0.5,
+        "history.dropout": 0.5,
+        "loss.normalization_power": 0.5,
+    }
+
+
 def _tutorial_space(data: TrainingData) -> Space:
     return {
         "model.embedding_size": IntDistribution(8, data.vector_size or 256, log=True),
         "optimizer.learning_rate": FloatDistribution(0.01, 1.0, log=True),
         "train.num_epochs": IntDistribution(1, 50, log=True),
     }
-
-
-def _of_config(field_names: Callable[[TrainingData], Space], config: ConfigDict) -> Callable[[TrainingData], Fields]:
-    """The values that a config has for the fields of a space."""
-
-    values = flatten(config.to_dict())
-    return lambda data: {name: values[name] for name in field_names(data)}
 
 
 def _trained(
@@ -170,7 +175,10 @@ def _trained(
 
 
 TUTORIAL = Method(
-    "tutorial", _trained(tutorial.get_config()), _tutorial_space, _of_config(_tutorial_space, tutorial.get_config())
+    "tutorial",
+    _trained(tutorial.get_config()),
+    _tutorial_space,
+    lambda data: {"model.embedding_size": 64, "optimizer.learning_rate": 0.5, "train.num_epochs": 3},
 )
 POOLED = Method("pooled", _trained(default.get_config(), _default_lists), _pooled_space, _pooled_start)
 BLENDED = Method("blended", _trained(default.get_config(), _default_lists), _blended_space, _blended_start)
@@ -183,7 +191,8 @@ ORDER_AWARE = Method(
 )
 POOLED_RATED = Method(
     "pooled_rated",
-    _trained(movielens_100k_rated.get_config()),
+    # The file that a trial reads has no features.
+    _trained(movielens_100k_rated.get_config(), lambda data: {"data.features.item": ()}),
     _rated_space,
-    _of_config(_rated_space, movielens_100k_rated.get_config()),
+    _rated_start,
 )

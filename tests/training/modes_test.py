@@ -13,7 +13,7 @@ from configs import default
 from settings.errors import ConfigError, Stopped
 from tests.conftest import train
 from trainer.compat import tf
-from trainer.training import run
+from trainer.training import learner, run
 
 NUM_USERS, NUM_ITEMS = 60, 24
 
@@ -115,6 +115,8 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one_and_learns_the_groups(config
         patched.setattr(run, "StopSignal", lambda: StopAfter(5))
         with pytest.raises(Stopped):
             train(config, tmp_path / "stopped")
+    # Initial values are not computed again.
+    monkeypatch.setattr(learner, "item_embeddings", None)
     assert train(config, tmp_path / "stopped") == 0
 
     (step, tensors), (expected_step, expected) = (last_checkpoint(tmp_path / name) for name in ("stopped", "whole"))

@@ -268,7 +268,7 @@ def _reason(error: Exception) -> str:
 
 def _build_learner(config: TrainerConfig, dataset: Dataset) -> Learner:
     total_steps = _epoch_steps(config, dataset) * config.train.num_epochs
-    return build_learner(config, dataset, tf.distribute.get_strategy(), total_steps=total_steps)
+    return build_learner(config, dataset, tf.distribute.get_strategy(), total_steps=total_steps, is_restored=True)
 
 
 def _epoch_steps(config: TrainerConfig, dataset: Dataset) -> int:

@@ -51,6 +51,11 @@ class Saved:
     validation_value: float | None = None
 
 
+def has_checkpoints(folder: str) -> bool:
+    """Whether a run has left any checkpoint in `folder`, damaged or not."""
+    return bool(_steps_with_files(folder))
+
+
 class Checkpointer:
     """Saves and restores `trackable` in one folder, local or gs://."""
 

@@ -78,9 +78,18 @@ class Learner:
 
 
 def build_learner(
-    config: TrainerConfig, dataset: Dataset, strategy: tf.distribute.Strategy, *, total_steps: int
+    config: TrainerConfig,
+    dataset: Dataset,
+    strategy: tf.distribute.Strategy,
+    *,
+    total_steps: int,
+    is_restored: bool = False,
 ) -> Learner:
     """Builds everything that a training step needs, with the variables on the devices of the strategy.
+
+    Args:
+      total_steps: the number of steps of the whole run.
+      is_restored: whether the variables will be restored. Then their initial values are not computed.
 
     Raises:
       ConfigError: a metric needs genres and the items have none, the warm-up is longer than the run, or lists of events
@@ -100,7 +109,7 @@ def build_learner(
     model_sizes = _model_sizes(config, dataset)
     sampler = _build_sampler(config, dataset)
     # Outside of the strategy, which would place a copy of each intermediate result on each device.
-    initial_items = _initial_items(config, dataset)
+    initial_items = None if is_restored else _initial_items(config, dataset)
     ranker_fn = _ranker_fn(config, dataset)
     with strategy.scope():
         model = TwoTowerModel(**model_sizes, initial_items=initial_items, seed=config.seed)

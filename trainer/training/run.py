@@ -25,7 +25,7 @@ from trainer.evaluation.query_metrics import write_queries
 from trainer.modeling import input_pipeline
 from trainer.serving.export import Verifier, export_model, is_whole, verify_in_fresh_process
 from trainer.training import size_rules, steps, summary
-from trainer.training.checkpoint import Checkpointer
+from trainer.training.checkpoint import Checkpointer, has_checkpoints
 from trainer.training.learner import Learner, build_learner, check_batch_size
 from trainer.training.loop import RunState, StopSignal, Trainer
 from trainer.training.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TensorBoardSink, TuningSink
@@ -79,7 +79,9 @@ def train_and_evaluate(
     given = config
     config, chosen = size_rules.adapt(given, dataset, epoch_steps=epoch_steps)
     total_steps = epoch_steps * config.train.num_epochs
-    learner = build_learner(config, dataset, strategy, total_steps=total_steps)
+    learner = build_learner(
+        config, dataset, strategy, total_steps=total_steps, is_restored=has_checkpoints(paths.checkpoints)
+    )
 
     with contextlib.ExitStack() as stack:
         if is_chief:
