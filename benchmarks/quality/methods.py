@@ -4,7 +4,7 @@ from benchmarks.quality.ceiling import CEILING
 from benchmarks.quality.factorization import BPR, IALS
 from benchmarks.quality.method import Method
 from benchmarks.quality.neighbours import EASE, EASE_POSITIVES, ITEM_KNN
-from benchmarks.quality.ours import BLENDED, ORDER_AWARE, POOLED, POOLED_RATED, TUTORIAL
+from benchmarks.quality.ours import BLENDED, DEFAULT, ORDER_AWARE, POOLED, POOLED_RATED, TUTORIAL
 from benchmarks.quality.simple import ITEM_MEAN, POPULARITY
 
 METHODS: dict[str, Method] = {
@@ -19,10 +19,11 @@ METHODS: dict[str, Method] = {
         IALS,
         BPR,
         TUTORIAL,
+        DEFAULT,
         POOLED,
         BLENDED,
         ORDER_AWARE,
         POOLED_RATED,
     )
 }
-OURS = (POOLED.name, BLENDED.name, ORDER_AWARE.name, POOLED_RATED.name)
+OURS = (DEFAULT.name, POOLED.name, BLENDED.name, ORDER_AWARE.name, POOLED_RATED.name)

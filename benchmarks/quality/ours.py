@@ -180,6 +180,11 @@ TUTORIAL = Method(
     _tutorial_space,
     lambda data: {"model.embedding_size": 64, "optimizer.learning_rate": 0.5, "train.num_epochs": 3},
 )
+DEFAULT = Method(
+    "default",
+    # Without a search. Where no rating is irrelevant, each is an event.
+    _trained(default.get_config(), lambda data: {INPUT: "ratings" if data.has_irrelevant else "all"}),
+)
 POOLED = Method("pooled", _trained(default.get_config(), _default_lists), _pooled_space, _pooled_start)
 BLENDED = Method("blended", _trained(default.get_config(), _default_lists), _blended_space, _blended_start)
 ORDER_AWARE = Method(
