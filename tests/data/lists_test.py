@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer import schema
-from trainer.data.lists import ListSource, QueryLists, build_lists, group_by_user
+from trainer.data.lists import ListSource, QueryLists, cut_lists, group_by_user, group_ratings
 
 USERS = st.lists(st.integers(0, 5), max_size=60)
 
@@ -13,6 +13,17 @@ def arrays(users):
     """Ratings by `users`. The item of row r is r + 100 and its rating r / 2, so all rows differ."""
     rows = np.arange(len(users))
     return np.array(users, np.int32), (rows + 100).astype(np.int32), (rows / 2).astype(np.float32)
+
+
+def build_lists(users, items, ratings, *, list_size, timestamps=None, features=None, query_source=None):
+    """The lists of ratings in row order, or in time order if there are times."""
+    order = "row" if timestamps is None else "time"
+    times = np.zeros(len(users), np.int64) if timestamps is None else timestamps
+    num_users = max(users, default=0) + 1
+    grouped = group_ratings(
+        users, items, ratings, times, num_users=num_users, list_order=order, features=features or {}
+    )
+    return cut_lists(grouped, list_size=list_size, list_order=order, query_source=query_source)
 
 
 def test_lists_of_a_known_table():
