@@ -20,6 +20,7 @@ RECENT_DAYS = 7.0
 
 # The fields that may change when a run is resumed. They do not affect the steps that were already taken.
 _CHANGEABLE = {
+    "data.source",  # The fingerprints of the data are compared.
     "data.data_dir",
     "train.num_epochs",
     "train.steps_per_execution",

@@ -14,7 +14,7 @@ import numpy as np
 
 from trainer import schema
 from trainer.data.arrays import EntryArray
-from trainer.data.lists import ListOrder, QueryLists, RatingsByUser, cut_lists, group_by_user
+from trainer.data.lists import ListOrder, QueryLists, RatingsByUser, cut_lists, join_by_user
 from trainer.data.queries import Queries, build_queries
 from trainer.data.vocabulary import Vocabulary
 from trainer.features import FeatureSpec
@@ -86,10 +86,7 @@ class Dataset:
 
         Items that are not in the training split have the index UNKNOWN_INDEX.
         """
-        present = [self.ratings[split] for split in splits if split in self.lists]
-        users = np.concatenate([users for users, _, _ in present])
-        items = np.concatenate([items for _, items, _ in present])
-        return group_by_user(users, items, num_users=self.vocabulary.num_users)
+        return join_by_user([self._items_by_user(split) for split in splits if split in self.lists])
 
     def seen_items(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the items that each user rated in any split: offsets int64 [num_users + 1] and items int32.
@@ -97,10 +94,12 @@ class Dataset:
         These must not be recommended as new. Items that are not in the vocabulary are left out, since they are never
         recommended.
         """
-        users = np.concatenate([users for users, _, _ in self.ratings.values()])
-        items = np.concatenate([items for _, items, _ in self.ratings.values()])
-        is_known = items != schema.UNKNOWN_INDEX
-        return group_by_user(users[is_known], items[is_known], num_users=self.vocabulary.num_users)
+        parts = []
+        for split in self.lists:
+            offsets, items = self._items_by_user(split)
+            is_known = items != schema.UNKNOWN_INDEX
+            parts.append((np.append(0, np.cumsum(is_known))[offsets], items[is_known]))
+        return join_by_user(parts)
 
     def query_source(self, *splits: str) -> Queries:
         """Returns the features of the queries, with the ratings of `splits` as their histories.
@@ -123,6 +122,10 @@ class Dataset:
             history_size=self.history_size,
             features=self.query_features,
         )
+
+    def _items_by_user(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        lists = self.lists[split]
+        return lists.user_offsets(self.vocabulary.num_users), np.asarray(lists.items)
 
 
 class _OnAccess(Mapping[str, Any]):

@@ -4,7 +4,7 @@ In CSR form all lists are stored one after the other, in one array of items and 
 offsets stores where each list starts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, Protocol, TypeAlias, runtime_checkable
@@ -94,6 +94,10 @@ class QueryLists:
         """Returns the query, the items int32 [n] and the labels float32 [n] of list i in [0, num_lists)."""
         entries = slice(self.offsets[i], self.offsets[i + 1])
         return int(self.queries[i]), self.items[entries], self.labels[entries]
+
+    def user_offsets(self, num_users: int) -> np.ndarray:
+        """Returns the offsets int64 [num_users + 1] of the entries of each user. `queries` has to be sorted."""
+        return self.offsets[np.searchsorted(self.queries, np.arange(num_users + 1))]
 
     def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the lists `rows` int64 [n] as dense features; see `ListSource.gather`."""
@@ -218,26 +222,28 @@ def group_ratings(
     )
 
 
-def group_by_user(
-    user_indices: np.ndarray, item_indices: np.ndarray, *, num_users: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Groups the items by user, each user's in row order.
+def join_by_user(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Joins the items of the same users, each user's in the order of the parts.
 
     Args:
-      user_indices: int32 [num_ratings], in [0, num_users).
-      item_indices: int32 [num_ratings].
-      num_users: the number of users, including those without a rating.
+      parts: at least one pair of offsets int64 [num_users + 1] and items [n].
 
     Returns:
-      Offsets int64 [num_users + 1] and items int32 [num_ratings]. User u rated
-      items[offsets[u]:offsets[u + 1]].
+      Offsets int64 [num_users + 1] and items [num_items]. They are the arrays of the part if there is only one.
     """
-    offsets, rows = rows_by_user(user_indices, num_users)
-    return offsets, item_indices[rows].astype(np.int32, copy=False)
+    if len(parts) == 1:
+        return parts[0]
+    offsets = np.sum([of_part for of_part, _ in parts], axis=0)
+    joined: np.ndarray = np.empty(offsets[-1], parts[0][1].dtype)
+    begins = offsets[:-1].copy()
+    for of_part, items in parts:
+        joined[np.arange(len(items)) + np.repeat(begins - of_part[:-1], np.diff(of_part))] = items
+        begins += np.diff(of_part)
+    return offsets, joined
 
 
 def save_item_lists(path: str, offsets: np.ndarray, items: np.ndarray) -> None:
-    """Writes the result of `group_by_user` as Parquet, local or gs://. Row u has the item indices of user u.
+    """Writes the result of `join_by_user` as Parquet, local or gs://. Row u has the item indices of user u.
 
     Raises:
       StorageError: the file cannot be written.

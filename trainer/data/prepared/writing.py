@@ -132,7 +132,7 @@ def _by_user(dataset: Dataset) -> dict[str, RatingsByUser]:
     num_users = dataset.vocabulary.num_users
     return {
         name: RatingsByUser(
-            lists.offsets[np.searchsorted(lists.queries, np.arange(num_users + 1))],
+            lists.user_offsets(num_users),
             lists.items,
             lists.labels,
             dataset.times[name],
