@@ -202,6 +202,6 @@ def _load_json(path: str) -> Any:
 def damaged(path: str, reason: str) -> StorageError:
     """The error for a file of a prepared data set that cannot be used. `reason` is a clause."""
     return StorageError(
-        f"{path} is part of a prepared data set and cannot be read: {reason}. Restore the file from a copy, or prepare "
-        "the data again into another folder."
+        f"{path} of a prepared data set cannot be used: {reason}. Restore the file from a copy, or prepare the data "
+        "again into another folder."
     )
