@@ -43,9 +43,10 @@ def main() -> int:
         raise ConfigError(
             "Set --output to the folder to write, or --verify to the folder of a prepared data set to check."
         )
-    if flags.FLAGS.verify:
-        manifest = verify(flags.FLAGS.verify)
-        console.print(f"All {len(manifest.files)} files in {flags.FLAGS.verify} are as they were written.")
+    if folder := flags.FLAGS.verify:
+        if not is_prepared(folder):
+            raise ConfigError(f"--verify={folder} cannot be checked: {folder} holds no prepared data set.")
+        console.print(f"All {len(verify(folder).files)} files in {folder} are as they were written.")
         return 0
 
     started = time.monotonic()

@@ -15,7 +15,7 @@ from trainer.data.prepared import writing
 from trainer.data.synthetic import generate_ratings
 
 NUM_RATINGS = 1500
-SMALL_SHARD = 6000
+SMALL_SHARD = 4000
 """Bytes of a shard, so that these ratings need several."""
 
 FEATURES = {"query": ("age", "groups"), "item": ("weight/kg",), "example": ("place", "tags")}
