@@ -33,7 +33,7 @@ _CHANGEABLE = {
 
 
 def dataset_arguments(config: TrainerConfig) -> dict[str, Any]:
-    """Returns the arguments of `dataset.load_dataset`. Training and evaluation call it with the same ones."""
+    """Returns the arguments of `loading.load_dataset`. Training and evaluation call it with the same ones."""
     return {
         **config.data.model_dump(),
         "split_method": config.split.method,
