@@ -95,6 +95,7 @@ def test_the_command_prepares_once_and_refuses_other_ratings(prepare, tmp_path):
         (("--output=a", "--verify=b"), "Set --output"),
         (("--output=gs://bucket/data",), "--output=gs://bucket/data is not on this machine"),
         (("--output=taken",), "--output=taken exists and is no prepared data set"),
+        (("--output=synthetic",), "--output=synthetic cannot be used"),
         (("--verify=taken",), "taken holds no prepared data set"),
         (("--output=new", "--config.data.source=missing.csv"), "missing.csv"),
     ],

@@ -31,6 +31,7 @@ from trainer.data.prepared.manifest import (
     verify,
 )
 from trainer.data.prepared.writing import plan_dataset, write_prepared
+from trainer.data.ratings import is_path
 
 
 def main() -> int:
@@ -53,7 +54,7 @@ def main() -> int:
     arguments = config_lib.dataset_arguments(load_trainer_config(cli.load_config()))
     source = arguments["source"]
     before = _check_output(output, arguments)
-    if is_prepared(source):
+    if is_path(source) and is_prepared(source):
         raise ConfigError(
             f"config.data.source={source} is a prepared data set already. Set it to the source of its ratings."
         )
@@ -87,6 +88,11 @@ def _check_output(output: str, arguments: dict) -> Manifest | None:
         raise ConfigError(
             f"--output={output} is not on this machine, and a prepared data set is memory-mapped. Set it to a folder "
             "on a local disk, and copy the folder when it is done."
+        )
+    if not is_path(output):
+        raise ConfigError(
+            f"--output={output} cannot be used: as config.data.source it is the name of other ratings. Choose another "
+            "name."
         )
     if not storage.exists(output):
         return None

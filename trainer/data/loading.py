@@ -17,7 +17,7 @@ from trainer.data.features import encode_features
 from trainer.data.lists import ListOrder, group_ratings
 from trainer.data.prepared.manifest import data_fields, is_prepared
 from trainer.data.prepared.opening import open_prepared
-from trainer.data.ratings import Ratings, load_ratings
+from trainer.data.ratings import Ratings, is_path, load_ratings
 from trainer.data.ratings.merging import Duplicates
 from trainer.data.splits import split_ratings, use_given_split
 from trainer.data.vocabulary import build_vocabulary
@@ -39,7 +39,7 @@ def load_dataset(*, source: str, list_size: int, history_size: int = 0, **argume
       DataError: the ratings cannot be used.
       StorageError: the source cannot be read, or a file of the prepared data set is damaged.
     """
-    if is_prepared(source):
+    if is_path(source) and is_prepared(source):
         return open_prepared(source, data_fields(arguments), list_size=list_size, history_size=history_size)
     return load_source(source=source, list_size=list_size, history_size=history_size, **arguments)
 

@@ -139,9 +139,10 @@ def test_a_changed_byte_is_found_by_verification(opened):
     verify(folder)
 
 
-def test_arrays_that_do_not_fit_each_other_are_refused(opened):
+@pytest.mark.parametrize("name", ["test.ratings.npy", "test.offsets.npy"])
+def test_arrays_that_do_not_fit_each_other_are_refused(opened, name):
     """The sizes in the manifest are as the files have them, as after an edit by hand."""
-    path = next(path for path in files_in(opened["source"]) if path.endswith("test.ratings.npy"))
+    path = next(path for path in files_in(opened["source"]) if path.endswith(f"/{name}"))
     np.save(path, np.load(path)[:-1])
     edit(
         opened["source"],

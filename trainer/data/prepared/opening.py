@@ -69,7 +69,7 @@ def open_prepared(folder: str, fields: Mapping[str, Any], *, list_size: int, his
 def _split(folder: str, manifest: Manifest, name: str, examples: Sequence[str]) -> RatingsByUser:
     names = [split_file(name, column) for column in ("offsets", "items", "ratings", "timestamps")]
     names += [example_file(name, feature) for feature in examples]
-    offsets, (items, ratings, timestamps, *features) = _join(folder, [names] * len(manifest.shards))
+    offsets, (items, ratings, timestamps, *features) = _join(folder, manifest, [names] * len(manifest.shards))
     return RatingsByUser(offsets, items, ratings, timestamps, dict(zip(examples, features, strict=True)))
 
 
@@ -81,11 +81,13 @@ def _history(folder: str, manifest: Manifest, splits: tuple[str, ...]) -> Querie
         if f"{shard_folder(number, len(manifest.shards))}/{names[0]}" not in manifest.files:
             names = [split_file(splits[0], column) for column in columns]
         names_of_shards.append(names)
-    offsets, (items, ratings) = _join(folder, names_of_shards)
+    offsets, (items, ratings) = _join(folder, manifest, names_of_shards)
     return Queries(offsets, items, ratings, history_size=0)
 
 
-def _join(folder: str, names_of_shards: Sequence[Sequence[str]]) -> tuple[np.ndarray, list[EntryArray]]:
+def _join(
+    folder: str, manifest: Manifest, names_of_shards: Sequence[Sequence[str]]
+) -> tuple[np.ndarray, list[EntryArray]]:
     """Joins the arrays of all shards: offsets int64 [num_users + 1], and each other array [num_entries, *shape].
 
     `names_of_shards` has the file of the offsets and those of the other arrays, for each shard.
@@ -95,9 +97,11 @@ def _join(folder: str, names_of_shards: Sequence[Sequence[str]]) -> tuple[np.nda
         shard = storage.join(folder, shard_folder(number, len(names_of_shards)))
         offsets = _map(shard, offsets_name)
         parts = [_map(shard, name) for name in names]
-        for name, part in zip(names, parts, strict=True):
-            if len(part) != offsets[-1]:
-                raise damaged(storage.join(shard, name), f"it has {len(part):,} entries instead of {offsets[-1]:,}")
+        users = manifest.shards[number]
+        sizes = [users.end - users.begin + 1, *[int(offsets[-1])] * len(parts)]
+        for name, array, size in zip((offsets_name, *names), (offsets, *parts), sizes, strict=True):
+            if len(array) != size:
+                raise damaged(storage.join(shard, name), f"it has {len(array):,} entries instead of {size:,}")
         offsets_of_shards.append(offsets)
         parts_of_shards.append(parts)
     firsts = list(itertools.accumulate((int(offsets[-1]) for offsets in offsets_of_shards), initial=0))
