@@ -198,7 +198,7 @@ def test_a_workdir_of_the_first_version_is_refused_and_left_alone(tmp_path):
     before = contents(tmp_path)
     for read in (lambda: Workdir(str(tmp_path)).check(default.get_config()), Workdir(str(tmp_path)).load_config):
         with pytest.raises(
-            ConfigError, match=r"earlier version of this project \(format 1; this version reads format 3"
+            ConfigError, match=r"earlier version of this project \(format 1; this version reads format 4"
         ):
             read()
     assert contents(tmp_path) == before

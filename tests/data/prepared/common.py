@@ -29,6 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
     "films of one title": {"item_identity": "title"},
     "without histories": {"history_size": 0},
     "events": {"columns": {"rating": "", "timestamp": ""}, "duplicates": "count"},
+    "events with times": {"columns": {"rating": ""}},
     "given": {"split_method": "given", "validation_fraction": 0.2},
 }
 
