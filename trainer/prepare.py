@@ -5,6 +5,7 @@ python -m trainer.main --config=configs/movielens_25m.py --config.data.source=da
 python -m trainer.prepare --verify=data/movielens_25m
 """
 
+import os
 import signal
 import sys
 import time
@@ -16,7 +17,7 @@ from rich.filesize import decimal
 
 from configs import default
 from settings import cli
-from settings.errors import ConfigError
+from settings.errors import ConfigError, StorageError
 from settings.trainer_config import load_trainer_config
 from trainer import config as config_lib
 from trainer import storage
@@ -82,7 +83,7 @@ def _check_output(output: str, arguments: dict) -> Manifest | None:
 
     Raises:
       ConfigError: the folder cannot be used.
-      StorageError: its manifest, or one of its files, cannot be read.
+      StorageError: it cannot be written; or its manifest, or one of its files, cannot be read.
     """
     if "://" in output:
         raise ConfigError(
@@ -95,6 +96,14 @@ def _check_output(output: str, arguments: dict) -> Manifest | None:
             "name."
         )
     if not storage.exists(output):
+        parent = os.path.dirname(os.path.abspath(output))
+        while not os.path.lexists(parent):
+            parent = os.path.dirname(parent)
+        if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
+            raise StorageError(
+                f"--output={output} cannot be written: {parent} is not a folder that this user can write to. Choose "
+                "another folder."
+            )
         return None
     if not is_prepared(output):
         raise ConfigError(f"--output={output} exists and is no prepared data set. Choose the name of a new folder.")
