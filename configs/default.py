@@ -21,8 +21,8 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     # `synthetic`; movielens/{100k,1m,20m,25m,latest-small} from TensorFlow Datasets; or a path, local or gs://, of a
-    # MovieLens folder or zip file, of a CSV, TSV or Parquet file or a folder of them, or of a text file with lines
-    # `user item item ...`.
+    # MovieLens folder or zip file, of a CSV, TSV or Parquet file or a folder of them, of a text file with lines
+    # `user item item ...`, or of what trainer.prepare wrote.
     config.data.source = "synthetic"
     # The folder of TensorFlow Datasets. Empty: its default folder.
     config.data.data_dir = ""

@@ -18,8 +18,9 @@ def with_field(name, value):
     return config
 
 
-# The fields that change only how long and how fast a run trains, and how often it saves.
+# The fields that change only where equal data is, how long and how fast a run trains, and how often it saves.
 FREE = {
+    "data.source": "prepared",
     "data.data_dir": "elsewhere",
     "train.num_epochs": 99,
     "train.steps_per_execution": 7,

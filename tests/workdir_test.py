@@ -125,9 +125,9 @@ def test_a_broken_file_is_named(workdir, content):
 @pytest.mark.parametrize(
     "content",
     [
-        b'{"format_version": 3}',
-        b'{"format_version": 3, "fingerprints": 5}',
-        b'{"format_version": 3, "fingerprints": null}',
+        b'{"format_version": 4}',
+        b'{"format_version": 4, "fingerprints": 5}',
+        b'{"format_version": 4, "fingerprints": null}',
     ],
 )
 def test_a_description_without_fingerprints_is_broken(workdir, content):
@@ -150,7 +150,7 @@ def test_a_folder_without_a_run_has_no_config(tmp_path):
         Workdir(str(tmp_path)).load_config()
 
 
-@pytest.mark.parametrize("content", [b'{"format_version": 3}', b'{"format_version": 3, "config": [1]}'])
+@pytest.mark.parametrize("content", [b'{"format_version": 4}', b'{"format_version": 4, "config": [1]}'])
 def test_a_record_without_a_config_is_broken(workdir, content):
     storage.write_bytes(workdir.config, content)
     with pytest.raises(StorageError, match=r"config.json cannot be read"):
@@ -174,7 +174,7 @@ def test_a_metric_that_is_not_finite_is_null_in_the_file_and_nan_when_loaded(wor
 @pytest.mark.parametrize("name", ["config", "data", "result"])
 @pytest.mark.parametrize(
     ("version", "says"),
-    [(None, "an earlier version of this project .format 1;"), (4, "a later version of this project .format 4;")],
+    [(None, "an earlier version of this project .format 1;"), (5, "a later version of this project .format 5;")],
 )
 def test_files_of_another_version_are_refused_and_left_alone(workdir, name, version, says):
     workdir.save_json(workdir.result, {"step": 1})
@@ -198,7 +198,7 @@ def test_a_workdir_of_the_first_version_is_refused_and_left_alone(tmp_path):
     before = contents(tmp_path)
     for read in (lambda: Workdir(str(tmp_path)).check(default.get_config()), Workdir(str(tmp_path)).load_config):
         with pytest.raises(
-            ConfigError, match=r"earlier version of this project \(format 1; this version reads format 3"
+            ConfigError, match=r"earlier version of this project \(format 1; this version reads format 4"
         ):
             read()
     assert contents(tmp_path) == before
@@ -345,7 +345,7 @@ def test_each_change_of_the_strategy_is_recorded_and_reported(workdir):
         {"strategy": "default", "num_replicas": 1, "first_step": 0},
         {"strategy": "mirrored", "num_replicas": 2, "first_step": 200},
     ]
-    assert record["format_version"] == 3
+    assert record["format_version"] == 4
     assert config_lib.changed_fields(record["config"], default.get_config()) == {}
 
 
@@ -367,7 +367,7 @@ def test_the_epochs_of_an_extended_run_are_recorded(workdir):
 
 
 def test_the_data_is_described_in_plain_json(workdir):
-    assert read_json(workdir.data) == {"format_version": 3, **DESCRIPTION}
+    assert read_json(workdir.data) == {"format_version": 4, **DESCRIPTION}
 
 
 def test_values_that_another_version_chose_are_refused(workdir):

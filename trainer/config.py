@@ -20,6 +20,7 @@ RECENT_DAYS = 7.0
 
 # The fields that may change when a run is resumed. They do not affect the steps that were already taken.
 _CHANGEABLE = {
+    "data.source",  # The fingerprints of the data are compared.
     "data.data_dir",
     "train.num_epochs",
     "train.steps_per_execution",
@@ -32,7 +33,7 @@ _CHANGEABLE = {
 
 
 def dataset_arguments(config: TrainerConfig) -> dict[str, Any]:
-    """Returns the arguments of `dataset.load_dataset`. Training and evaluation call it with the same ones."""
+    """Returns the arguments of `loading.load_dataset`. Training and evaluation call it with the same ones."""
     return {
         **config.data.model_dump(),
         "split_method": config.split.method,

@@ -14,7 +14,7 @@ def main() -> int:
     # Imported here, because TensorFlow takes seconds to import and wrong flags should not wait for it.
     from trainer import config as config_lib
     from trainer.compat import tf
-    from trainer.data.dataset import load_dataset
+    from trainer.data.loading import load_dataset
     from trainer.data.vocabulary import load_vocabulary
     from trainer.evaluation.exported import ExportedModel
     from trainer.evaluation.metrics import build_metrics

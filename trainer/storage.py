@@ -5,6 +5,7 @@ remote path.
 """
 
 import contextlib
+import hashlib
 import io
 import os
 import re
@@ -19,6 +20,7 @@ from etils.epath import backend as epath_backend
 from settings.errors import StorageError
 
 _BUFFER_BYTES = 1 << 20
+_DIGEST_BYTES = 1 << 24
 
 # The node and the operation, which TensorFlow puts around the message of a file error.
 _TENSORFLOW_CONTEXT = re.compile(r"^\{\{.*?\}\} | \[Op:\w+\].*", re.DOTALL)
@@ -118,6 +120,15 @@ def read_bytes(path: str) -> bytes:
     """Returns the content of a file."""
     with open_for_reading(path) as file:
         return file.read()
+
+
+def sha256(path: str) -> str:
+    """Returns the SHA-256 digest of a file in hexadecimal. Reads it in chunks of 16 MiB."""
+    sha = hashlib.sha256()
+    with open_for_reading(path) as file:
+        while chunk := file.read(_DIGEST_BYTES):
+            sha.update(chunk)
+    return sha.hexdigest()
 
 
 def write_bytes(path: str, content: bytes) -> None:

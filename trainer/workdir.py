@@ -16,7 +16,7 @@ from settings.trainer_config import TrainerConfig, from_saved, load_trainer_conf
 from trainer import config as config_lib
 from trainer import schema, storage
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """The format of config.json, data.json, result.json and the checkpoints. Version 1 had no such number."""
 
 Config: TypeAlias = ConfigDict | BaseModel | Mapping[str, Any]

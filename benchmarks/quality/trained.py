@@ -79,7 +79,7 @@ def _write_ratings(path: pathlib.Path, data: TrainingData, *, positives_only: bo
 def _fitted(data: TrainingData, config: Any, workdir: pathlib.Path) -> Fitted:
     """Reads the exported model: the vectors of all users and items, whose dot products are the scores."""
     from trainer import config as config_lib
-    from trainer.data.dataset import load_dataset
+    from trainer.data.loading import load_dataset
     from trainer.evaluation.exported import ExportedModel
     from trainer.serving.export import load_export
 

@@ -10,7 +10,7 @@ from settings.errors import DataError
 from settings.trainer_config import load_trainer_config
 from tests.conftest import NUM_ITEMS, NUM_USERS, planted_ratings
 from trainer.config import dataset_arguments
-from trainer.data.dataset import load_dataset
+from trainer.data.loading import load_dataset
 from trainer.schema import (
     HISTORY,
     HISTORY_RATINGS,
@@ -39,9 +39,10 @@ KNOWN_RATINGS = [
     ("b", "v", 3.5, 3),
     ("a", "z", 5.0, 3),
 ]
+# By user, and those of a user in the order of their rows.
 KNOWN_SPLITS = {
-    "train": [(2, 1, 5.0), (1, 1, 2.0), (1, 2, 3.0), (2, 2, 4.0), (2, 3, 3.5), (1, 4, 5.0)],
-    "validation": [(2, 4, 1.5), (1, 3, 4.5)],
+    "train": [(1, 1, 2.0), (1, 2, 3.0), (1, 4, 5.0), (2, 1, 5.0), (2, 2, 4.0), (2, 3, 3.5)],
+    "validation": [(1, 3, 4.5), (2, 4, 1.5)],
     "test": [(1, UNKNOWN_INDEX, 1.0), (2, UNKNOWN_INDEX, 2.5)],
 }
 
@@ -186,11 +187,7 @@ def test_known_ratings_are_in_known_splits(known):
 
 
 def test_lists_hold_the_ratings_of_their_split_by_user(known):
-    assert {split: entries(lists) for split, lists in known.lists.items()} == {
-        # `sorted` is stable, so the order of the rows of each user is kept.
-        split: sorted(ratings, key=lambda rating: rating[0])
-        for split, ratings in KNOWN_SPLITS.items()
-    }
+    assert {split: entries(lists) for split, lists in known.lists.items()} == KNOWN_SPLITS
     assert known.lists["train"].queries.tolist() == [1, 1, 2, 2]
 
 

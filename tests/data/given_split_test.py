@@ -8,7 +8,7 @@ from settings.errors import DataError
 from settings.trainer_config import load_trainer_config
 from tests.conftest import SHARED_DATA
 from trainer.config import dataset_arguments
-from trainer.data.dataset import load_dataset
+from trainer.data.loading import load_dataset
 from trainer.schema import HISTORY
 
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer import schema
-from trainer.data.lists import ListSource, QueryLists, build_lists, group_by_user
+from trainer.data.lists import ListSource, QueryLists, cut_lists, group_ratings, join_by_user
 
 USERS = st.lists(st.integers(0, 5), max_size=60)
 
@@ -13,6 +13,17 @@ def arrays(users):
     """Ratings by `users`. The item of row r is r + 100 and its rating r / 2, so all rows differ."""
     rows = np.arange(len(users))
     return np.array(users, np.int32), (rows + 100).astype(np.int32), (rows / 2).astype(np.float32)
+
+
+def build_lists(users, items, ratings, *, list_size, timestamps=None, features=None, query_source=None):
+    """The lists of ratings in row order, or in time order if there are times."""
+    order = "row" if timestamps is None else "time"
+    times = np.zeros(len(users), np.int64) if timestamps is None else timestamps
+    num_users = max(users, default=0) + 1
+    grouped = group_ratings(
+        users, items, ratings, times, num_users=num_users, list_order=order, features=features or {}
+    )
+    return cut_lists(grouped, list_size=list_size, list_order=order, query_source=query_source)
 
 
 def test_lists_of_a_known_table():
@@ -52,8 +63,8 @@ def test_types_are_those_of_the_features_whatever_comes_in():
     lists = build_lists(users, items, ratings, list_size=2)
     types = [lists.queries.dtype, lists.offsets.dtype, lists.items.dtype, lists.labels.dtype]
     assert types == [np.int32, np.int64, np.int32, np.float32]
-    offsets, grouped_items = group_by_user(users, items, num_users=3)
-    assert [offsets.dtype, grouped_items.dtype] == [np.int64, np.int32]
+    grouped = group_ratings(users, items, ratings, users, num_users=3)
+    assert [grouped.offsets.dtype, grouped.items.dtype, grouped.ratings.dtype] == [np.int64, np.int32, np.float32]
 
 
 def naive_gather(source, lists, rows):
@@ -179,11 +190,25 @@ def test_gather_adds_the_features_of_examples_and_queries():
 
 
 @settings(deadline=None)
-@given(USERS, st.integers(6, 9))
-def test_group_by_user_gives_the_items_of_each_in_order(users, num_users):
-    user_indices, item_indices, _ = arrays(users)
-    offsets, items = group_by_user(user_indices, item_indices, num_users=num_users)
-    assert [items[offsets[user] : offsets[user + 1]].tolist() for user in range(num_users)] == [
-        [row + 100 for row, of_row in enumerate(users) if of_row == user] for user in range(num_users)
-    ]
-    assert len(offsets) == num_users + 1
+@given(USERS, st.integers(6, 9), st.lists(st.integers(0, 2), min_size=60, max_size=60))
+def test_joined_parts_give_the_items_of_each_user_in_the_order_of_the_parts(users, num_users, part_of_row):
+    user_indices, item_indices, ratings = arrays(users)
+    part_of_row = np.array(part_of_row[: len(users)], int)
+    parts = []
+    for part in range(3):
+        rows = part_of_row == part
+        grouped = group_ratings(
+            user_indices[rows], item_indices[rows], ratings[rows], np.zeros(rows.sum(), int), num_users=num_users
+        )
+        parts.append((grouped.offsets, grouped.items))
+    for number in (1, 2, 3):
+        offsets, items = join_by_user(parts[:number])
+        assert (len(offsets), offsets.dtype, items.dtype) == (num_users + 1, np.int64, np.int32)
+        assert [items[offsets[user] : offsets[user + 1]].tolist() for user in range(num_users)] == [
+            [
+                row + 100
+                for part in range(number)
+                for row in np.flatnonzero((user_indices == user) & (part_of_row == part))
+            ]
+            for user in range(num_users)
+        ]

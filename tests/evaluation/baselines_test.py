@@ -8,7 +8,7 @@ from tests.conftest import mirrored_strategy
 from tests.evaluation.helpers import DEFAULT_STRATEGY, dataset_of, random_lists
 from trainer import config as config_lib
 from trainer.compat import tf
-from trainer.data.dataset import load_dataset
+from trainer.data.loading import load_dataset
 from trainer.evaluation.baselines import ITEM_MEAN_DAMPING, build_baselines, item_mean, popularity
 from trainer.evaluation.evaluator import Evaluator
 from trainer.evaluation.metrics import build_metrics

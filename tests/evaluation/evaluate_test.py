@@ -71,6 +71,6 @@ def test_a_workdir_without_a_model_is_refused_before_the_data_is_read(tiny_confi
 
     for file in sorted((tmp_path / "model").rglob("*"), reverse=True):
         file.unlink() if file.is_file() else file.rmdir()
-    monkeypatch.setattr("trainer.data.dataset.load_dataset", lambda **_: pytest.fail("The data was read."))
+    monkeypatch.setattr("trainer.data.loading.load_dataset", lambda **_: pytest.fail("The data was read."))
     with pytest.raises(ConfigError, match="no exported model"):
         evaluate.main()

@@ -4,8 +4,8 @@ import numpy as np
 import pyarrow as pa
 
 from trainer.compat import tf
-from trainer.data.dataset import Dataset
-from trainer.data.lists import build_lists
+from trainer.data.dataset import build_dataset
+from trainer.data.lists import cut_lists, group_ratings
 from trainer.data.queries import Queries
 from trainer.data.vocabulary import Vocabulary
 
@@ -17,7 +17,10 @@ def lists_of(lists, list_size):
     """QueryLists of (user, items, labels)."""
     users, items, labels = zip(*lists, strict=True)
     sizes = [len(list_items) for list_items in items]
-    return build_lists(np.repeat(users, sizes), np.concatenate(items), np.concatenate(labels), list_size=list_size)
+    users, times = np.repeat(users, sizes), np.zeros(sum(sizes), np.int64)
+    num_users = max(users) + 1
+    ratings = group_ratings(users, np.concatenate(items), np.concatenate(labels), times, num_users=num_users)
+    return cut_lists(ratings, list_size=list_size, list_order="row")
 
 
 def random_lists(num_lists, list_size, seed=0):
@@ -53,16 +56,17 @@ def dataset_of(num_users, num_items, *, has_ratings=True, history_size=0, timest
         users=pa.table({"index": np.arange(num_users, dtype=np.int32), "user_id": ids_of("u", num_users)}),
         items=pa.table({"index": np.arange(num_items, dtype=np.int32), "item_id": ids_of("i", num_items)}),
     )
-    lists = {split: build_lists(*part, list_size=num_items) for split, part in columns.items()}
     sizes = [len(part[0]) for part in columns.values()]
-    times = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
-    return Dataset(
-        vocabulary=vocabulary,
-        lists=lists,
-        ratings=columns,
-        description={},
-        timestamps=timestamps or dict(zip(columns, times, strict=True)),
+    times = timestamps or dict(zip(columns, np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1]), strict=True))
+    return build_dataset(
+        vocabulary,
+        {split: group_ratings(*part, times[split], num_users=num_users) for split, part in columns.items()},
+        list_size=num_items,
+        list_order="row",
         has_ratings=has_ratings,
+        has_timestamps=True,
+        query_features={},
+        item_features={},
         history_size=history_size,
     )
 

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from configs import default
 from tests.conftest import planted_ratings
 from trainer import schema
-from trainer.data.lists import group_by_user, save_item_lists
+from trainer.data.lists import group_ratings, save_item_lists
 from trainer.data.queries import Queries, build_queries
 from trainer.data.vocabulary import Vocabulary, build_vocabulary
 from trainer.modeling.two_tower import TwoTowerModel
@@ -186,11 +186,9 @@ def _write_run(workdir: str, config: ConfigDict, build_fn: Any, *, history_size:
     is_training = np.arange(table.num_rows) % 5 > 0
     vocabulary = build_vocabulary(table.filter(pa.array(is_training)), items)
     users, rated = vocabulary.user_indices(table["user_id"]), vocabulary.item_indices(table["item_id"])
+    columns = (users, rated, table["rating"].to_numpy(), table["timestamp"].to_numpy())
     queries = build_queries(
-        users,
-        rated,
-        table["rating"].to_numpy(),
-        table["timestamp"].to_numpy(),
+        *columns,
         num_users=vocabulary.num_users,
         history_size=history_size,
         features={},
@@ -201,7 +199,8 @@ def _write_run(workdir: str, config: ConfigDict, build_fn: Any, *, history_size:
     description = {"fingerprints": {}, "has_ratings": True}
     paths.save_run(config, description, strategy="default", num_replicas=1, chosen={}, first_step=0)
     vocabulary.save(paths.vocabulary)
-    save_item_lists(paths.seen, *group_by_user(users, rated, num_users=vocabulary.num_users))
+    by_user = group_ratings(*columns, num_users=vocabulary.num_users)
+    save_item_lists(paths.seen, by_user.offsets, by_user.items)
     export_model(model, vocabulary, paths.model, sizes=sizes, query_source=queries, verify=verify_in_this_process)
 
     def items_by_user(rows: np.ndarray) -> list[set[int]]:

@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import NUM_ITEMS, NUM_USERS, planted_ratings, train
 from tests.serving.recommend_test import run
 from trainer import config as config_lib
-from trainer.data.dataset import load_dataset
+from trainer.data.loading import load_dataset
 from trainer.evaluation.catalogue_ranking import catalogue_evaluator
 from trainer.evaluation.exported import ExportedModel
 from trainer.evaluation.metrics import build_metrics

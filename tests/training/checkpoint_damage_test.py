@@ -255,7 +255,7 @@ def test_the_next_best_is_one_that_is_not_damaged(local_folder, logged):
 
 @pytest.mark.parametrize(
     ("version", "says"),
-    [(None, "an earlier version of this project .format 1;"), (4, "a later version of this project .format 4;")],
+    [(None, "an earlier version of this project .format 1;"), (5, "a later version of this project .format 5;")],
 )
 def test_a_checkpoint_of_another_version_is_refused_and_left_alone(local_folder, logged, version, says):
     run = Run(local_folder)

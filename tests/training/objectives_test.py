@@ -1,6 +1,5 @@
 """Each kind of candidates against its definition in NumPy, and on any number of replicas."""
 
-import dataclasses
 import itertools
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from tests.conftest import mirrored_strategy
 from trainer import schema
 from trainer.compat import tf
-from trainer.data.lists import build_lists
+from trainer.data.lists import cut_lists, group_ratings
 from trainer.data.queries import build_queries
 from trainer.modeling import input_pipeline
 from trainer.modeling.randomness import Draws
@@ -38,8 +37,8 @@ def lists():
     queries = build_queries(
         users, items, ratings, times, num_users=NUM_USERS + 1, history_size=HISTORY_SIZE, features={}
     )
-    built = build_lists(users, items, ratings, list_size=LIST_SIZE, timestamps=times)
-    return dataclasses.replace(built, query_source=queries)
+    grouped = group_ratings(users, items, ratings, times, num_users=NUM_USERS + 1, list_order="time")
+    return cut_lists(grouped, list_size=LIST_SIZE, list_order="time", query_source=queries)
 
 
 def build_sampler(num_negatives=8):

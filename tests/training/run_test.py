@@ -12,6 +12,7 @@ from tests.conftest import mirrored_strategy, planted_ratings, train
 from trainer import strategy as strategy_lib
 from trainer.compat import tf
 from trainer.data.dataset import Dataset
+from trainer.data.lists import cut_lists, group_ratings
 from trainer.data.vocabulary import build_vocabulary
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.schema import ITEMS_SCHEMA
@@ -133,8 +134,9 @@ def test_sample_recommendations_are_a_table_whatever_the_titles():
     items = pa.table({"item_id": list(titles), "title": list(titles.values()), "genres": [[], [], []]}, ITEMS_SCHEMA)
     vocabulary = build_vocabulary(ratings, items)
     users, indices = vocabulary.user_indices(ratings["user_id"]), vocabulary.item_indices(ratings["item_id"])
-    ratings_of_split = {"train": (users, indices, np.ones(5, np.float32))}
-    dataset = Dataset(vocabulary, {}, ratings_of_split, {}, timestamps={"train": np.arange(5)})
+    rated = group_ratings(users, indices, np.ones(5, np.float32), np.arange(5), num_users=3)
+    lists = {"train": cut_lists(rated, list_size=2, list_order="row")}
+    dataset = Dataset(vocabulary, lists, times={"train": rated.timestamps})
     model = TwoTowerModel(num_queries=3, num_items=4, embedding_size=2)
     assert build_sample_fn(model, dataset, 2)().splitlines() == [
         "| rank | user a | user b |",

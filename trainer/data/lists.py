@@ -4,17 +4,21 @@ In CSR form all lists are stored one after the other, in one array of items and 
 offsets stores where each list starts.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import pyarrow as pa
 
 from trainer import schema, storage
+from trainer.data.arrays import EntryArray
 from trainer.data.queries import QuerySource, padded
 from trainer.data.splits import rows_by_user
+
+ListOrder: TypeAlias = Literal["row", "time"]
+"""The order of the ratings of a user. Ratings of the same time are in row order."""
 
 _ITEM_LISTS_SCHEMA = pa.schema([("items", pa.large_list(pa.int32()))])
 
@@ -70,10 +74,10 @@ class QueryLists:
 
     queries: np.ndarray
     offsets: np.ndarray
-    items: np.ndarray
-    labels: np.ndarray
+    items: EntryArray
+    labels: EntryArray
     list_size: int
-    features: dict[str, np.ndarray] = field(default_factory=dict)
+    features: dict[str, EntryArray] = field(default_factory=dict)
     query_source: QuerySource | None = None
 
     @property
@@ -90,6 +94,10 @@ class QueryLists:
         """Returns the query, the items int32 [n] and the labels float32 [n] of list i in [0, num_lists)."""
         entries = slice(self.offsets[i], self.offsets[i + 1])
         return int(self.queries[i]), self.items[entries], self.labels[entries]
+
+    def user_offsets(self, num_users: int) -> np.ndarray:
+        """Returns the offsets int64 [num_users + 1] of the entries of each user. `queries` has to be sorted."""
+        return self.offsets[np.searchsorted(self.queries, np.arange(num_users + 1))]
 
     def gather(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the lists `rows` int64 [n] as dense features; see `ListSource.gather`."""
@@ -109,82 +117,133 @@ class QueryLists:
         return features
 
 
-def build_lists(
-    user_indices: np.ndarray,
-    item_indices: np.ndarray,
-    ratings: np.ndarray,
-    *,
-    list_size: int,
-    timestamps: np.ndarray | None = None,
-    features: Mapping[str, np.ndarray] = MappingProxyType({}),
-    query_source: QuerySource | None = None,
+@dataclass(frozen=True, eq=False)
+class RatingsByUser:
+    """The ratings of a split in CSR form, user after user. This is their order everywhere: in lists and on disk.
+
+    Attributes:
+      offsets: int64 [num_users + 1]; user u has the ratings offsets[u] to offsets[u + 1].
+      items: int32 [num_ratings], item indices.
+      ratings: float32 [num_ratings].
+      timestamps: int64 [num_ratings].
+      features: the example features: name → [num_ratings, *shape].
+    """
+
+    offsets: np.ndarray
+    items: EntryArray
+    ratings: EntryArray
+    timestamps: EntryArray
+    features: dict[str, EntryArray] = field(default_factory=dict)
+
+    def of_users(self, begin: int, end: int) -> "RatingsByUser":
+        """Returns the ratings of the users from `begin` to `end` − 1, who are then numbered from 0."""
+        offsets = self.offsets[begin : end + 1]
+        entries = slice(int(offsets[0]), int(offsets[-1]))
+        return RatingsByUser(
+            offsets - offsets[0],
+            self.items[entries],
+            self.ratings[entries],
+            self.timestamps[entries],
+            {name: values[entries] for name, values in self.features.items()},
+        )
+
+
+def cut_lists(
+    ratings: RatingsByUser, *, list_size: int, list_order: ListOrder, query_source: QuerySource | None = None
 ) -> QueryLists:
     """Cuts the ratings of each user into lists of `list_size` entries, and one list with the entries that are left.
 
     Args:
-      user_indices: int32 [num_ratings].
-      item_indices: int32 [num_ratings].
-      ratings: float32 [num_ratings], used as labels without a change.
+      ratings: they become the labels without a change.
       list_size: at least 1.
-      timestamps: int64 [num_ratings], to cut the ratings in time order, those of the same time in row order. The first,
-        oldest list of a user is then the shorter one. Without it, ratings are cut in row order, and the last list is
-        the shorter one.
-      features: the example features: name → [num_ratings, *shape].
+      list_order: the order of each user's ratings. In time order the first, oldest list of a user is the shorter one.
+        In row order the last list is.
       query_source: the features of the queries.
 
     Returns:
-      The lists, sorted by user index and then by time or row. A user with n ratings has ⌈n / list_size⌉ lists.
+      The lists, sorted by user index and then by time or row. A user with n ratings has ⌈n / list_size⌉ lists. They
+      share the arrays of `ratings`.
     """
-    num_users = int(user_indices.max(initial=-1)) + 1
-    if timestamps is None:
-        user_offsets, rows = rows_by_user(user_indices, num_users)
-    else:
-        order = np.argsort(timestamps, kind="stable")
-        user_offsets, positions = rows_by_user(user_indices[order], num_users)
-        rows = order[positions]
-
-    num_ratings = np.diff(user_offsets)
+    num_ratings = np.diff(ratings.offsets)
     num_lists = -(-num_ratings // list_size)
-    queries: np.ndarray = np.repeat(np.arange(num_users, dtype=np.int32), num_lists)
+    queries: np.ndarray = np.repeat(np.arange(len(num_ratings), dtype=np.int32), num_lists)
     first_list = np.cumsum(num_lists) - num_lists
     list_of_user = np.arange(len(queries)) - first_list[queries]
     begins = list_of_user * list_size
-    if timestamps is not None:
+    if list_order == "time":
         num_missing = num_lists * list_size - num_ratings  # The entries that the first list has less than a full one.
         begins = np.maximum(begins - num_missing[queries], 0)
-    begins += user_offsets[queries]
+    begins += ratings.offsets[queries]
 
     return QueryLists(
         queries=queries,
-        offsets=np.append(begins, len(rows)),
-        items=item_indices[rows].astype(np.int32, copy=False),
-        labels=ratings[rows].astype(np.float32, copy=False),
+        offsets=np.append(begins, ratings.offsets[-1]),
+        items=ratings.items,
+        labels=ratings.ratings,
         list_size=list_size,
-        features={name: values[rows] for name, values in features.items()},
+        features=ratings.features,
         query_source=query_source,
     )
 
 
-def group_by_user(
-    user_indices: np.ndarray, item_indices: np.ndarray, *, num_users: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Groups the items by user, each user's in row order.
+def group_ratings(
+    user_indices: np.ndarray,
+    item_indices: np.ndarray,
+    ratings: np.ndarray,
+    timestamps: np.ndarray,
+    *,
+    num_users: int,
+    list_order: ListOrder = "row",
+    features: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> RatingsByUser:
+    """Groups ratings by user, each user's in the order `list_order`.
 
     Args:
       user_indices: int32 [num_ratings], in [0, num_users).
       item_indices: int32 [num_ratings].
+      ratings: float32 [num_ratings].
+      timestamps: int64 [num_ratings].
       num_users: the number of users, including those without a rating.
+      list_order: the order of the ratings of a user.
+      features: the example features: name → [num_ratings, *shape].
+    """
+    if list_order == "row":
+        offsets, rows = rows_by_user(user_indices, num_users)
+    else:
+        order = np.argsort(timestamps, kind="stable")
+        offsets, positions = rows_by_user(user_indices[order], num_users)
+        rows = order[positions]
+    return RatingsByUser(
+        offsets,
+        item_indices[rows].astype(np.int32, copy=False),
+        ratings[rows].astype(np.float32, copy=False),
+        timestamps[rows],
+        {name: values[rows] for name, values in features.items()},
+    )
+
+
+def join_by_user(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Joins the items of the same users, each user's in the order of the parts.
+
+    Args:
+      parts: at least one pair of offsets int64 [num_users + 1] and items [n].
 
     Returns:
-      Offsets int64 [num_users + 1] and items int32 [num_ratings]. User u rated
-      items[offsets[u]:offsets[u + 1]].
+      Offsets int64 [num_users + 1] and items [num_items]. They are the arrays of the part if there is only one.
     """
-    offsets, rows = rows_by_user(user_indices, num_users)
-    return offsets, item_indices[rows].astype(np.int32, copy=False)
+    if len(parts) == 1:
+        return parts[0]
+    offsets = np.sum([of_part for of_part, _ in parts], axis=0)
+    joined: np.ndarray = np.empty(offsets[-1], parts[0][1].dtype)
+    begins = offsets[:-1].copy()
+    for of_part, items in parts:
+        joined[np.arange(len(items)) + np.repeat(begins - of_part[:-1], np.diff(of_part))] = items
+        begins += np.diff(of_part)
+    return offsets, joined
 
 
 def save_item_lists(path: str, offsets: np.ndarray, items: np.ndarray) -> None:
-    """Writes the result of `group_by_user` as Parquet, local or gs://. Row u has the item indices of user u.
+    """Writes the result of `join_by_user` as Parquet, local or gs://. Row u has the item indices of user u.
 
     Raises:
       StorageError: the file cannot be written.

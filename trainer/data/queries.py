@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from trainer import schema
+from trainer.data.arrays import EntryArray
 from trainer.data.splits import rows_by_user
 
 
@@ -54,8 +55,8 @@ class Queries:
     """
 
     offsets: np.ndarray
-    items: np.ndarray
-    ratings: np.ndarray
+    items: EntryArray
+    ratings: EntryArray
     history_size: int
     features: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -78,7 +79,7 @@ class Queries:
         return features
 
 
-def padded(values: np.ndarray, entries: np.ndarray, padding: np.ndarray, padding_value: float) -> np.ndarray:
+def padded(values: EntryArray, entries: np.ndarray, padding: np.ndarray, padding_value: float) -> np.ndarray:
     """Gathers entries of lists in CSR form.
 
     Args:
@@ -93,7 +94,7 @@ def padded(values: np.ndarray, entries: np.ndarray, padding: np.ndarray, padding
     if not len(values):
         return np.full((*entries.shape, *values.shape[1:]), padding_value, values.dtype)
     # A padded entry is an entry of another list, and is overwritten. "clip" keeps the last ones inside the array.
-    gathered: np.ndarray = np.take(values, entries, axis=0, mode="clip")
+    gathered: np.ndarray = values.take(entries, axis=0, mode="clip")
     np.copyto(gathered, padding_value, where=padding.reshape(*padding.shape, *[1] * (values.ndim - 1)))
     return gathered
 

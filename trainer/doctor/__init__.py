@@ -20,7 +20,8 @@ from settings.trainer_config import TrainerConfig, load_trainer_config
 from trainer import config as config_lib
 from trainer import storage
 from trainer.compat import tf
-from trainer.data.dataset import Dataset, load_dataset
+from trainer.data.dataset import Dataset
+from trainer.data.loading import load_dataset
 from trainer.doctor import memory
 from trainer.evaluation.evaluator import build_eval_call
 from trainer.modeling import input_pipeline

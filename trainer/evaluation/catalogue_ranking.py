@@ -97,13 +97,14 @@ def random_lists(held_out: HeldOut) -> RankedLists:
 def random_order_of(lists: QueryLists, *, relevance_threshold: float) -> RankedLists:
     """The ranks of the items of each list in a random order: all items of a list are tied."""
     sizes = np.diff(lists.offsets)
+    labels = np.asarray(lists.labels)
     return ranked_lists(
         lists.offsets,
         np.ones(lists.num_entries),
         np.repeat(sizes, sizes),
-        lists.labels,
-        lists.labels >= relevance_threshold,
-        lists.items,
+        labels,
+        labels >= relevance_threshold,
+        np.asarray(lists.items),
         sizes,
     )
 

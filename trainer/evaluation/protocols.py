@@ -100,7 +100,9 @@ def evaluate_queries(
         scorers: dict[str, Scorer] = {MODEL: unknown_last(model), **baselines}
         rated = evaluate_scorers(strategy, scorers, lists, metrics, global_batch_size=global_batch_size)
         rated[RANDOM] = metrics_from_ranks(random_order_of(lists, relevance_threshold=relevance_threshold), metrics)
-        test_set = fingerprint_test_set(dataset.vocabulary, lists.queries, lists.offsets, lists.items, lists.labels)
+        test_set = fingerprint_test_set(
+            dataset.vocabulary, lists.queries, lists.offsets, np.asarray(lists.items), np.asarray(lists.labels)
+        )
         # The labels of the catalogue protocol follow from the threshold, but those of a list are the ratings.
         test_set["relevance threshold"] = str(relevance_threshold)
         protocols["rated"] = QueryMetrics(lists.queries, rated, test_set)

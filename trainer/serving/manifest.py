@@ -4,7 +4,6 @@
 last, so a folder without it was not written completely.
 """
 
-import hashlib
 import json
 
 from trainer import storage
@@ -13,7 +12,6 @@ FORMAT_VERSION = 2
 """Change it when a model that was exported before can no longer be used as a new one is."""
 
 _NAME = "manifest.json"
-_CHUNK_BYTES = 1 << 24
 
 
 def write_manifest(folder: str, *, vocabulary_fingerprint: str) -> None:
@@ -29,7 +27,7 @@ def write_manifest(folder: str, *, vocabulary_fingerprint: str) -> None:
     manifest = {
         "format_version": FORMAT_VERSION,
         "vocabulary": vocabulary_fingerprint,
-        "files": {name: _sha256(storage.join(folder, name)) for name in _list_files(folder)},
+        "files": {name: storage.sha256(storage.join(folder, name)) for name in _list_files(folder)},
     }
     storage.write_bytes(storage.join(folder, _NAME), (json.dumps(manifest, indent=2) + "\n").encode())
 
@@ -64,7 +62,7 @@ def find_damage(folder: str, *, vocabulary_fingerprint: str | None = None) -> st
         if not storage.exists(storage.join(folder, name)):
             return f"its file {name} is missing"
         try:
-            if _sha256(storage.join(folder, name)) != digest:
+            if storage.sha256(storage.join(folder, name)) != digest:
                 return f"the content of its file {name} has changed since the export"
         except storage.file_errors() as error:
             return f"its file {name} cannot be read ({storage.reason(error)})"
@@ -81,11 +79,3 @@ def _list_files(folder: str, parent: str = "") -> list[str]:
         elif path != _NAME:
             names.append(path)
     return names
-
-
-def _sha256(path: str) -> str:
-    sha = hashlib.sha256()
-    with storage.open_for_reading(path) as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            sha.update(chunk)
-    return sha.hexdigest()

@@ -94,7 +94,7 @@ class Recommender:
         Yields:
           Tables as from `recommend`, one per chunk, in the order of the users.
         """
-        rated = ItemLists(given.queries.offsets, given.queries.items)
+        rated = ItemLists(given.queries.offsets, np.asarray(given.queries.items))
         names = [name.decode() for name in self._model.query_features.numpy()]
         for rows in self._chunks(given.num_known, k):
             features = given.queries.gather(rows)

@@ -17,8 +17,9 @@ from trainer import config as config_lib
 from trainer import schema
 from trainer import strategy as strategy_lib
 from trainer.compat import tf
-from trainer.data.dataset import Dataset, load_dataset
+from trainer.data.dataset import Dataset
 from trainer.data.lists import save_item_lists
+from trainer.data.loading import load_dataset
 from trainer.evaluation import protocols as protocols_lib
 from trainer.evaluation import report
 from trainer.evaluation.query_metrics import write_queries

@@ -65,7 +65,7 @@ def adapt(config: TrainerConfig, dataset: Dataset, *, epoch_steps: int) -> tuple
     chosen = choose_values(
         config,
         num_items=dataset.vocabulary.num_items - 1,
-        num_ratings=len(dataset.ratings["train"][0]),
+        num_ratings=dataset.lists["train"].num_entries,
         epoch_steps=epoch_steps,
     )
     tree = config.model_dump()

@@ -142,7 +142,7 @@ def test_tables_and_synthetic_ratings_become_lists_without_tensorflow(tmp_path):
     path.write_text("user,item,stars,time\n1,2,3,4\n1,3,4,5\n1,4,4,6\n")
     code = f"""
 import sys
-from trainer.data.dataset import load_dataset
+from trainer.data.loading import load_dataset
 for source in ({str(path)!r}, "synthetic"):
     dataset = load_dataset(
         source=source, data_dir="", columns={COLUMNS!r}, rating_range=(1, 5), max_bad_fraction=0, seed=1,

@@ -53,6 +53,11 @@ class Ratings:
     reports: list[dict[str, int]]
 
 
+def is_path(source: str) -> bool:
+    """Returns whether a source is a path, and not the name of ratings that are found without one."""
+    return source != SYNTHETIC and not source.startswith(MOVIELENS)
+
+
 def load_ratings(
     *sources: str,
     data_dir: str = "",

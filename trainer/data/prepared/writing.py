@@ -1,0 +1,193 @@
+"""Writes a prepared data set, as a whole or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from trainer import storage
+from trainer.data.dataset import Dataset, digest_of_queries, digests_of
+from trainer.data.lists import RatingsByUser
+from trainer.data.prepared.layout import (
+    VOCABULARY,
+    example_file,
+    feature_file,
+    history_file,
+    history_splits,
+    shard_folder,
+    split_file,
+)
+from trainer.data.prepared.manifest import Manifest, Shard, data_fields, write_manifest
+from trainer.data.queries import Queries, build_queries
+from trainer.data.ratings import SYNTHETIC
+
+SHARD_BYTES = 256 << 20
+"""The size of the ratings of a shard, without its histories. The user who exceeds it is the last one of the shard."""
+
+
+def plan_dataset(dataset: Dataset, arguments: Mapping[str, Any]) -> Manifest:
+    """Describes a data set as it would be written: everything but its files.
+
+    Args:
+      dataset: the result of `load_source` for `arguments`.
+      arguments: the arguments of `load_source`.
+    """
+    fields = data_fields(arguments)
+    if not _uses_seed(arguments):
+        del fields["seed"]
+    of_lists = ("num_lists", "fingerprints")
+    return Manifest(
+        fields=fields,
+        counts={name: value for name, value in dataset.description.items() if name not in of_lists},
+        digests={**digests_of(dataset), "queries": digest_of_queries(dataset.query_source("train"))},
+        has_ratings=dataset.has_ratings,
+        has_timestamps=dataset.has_timestamps,
+        shards=plan_shards(_by_user(dataset)),
+        files={},
+    )
+
+
+def write_prepared(dataset: Dataset, folder: str, manifest: Manifest) -> Manifest:
+    """Writes a data set to a new folder, and returns its manifest with all files.
+
+    Args:
+      dataset: what to write.
+      folder: where nothing is yet, on a local disk.
+      manifest: the result of `plan_dataset`.
+
+    Raises:
+      StorageError: the folder cannot be written. Nothing is left of it.
+    """
+    temporary = f"{folder}.{os.getpid()}.tmp"
+    try:
+        manifest = replace(manifest, files=_write(dataset, temporary, manifest.shards))
+        write_manifest(temporary, manifest)
+        with storage.writing(folder):
+            os.rename(temporary, folder)
+            storage.sync(os.path.dirname(folder))
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return manifest
+
+
+def plan_shards(splits: Mapping[str, RatingsByUser]) -> list[Shard]:
+    """Divides the users into ranges. Where a shard ends depends only on the numbers of ratings of all users."""
+    num_bytes = sum(np.diff(part.offsets) * _bytes_per_rating(part) for part in splits.values())
+    shard_of_user = (np.cumsum(num_bytes) - num_bytes) // SHARD_BYTES
+    begins = np.unique(shard_of_user, return_index=True)[1].tolist()
+    return [
+        Shard(begin, end, {name: int(part.offsets[end] - part.offsets[begin]) for name, part in splits.items()})
+        for begin, end in zip(begins, [*begins[1:], len(shard_of_user)], strict=True)
+    ]
+
+
+def write_shard(folder: str, splits: Mapping[str, RatingsByUser]) -> None:
+    """Writes a shard. Its content depends only on the ratings of its users.
+
+    Args:
+      folder: the folder of the shard.
+      splits: the ratings of its users in each split that the data set has.
+
+    Raises:
+      StorageError: a file cannot be written.
+    """
+    storage.make_folder(folder)
+    for name, part in splits.items():
+        columns = {"offsets": part.offsets, "items": part.items, "ratings": part.ratings, "timestamps": part.timestamps}
+        for column, values in columns.items():
+            _save(storage.join(folder, split_file(name, column)), np.asarray(values))
+        for feature, values in part.features.items():
+            _save(storage.join(folder, example_file(name, feature)), np.asarray(values))
+    for names in history_splits(splits):
+        queries = _history([splits[name] for name in names])
+        first = splits[names[0]]
+        if len(names) == 1 and _are_equal(queries, first):
+            continue
+        for column in ("offsets", "items", "ratings"):
+            _save(storage.join(folder, history_file(names, column)), np.asarray(getattr(queries, column)))
+
+
+def _write(dataset: Dataset, folder: str, shards: list[Shard]) -> dict[str, dict[str, Any]]:
+    """Writes everything but the manifest, and returns the size and the digest of each file."""
+    dataset.vocabulary.save(storage.join(folder, VOCABULARY))
+    storage.make_folder(storage.join(folder, "features"))
+    for spec in dataset.features:
+        if spec.owner != "example":
+            values = dataset.query_features if spec.owner == "query" else dataset.item_features
+            _save(storage.join(folder, feature_file(spec)), values[spec.name])
+    splits = _by_user(dataset)
+    for number, shard in enumerate(shards):
+        users = {name: part.of_users(shard.begin, shard.end) for name, part in splits.items()}
+        write_shard(storage.join(folder, shard_folder(number, len(shards))), users)
+    with storage.writing(folder):
+        return {
+            name: {"size": os.path.getsize(path), "sha256": storage.sha256(path)} for name, path in _files_in(folder)
+        }
+
+
+def _by_user(dataset: Dataset) -> dict[str, RatingsByUser]:
+    num_users = dataset.vocabulary.num_users
+    return {
+        name: RatingsByUser(
+            lists.user_offsets(num_users),
+            lists.items,
+            lists.labels,
+            dataset.times[name],
+            lists.features,
+        )
+        for name, lists in dataset.lists.items()
+    }
+
+
+def _history(parts: list[RatingsByUser]) -> Queries:
+    num_users = len(parts[0].offsets) - 1
+    users = [np.repeat(np.arange(num_users), np.diff(part.offsets)) for part in parts]
+    return build_queries(
+        np.concatenate(users),
+        np.concatenate([np.asarray(part.items) for part in parts]),
+        np.concatenate([np.asarray(part.ratings) for part in parts]),
+        np.concatenate([np.asarray(part.timestamps) for part in parts]),
+        num_users=num_users,
+        history_size=0,
+        features={},
+    )
+
+
+def _are_equal(queries: Queries, ratings: RatingsByUser) -> bool:
+    return (
+        np.array_equal(queries.offsets, ratings.offsets)
+        and np.array_equal(queries.items, ratings.items)
+        and np.array_equal(queries.ratings, ratings.ratings)
+    )
+
+
+def _bytes_per_rating(ratings: RatingsByUser) -> int:
+    arrays = (ratings.items, ratings.ratings, ratings.timestamps, *ratings.features.values())
+    return sum(array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays)
+
+
+def _uses_seed(arguments: Mapping[str, Any]) -> bool:
+    """Whether the seed shapes the data: a random split, or synthetic ratings."""
+    sources = (arguments["source"], arguments["validation_source"], arguments["test_source"])
+    takes_validation = arguments["validation_fraction"] > 0 and not arguments["validation_source"]
+    is_random = arguments["split_method"] == "random" or (arguments["split_method"] == "given" and takes_validation)
+    return is_random or SYNTHETIC in sources
+
+
+def _save(path: str, array: np.ndarray) -> None:
+    with storage.writing(path):
+        with open(path, "wb") as file:
+            np.save(file, array)
+        storage.sync(path)
+
+
+def _files_in(folder: str) -> Iterator[tuple[str, str]]:
+    """The path of each file below a folder, relative to it and whole, sorted."""
+    for parent, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            path = os.path.join(parent, name)
+            yield os.path.relpath(path, folder), path
