@@ -204,17 +204,3 @@ def test_new_scorers_are_not_traced_again():
         scorer = CatalogueScorer(lambda features: tf.ones([1, 2]), np.ones([num_items, 2]), users_only(1))
         scorer.top_k(np.zeros(1, np.int32), 3)
     assert catalogue._top_k_of_vectors.experimental_get_tracing_count() <= max(before, 1)
-
-
-def test_scores_of_lists_are_computed_some_queries_at_a_time(monkeypatch):
-    rng = np.random.default_rng(0)
-    vectors, candidates = rng.normal(size=[5, 3]).astype(np.float32), rng.normal(size=[8, 3]).astype(np.float32)
-    items = rng.integers(0, 8, [5, 4]).astype(np.int32)
-    expected = np.take_along_axis(vectors @ candidates.T, items, axis=1)
-    monkeypatch.setattr(catalogue, "CHUNK_BYTES", 2 * 4 * 4 * 3)
-    scores = tf.function(
-        lambda vectors, items: catalogue.list_scores(vectors, tf.constant(candidates), items),
-        input_signature=[tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None, None], tf.int32)],
-    )
-    np.testing.assert_allclose(scores(vectors, items), expected, rtol=1e-5)
-    assert scores(vectors[:0], items[:0]).shape == (0, 4) and scores(vectors, items[:, :0]).shape == (5, 0)

@@ -6,7 +6,8 @@ from tests.serving.planted import NO_HISTORY, VOCABULARY, build_model
 from trainer.compat import tf
 from trainer.evaluation import catalogue
 from trainer.schema import ITEMS, QUERY
-from trainer.serving.serving_model import ServingModel
+from trainer.serving import serving_model
+from trainer.serving.serving_model import ServingModel, list_scores
 
 
 def score(loaded, user_ids, item_ids):
@@ -107,3 +108,17 @@ def test_the_catalogue_is_scored_in_chunks_with_the_same_result(loaded, monkeypa
     for chunked, whole in zip(serving.recommend_indices(*arguments), loaded.recommend_indices(*arguments), strict=True):
         np.testing.assert_array_equal(chunked, whole)
     assert widths == [2, 2, 1]
+
+
+def test_scores_of_lists_are_computed_some_queries_at_a_time(monkeypatch):
+    rng = np.random.default_rng(0)
+    vectors, candidates = rng.normal(size=[5, 3]).astype(np.float32), rng.normal(size=[8, 3]).astype(np.float32)
+    items = rng.integers(0, 8, [5, 4]).astype(np.int32)
+    expected = np.take_along_axis(vectors @ candidates.T, items, axis=1)
+    monkeypatch.setattr(serving_model, "CHUNK_BYTES", 2 * 4 * 4 * 3)
+    scores = tf.function(
+        lambda vectors, items: list_scores(vectors, tf.constant(candidates), items),
+        input_signature=[tf.TensorSpec([None, None], tf.float32), tf.TensorSpec([None, None], tf.int32)],
+    )
+    np.testing.assert_allclose(scores(vectors, items), expected, rtol=1e-5)
+    assert scores(vectors[:0], items[:0]).shape == (0, 4) and scores(vectors, items[:, :0]).shape == (5, 0)

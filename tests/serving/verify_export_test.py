@@ -20,9 +20,8 @@ from tests.serving.planted import (
     build_pooled_model,
 )
 from trainer.compat import tf
-from trainer.evaluation import catalogue
 from trainer.serving import export, verify_export
-from trainer.serving.serving_model import ServingModel
+from trainer.serving.serving_model import ServingModel, list_scores
 
 SAMPLE = {
     "user_ids": ["u", "v"],
@@ -37,7 +36,7 @@ class UnmaskedModel(ServingModel):
     """Scores unknown items by the untrained row 0."""
 
     def _score_indices(self, features, items):
-        return catalogue.list_scores(self.query_vectors(features), self.candidates.read_value(), items)
+        return list_scores(self.query_vectors(features), self.candidates.read_value(), items)
 
 
 class UpsideDownModel(ServingModel):

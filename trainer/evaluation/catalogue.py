@@ -19,7 +19,7 @@ import numpy as np
 
 from trainer.compat import tf
 from trainer.data.queries import QuerySource
-from trainer.modeling.chunks import CHUNK_BYTES, map_in_chunks
+from trainer.modeling.chunks import CHUNK_BYTES
 from trainer.schema import UNKNOWN_INDEX
 
 # CHUNK_BYTES is the size of one chunk of scores, float32 [queries of a chunk, items of a chunk]. At most about six
@@ -385,25 +385,6 @@ def candidate_matrix(candidate_fn: Callable[[tf.Tensor], tf.Tensor], num_items: 
 def dot_products(vectors: tf.Tensor, candidates: tf.Tensor) -> ScoreChunk:
     """A `score_chunk` of query vectors [batch_size, vector_size] and candidates [num_items, vector_size]."""
     return lambda begin, end: tf.matmul(vectors, candidates[begin:end], transpose_b=True)
-
-
-def list_scores(vectors: tf.Tensor, candidates: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-    """The scores of lists of items, some queries at a time.
-
-    Args:
-      vectors: float32 [batch_size, vector_size], of queries.
-      candidates: float32 [num_items, vector_size].
-      items: int32 [batch_size, list_size].
-
-    Returns:
-      float32 [batch_size, list_size].
-    """
-
-    def scores(vectors: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
-        return tf.linalg.matvec(tf.gather(candidates, items), vectors)
-
-    row_bytes = 4 * tf.maximum(tf.shape(items)[1], 1) * candidates.shape[1]
-    return map_in_chunks(scores, [vectors, items], rows_per_chunk=CHUNK_BYTES // row_bytes)
 
 
 def _rows_of(lists: ItemLists | None, rows: np.ndarray) -> np.ndarray:

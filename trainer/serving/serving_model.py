@@ -36,6 +36,7 @@ from trainer.data.queries import QuerySource
 from trainer.data.vocabulary import NUM_RATINGS, Vocabulary
 from trainer.evaluation import catalogue
 from trainer.evaluation.catalogue_ranking import Ranker
+from trainer.modeling.chunks import CHUNK_BYTES, map_in_chunks
 from trainer.modeling.two_tower import Features
 from trainer.serving.new_queries import FeatureInput, latest_known
 from trainer.serving.stored_queries import StoredQueries
@@ -139,7 +140,7 @@ class ServingModel(tf.Module):
         Returns:
           float32 [batch_size, list_size].
         """
-        scores = catalogue.list_scores(self.query_vectors(features), self.candidates.read_value(), items)
+        scores = list_scores(self.query_vectors(features), self.candidates.read_value(), items)
         scores = tf.where(_is_known(features), scores, tf.gather(self.popularity, items))
         return tf.where(items == schema.UNKNOWN_INDEX, -np.inf, scores)
 
@@ -212,6 +213,25 @@ class ServingModel(tf.Module):
             "titles": tf.gather(self.titles, items),
             "scores": scores,
         }
+
+
+def list_scores(vectors: tf.Tensor, candidates: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+    """The scores of lists of items, some queries at a time.
+
+    Args:
+      vectors: float32 [batch_size, vector_size], of queries.
+      candidates: float32 [num_items, vector_size].
+      items: int32 [batch_size, list_size].
+
+    Returns:
+      float32 [batch_size, list_size].
+    """
+
+    def scores(vectors: tf.Tensor, items: tf.Tensor) -> tf.Tensor:
+        return tf.linalg.matvec(tf.gather(candidates, items), vectors)
+
+    row_bytes = 4 * tf.maximum(tf.shape(items)[1], 1) * candidates.shape[1]
+    return map_in_chunks(scores, [vectors, items], rows_per_chunk=CHUNK_BYTES // row_bytes)
 
 
 def _is_known(features: Mapping[str, tf.Tensor]) -> tf.Tensor:
