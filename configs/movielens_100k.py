@@ -14,22 +14,9 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Returns the default config with the ratings of MovieLens 100K, and a blend with EASE.
-
-    The numbers were found on the validation split by `make bench-quality`.
-    """
+    """Returns the default config with the ratings of MovieLens 100K, and a blend with EASE."""
     config = default.get_config()
     config.data.source = "movielens/100k"
-    config.model.embedding_size = 512
-    config.model.scale = 4.3
-    config.model.item_prior = True
-    config.history.power = 0.4
-    config.history.dropout = 0.3
-    config.ease.weight = 0.5
-    config.ease.regularization = 500.0
-    config.loss.normalization_power = 0.2
-    config.optimizer.learning_rate = 0.008
-    config.optimizer.weight_decay = 0.02
-    config.train.global_batch_size = 512
-    config.train.num_epochs = 75
+    config.ease.weight = 3.0
+    config.ease.regularization = 200.0
     return config

@@ -179,7 +179,7 @@ TEST_NDCG = 1 / np.log2(1 + 4)
 @pytest.fixture
 def spy(monkeypatch):
     spy = Spy()
-    method = Method("spy", spy, lambda data: {"x": FloatDistribution(0, 10)}, {"x": 9.0})
+    method = Method("spy", spy, lambda data: {"x": FloatDistribution(0, 10)}, lambda data: {"x": 9.0})
     protocol = Protocol(
         title="planted",
         folder="",
