@@ -254,12 +254,7 @@ def _tensor_specs(query_source: QuerySource, names: Sequence[str]) -> dict[str, 
     }
 
 
-def _lookup_table(ids: list[str]) -> tf.lookup.experimental.MutableHashTable:
-    """Maps each id to its index, and every other string to UNKNOWN_INDEX.
-
-    A mutable table is saved with the variables. A static one would be a constant of the graph, which can have 2 GB, or
-    a text file, in which an id cannot have a line break.
-    """
-    table = tf.lookup.experimental.MutableHashTable(tf.string, tf.int32, default_value=schema.UNKNOWN_INDEX)
-    table.insert(tf.constant(ids), tf.range(len(ids)))
-    return table
+def _lookup_table(ids: list[str]) -> tf.lookup.StaticHashTable:
+    """Maps each id to its index, and every other string to UNKNOWN_INDEX."""
+    initializer = tf.lookup.KeyValueTensorInitializer(ids, np.arange(len(ids), dtype=np.int32))
+    return tf.lookup.StaticHashTable(initializer, default_value=schema.UNKNOWN_INDEX)
