@@ -68,7 +68,10 @@ def launch(tmp_path):
     started = []
 
     def start(body: str, **options) -> subprocess.Popen:
+        # Tests that run under `nohup` or in the background of a shell have signals ignored, and so would the launcher.
         program = (
+            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+            "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
             "from launch import local; from settings import cli; "
             f"cli.run_launcher(lambda _: local.train({command(body, tmp_path)!r}, 2))"
         )

@@ -72,7 +72,8 @@ def test_a_run_with_many_short_epochs_validates_about_25_times():
 
 def test_the_config_gets_the_chosen_values_and_nothing_else_changes():
     dataset = types.SimpleNamespace(
-        vocabulary=types.SimpleNamespace(num_items=1_001), ratings={"train": (np.zeros(100_000),)}
+        vocabulary=types.SimpleNamespace(num_items=1_001),
+        lists={"train": types.SimpleNamespace(num_entries=100_000)},
     )
     config = load_trainer_config(default.get_config())
     adapted, chosen = size_rules.adapt(config, dataset, epoch_steps=50)
