@@ -1,4 +1,4 @@
-"""MovieLens 100K, to put items in order that a user is known to want a rating for: a reranker.
+"""MovieLens 100K, to order the items that a user is going to rate. It is a reranker.
 
 Run:      python -m trainer.main --config=configs/movielens_100k_rated.py --config.data.data_dir=DIR \
               --workdir=runs/movielens_100k_rated

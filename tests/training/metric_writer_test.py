@@ -155,7 +155,7 @@ def test_the_trainer_writes_the_file_of_a_study_only_if_asked(tmp_path, monkeypa
     assert (line["trial"], line["global_step"], line["ndcg@10"]) == ("3", "10", "0.75")
 
 
-def console_output(write, *, terminal=False, total_steps=1000, best_metric=""):
+def console_output(write, *, terminal=False, total_steps=1000, best_metric="ndcg@10"):
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=400, highlight=False)
     sink = ConsoleSink(console, first_step=0, total_steps=total_steps, best_metric=best_metric)
@@ -283,7 +283,9 @@ def test_all_sinks_may_be_closed_twice(tmp_path, terminal):
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=100)
     tensorboard, jsonl = TensorBoardSink(str(tmp_path)), JsonlSink(str(tmp_path / "metrics.jsonl"))
-    with MetricWriter([tensorboard, jsonl, ConsoleSink(console, first_step=0, total_steps=10)]) as writer:
+    with MetricWriter(
+        [tensorboard, jsonl, ConsoleSink(console, first_step=0, total_steps=10, best_metric="loss")]
+    ) as writer:
         writer.write_scalars(5, 0.5, "test", {"loss": 1.0})
         writer.close()
         first = output.getvalue(), (tmp_path / "metrics.jsonl").read_text()
@@ -309,7 +311,7 @@ def test_after_an_error_the_cursor_is_visible(tmp_path, error):
     jsonl = JsonlSink(str(tmp_path / "no folder" / "metrics.jsonl"))  # Closing it fails.
     with (
         pytest.raises(type(error)),
-        MetricWriter([jsonl, ConsoleSink(console, first_step=0, total_steps=10)]) as writer,
+        MetricWriter([jsonl, ConsoleSink(console, first_step=0, total_steps=10, best_metric="loss")]) as writer,
     ):
         writer.advance(5, 100.0)
         writer.write_scalars(5, 0.5, "train", {"loss": 1.0})

@@ -10,6 +10,7 @@ import numpy as np
 from trainer import schema
 from trainer.compat import tf
 from trainer.data.dataset import Dataset
+from trainer.modeling.prior import damped_means
 from trainer.modeling.two_tower import Features
 
 ITEM_MEAN_DAMPING = 5.0
@@ -76,10 +77,7 @@ def item_mean(items: np.ndarray, ratings: np.ndarray, *, num_items: int) -> Item
       ratings: float32 [num_ratings].
       num_items: Number of item indices, including index 0.
     """
-    global_mean = float(np.mean(ratings, dtype=np.float64))
-    sums = np.bincount(items, weights=ratings, minlength=num_items)
-    counts = np.bincount(items, minlength=num_items)
-    means = (sums + ITEM_MEAN_DAMPING * global_mean) / (counts + ITEM_MEAN_DAMPING)
+    means = damped_means(items, ratings, num_items=num_items, damping=ITEM_MEAN_DAMPING)
     return ItemScores(means.astype(np.float32))
 
 

@@ -13,6 +13,7 @@ from trainer.compat import keras, tf
 from trainer.data.dataset import Dataset
 from trainer.data.vocabulary import NUM_RATINGS
 from trainer.evaluation import metrics as metrics_lib
+from trainer.evaluation.baselines import ITEM_MEAN_DAMPING
 from trainer.modeling.ease import EaseBlend, item_item_weights
 from trainer.modeling.prior import log_label_means, log_label_sums
 from trainer.modeling.spectral import item_embeddings
@@ -26,8 +27,8 @@ MAX_EASE_ITEMS = 10_000
 
 _ROWS_PER_CHECK = 1 << 20
 
-# The number of events that an item's prior is damped with.
-_SUM_DAMPING, _MEAN_DAMPING = 1.0, 5.0
+# The number of events that the prior of an item over the catalogue is damped with.
+_SUM_DAMPING = 1.0
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def _item_prior(config: TrainerConfig, dataset: Dataset) -> np.ndarray | None:
     labels = _labels_fn(config, dataset)(tf.constant(ratings)).numpy()
     num_items = dataset.vocabulary.num_items
     if config.candidates.method == "rated":
-        return log_label_means(items, labels, num_items=num_items, damping=_MEAN_DAMPING)
+        return log_label_means(items, labels, num_items=num_items, damping=ITEM_MEAN_DAMPING)
     return log_label_sums(items, labels, num_items=num_items, damping=_SUM_DAMPING)
 
 

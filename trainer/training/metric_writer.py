@@ -288,14 +288,14 @@ class TuningSink(Sink):
 class ConsoleSink(Sink):
     """One short line per set of metrics. On a terminal also a progress bar, which hides the cursor until `close`."""
 
-    def __init__(self, console: Console, *, first_step: int, total_steps: int, best_metric: str = ""):
+    def __init__(self, console: Console, *, first_step: int, total_steps: int, best_metric: str):
         """Starts the progress bar.
 
         Args:
           console: where to print.
           first_step: steps that were taken before.
           total_steps: steps of the whole run.
-          best_metric: the only metric to show beside the loss. The other sinks have all. Empty: show all metrics.
+          best_metric: the only metric to show beside the loss. The other sinks have all.
         """
         self._console = console
         self._total_steps = total_steps
@@ -325,7 +325,7 @@ class ConsoleSink(Sink):
         metrics = "  ".join(
             f"{name} {_readable(name, value)}"
             for name, value in scalars.items()
-            if not self._best_metric or name in (self._best_metric, *_ALWAYS_ON_CONSOLE)
+            if name in (self._best_metric, *_ALWAYS_ON_CONSOLE)
         )
         self._console.print(
             f"step {step:>{width},}  epoch {epoch:<6.4g} {split:<10}  {metrics}",
