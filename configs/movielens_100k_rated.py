@@ -18,8 +18,8 @@ from configs import default
 def get_config() -> ConfigDict:
     """Returns the default config with candidates, history, labels and prior for lists of rated items.
 
-    The numbers were found on the validation split by `make bench-quality`. Genres and years raised its NDCG@10 from
-    0.884 to 0.887, and age, gender and occupation did not (means of two seeds, before the numbers were tuned).
+    The numbers were found on the validation split by `make bench-quality`. There, genres and years raise the NDCG@10
+    from 0.887 to 0.889 (means of seeds 0 and 1, against --config.data.features.item="()").
     """
     config = default.get_config()
     config.data.source = "movielens/100k"
