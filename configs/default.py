@@ -161,7 +161,9 @@ def get_config() -> ConfigDict:
     config.loss.negative_weight = 1.0
 
     config.optimizer = ConfigDict()
-    # adadelta, adafactor, adagrad, adam, adamax, adamw, ftrl, lion, nadam, rmsprop or sgd.
+    # adadelta, adafactor, adagrad, adam, adamax, adamw, ftrl, lazy_adam, lion, nadam, rmsprop, rowwise_adagrad or sgd.
+    # Of a large table, adagrad, lazy_adam, rowwise_adagrad and sgd update only the rows that a step looked up, so that
+    # steps do not slow down as the table grows. lazy_adam is Adam (with weight decay: AdamW) for these rows alone.
     config.optimizer.name = "adamw"
     # The highest learning rate of the schedule.
     config.optimizer.learning_rate = 0.003
@@ -171,7 +173,7 @@ def get_config() -> ConfigDict:
     config.optimizer.warmup_steps = 0
     # Gradients are scaled down when their global norm is above this. 0: no clipping.
     config.optimizer.clip_norm = 0.0
-    # Decoupled weight decay. 0: none. adamw needs a value above 0.
+    # Decoupled weight decay, of all rows of a table, except with lazy_adam. 0: none. adamw needs a value above 0.
     config.optimizer.weight_decay = 0.5
     # The momentum of sgd and rmsprop. 0: none.
     config.optimizer.momentum = 0.0

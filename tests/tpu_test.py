@@ -172,7 +172,9 @@ def test_what_a_tpu_compiles_compiles_as_one_function():
     def take(*, compiled):
         model = TwoTowerModel(num_queries=3, num_items=5, embedding_size=4, seed=1)
         optimizer = optimizers.build_optimizer(
-            "adagrad", optimizers.build_schedule("constant", learning_rate=0.3, total_steps=9, warmup_steps=0)
+            "adagrad",
+            optimizers.build_schedule("constant", learning_rate=0.3, total_steps=9, warmup_steps=0),
+            tables=model.table_variables,
         )
         optimizer.build(model.trainable_variables)
         objective = Objective(model, rank_rated(model, losses.build_loss("softmax_loss", global_batch_size=2)))

@@ -44,7 +44,8 @@ def build_strategy(
     """Builds the strategy, before any other use of TensorFlow.
 
     Args:
-      name: one of STRATEGIES. `mirrored` uses all GPUs of this machine, or its CPU if it has no GPU.
+      name: one of STRATEGIES. `mirrored` uses all GPUs of this machine, or its CPU if it has no GPU. With a single
+        device it is the default strategy.
       tpu: the name of the TPU, `local` on the machine of the TPU, a grpc:// address, or empty for the node in
         TPU_CONFIG, which Vertex AI sets.
       num_cpu_devices: the number of logical devices to split the CPU into, to try several replicas without GPUs.
@@ -60,8 +61,11 @@ def build_strategy(
     if name == "default":
         return tf.distribute.get_strategy()
     if name == "mirrored":
-        gpus = tf.config.list_logical_devices("GPU")
-        return tf.distribute.MirroredStrategy([d.name for d in gpus or tf.config.list_logical_devices("CPU")])
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        # One device has nothing to mirror. The default strategy uses the same device, and compiles the whole loop.
+        if len(devices) == 1:
+            return tf.distribute.get_strategy()
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
     if name == "multi_worker_mirrored":
         return tf.distribute.MultiWorkerMirroredStrategy(_build_resolver(os.environ.get("TF_CONFIG", "")))
     if name == "tpu":

@@ -8,7 +8,19 @@ from settings.errors import ConfigError
 from settings.sections import Section
 
 OptimizerName = Literal[
-    "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lion", "nadam", "rmsprop", "sgd"
+    "adadelta",
+    "adafactor",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "ftrl",
+    "lazy_adam",
+    "lion",
+    "nadam",
+    "rmsprop",
+    "rowwise_adagrad",
+    "sgd",
 ]
 
 _OPTIMIZERS_WITH_MOMENTUM = ("rmsprop", "sgd")

@@ -49,7 +49,7 @@ def train_call(model_class):
     """The arguments of `trace_step` for the training step of a model."""
     model = model_class(num_queries=3, num_items=5, embedding_size=2)
     schedule = optimizers.build_schedule("constant", learning_rate=0.1, total_steps=9, warmup_steps=0)
-    optimizer = optimizers.build_optimizer("sgd", schedule)
+    optimizer = optimizers.build_optimizer("sgd", schedule, tables=model.table_variables)
     optimizer.build(model.trainable_variables)
     loss_fn = losses.build_loss("softmax_loss", global_batch_size=BATCH_SIZE)
     objective = Objective(model, rank_rated(model, loss_fn))

@@ -37,7 +37,9 @@ def test_the_dense_gradient_sums_the_slices_of_a_row(table):
     assert isinstance(gradient, tf.IndexedSlices)
     expected = np.zeros([NUM_ROWS, 1])
     expected[[2, 5]] = [[101], [10]]
-    np.testing.assert_array_equal(table.dense_gradient(gradient), np.broadcast_to(expected, [NUM_ROWS, SIZE]))
+    np.testing.assert_array_equal(
+        table.gradient_of_rows(gradient, allow_sparse=False), np.broadcast_to(expected, [NUM_ROWS, SIZE])
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -98,7 +98,7 @@ def test_no_two_tables_start_alike():
 def test_the_gradient_of_a_mean_reaches_only_the_rows_used(planted):
     with tf.GradientTape() as tape:
         mean = tf.reduce_mean(planted(FEATURES))
-    query, candidate = planted.dense_gradients(tape.gradient(mean, planted.trainable_variables))
+    query, candidate = planted.update_gradients(tape.gradient(mean, planted.trainable_variables), allow_sparse=False)
     # Query 2 met items 1, 2 and 3; query 1 met item 3 twice and item 0 once; of each score the mean takes 1/6.
     sums = [[0, 0], 2 * CANDIDATES[3] + CANDIDATES[0], CANDIDATES[1] + CANDIDATES[2] + CANDIDATES[3]]
     np.testing.assert_allclose(query, np.array(sums) / 6, rtol=1e-6)
@@ -107,7 +107,7 @@ def test_the_gradient_of_a_mean_reaches_only_the_rows_used(planted):
     only_query_2 = {QUERY: FEATURES[QUERY][:1], ITEMS: FEATURES[ITEMS][:1, :2]}
     with tf.GradientTape() as tape:
         mean = tf.reduce_mean(planted(only_query_2))
-    _, candidate = planted.dense_gradients(tape.gradient(mean, planted.trainable_variables))
+    _, candidate = planted.update_gradients(tape.gradient(mean, planted.trainable_variables), allow_sparse=False)
     assert candidate.numpy().any(axis=1).tolist() == [False, True, True, False]
 
 
@@ -116,7 +116,7 @@ def test_gradients_of_tables_become_dense_and_the_others_stay():
     with tf.GradientTape() as tape:
         mean = tf.reduce_mean(model(FEATURES))
     gradients = tape.gradient(mean, model.trainable_variables)
-    dense = model.dense_gradients(gradients)
+    dense = model.update_gradients(gradients, allow_sparse=False)
     tables = [table.embeddings.name for table in model.tables.values()]
     pairs = list(zip(gradients, model.trainable_variables, strict=True))
     assert [variable.name for gradient, variable in pairs if isinstance(gradient, tf.IndexedSlices)] == tables
@@ -136,7 +136,7 @@ def test_gradients_become_dense_on_every_replica():
         def on_replica():
             with tf.GradientTape() as tape:
                 mean = tf.reduce_mean(model(FEATURES))
-            gradients = model.dense_gradients(tape.gradient(mean, model.trainable_variables))
+            gradients = model.update_gradients(tape.gradient(mean, model.trainable_variables), allow_sparse=False)
             kinds.extend(isinstance(gradient, tf.Tensor) for gradient in gradients)
             return gradients
 
@@ -180,7 +180,7 @@ def train(model, items, labels, *, steps=150):
     def step():
         with tf.GradientTape() as tape:
             loss = tf.nn.softmax_cross_entropy_with_logits(labels / labels.sum(), model(features)[0])
-        gradients = model.dense_gradients(tape.gradient(loss, model.trainable_variables))
+        gradients = model.update_gradients(tape.gradient(loss, model.trainable_variables), allow_sparse=False)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
 
     for _ in range(steps):

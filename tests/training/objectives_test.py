@@ -96,7 +96,7 @@ class Run:
         with strategy.scope():
             self.model, objective, negatives_fn = build(candidates, **model_options)
             schedule = optimizers.build_schedule("constant", learning_rate=0.1, total_steps=100, warmup_steps=0)
-            optimizer = optimizers.build_optimizer("sgd", schedule)
+            optimizer = optimizers.build_optimizer("sgd", schedule, tables=self.model.table_variables)
             optimizer.build(self.model.trainable_variables)
         self.train_call = steps.build_train_call(strategy, self.model, optimizer, objective, [])
         self.superbatches = list(itertools.islice(batches(lists, 0, NUM_CALLS, negatives_fn, strategy), NUM_CALLS))

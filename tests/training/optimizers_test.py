@@ -49,7 +49,7 @@ def test_warmup_cosine_follows_its_formula(warmup_steps):
 def test_each_optimizer_descends_at_the_rate_of_its_schedule(name):
     warmup_steps = 0 if name == "ftrl" else 10
     schedule = build_schedule("warmup_cosine", learning_rate=0.5, total_steps=40, warmup_steps=warmup_steps)
-    optimizer = build_optimizer(name, schedule, weight_decay=0.01 if name == "adamw" else 0.0)
+    optimizer = build_optimizer(name, schedule, tables=[], weight_decay=0.01 if name == "adamw" else 0.0)
     assert optimizer.jit_compile is False
     variable = tf.Variable([[3.0, -2.0]])
     for step in range(40):
@@ -70,7 +70,7 @@ def test_the_options_change_the_steps_of_sgd():
     def step_of(**options):
         for variable in variables:
             variable.assign(tf.ones_like(variable))
-        optimizer = build_optimizer("sgd", constant(0.1), **options)
+        optimizer = build_optimizer("sgd", constant(0.1), tables=[], **options)
         for _ in range(2):
             optimizer.apply_gradients(zip(gradients, variables, strict=True))
         return np.concatenate(variables) - 1
@@ -87,7 +87,7 @@ def test_the_options_change_the_steps_of_sgd():
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "ftrl"])
 def test_every_optimizer_clips_and_decays(name):
-    optimizer = build_optimizer(name, constant(0.1), clip_norm=2.0, weight_decay=0.2)
+    optimizer = build_optimizer(name, constant(0.1), tables=[], clip_norm=2.0, weight_decay=0.2)
     assert optimizer.global_clipnorm == 2.0
     variable = tf.Variable([[1.0, 1.0]])
     optimizer.apply_gradients([(tf.constant([[1.0, 0.0]]), variable)])

@@ -48,7 +48,7 @@ def train(
     with strategy.scope():
         model = TwoTowerModel(num_queries=NUM_LISTS + 1, num_items=20, embedding_size=4, seed=5)
         schedule = optimizers.build_schedule("constant", learning_rate=0.3, total_steps=100, warmup_steps=0)
-        optimizer = optimizers.build_optimizer(optimizer_name, schedule)
+        optimizer = optimizers.build_optimizer(optimizer_name, schedule, tables=model.table_variables)
         optimizer.build(model.trainable_variables)
         if weights is not None:
             model.set_weights(weights)
@@ -106,7 +106,9 @@ def test_one_step_is_gradient_descent_on_the_mean_softmax_loss(lists):
         np.add.at(item_gradient, row_items, by_score[:, None] * users[query])
 
     optimizer = optimizers.build_optimizer(
-        "sgd", optimizers.build_schedule("constant", learning_rate=0.3, total_steps=100, warmup_steps=0)
+        "sgd",
+        optimizers.build_schedule("constant", learning_rate=0.3, total_steps=100, warmup_steps=0),
+        tables=model.table_variables,
     )
     optimizer.build(model.trainable_variables)
     train_call = steps.build_train_call(

@@ -12,12 +12,19 @@ Measured with XLA on a CPU, forward and backward, for 128 × 1,000 items of 3,04
 512 × 256 items of 40,981 (7 ms against 46 ms).
 """
 
+_ROWS_PER_INDEX = 2
+"""From this number of rows for each looked-up index up, a sparse update is faster than a dense one.
+
+Measured with XLA on a CPU, for a step of Adagrad with 3,200 indices and 64 numbers a row: with 3,000 rows sparse takes
+1.3 times the time of dense, with 6,000 rows 0.85 times, with 50,000 rows 0.15 times.
+"""
+
 
 class EmbeddingTable(keras.layers.Layer):
     """A table with one trainable vector per index.
 
-    Its update rule is dense: the optimizer updates every row in every step. That is fastest where the table is small
-    compared with a batch.
+    Its update is dense, of every row in every step, where the table is small compared with a batch: that is fastest.
+    Where it is large, only the rows that a step looked up are updated, if the optimizer can; see `gradient_of_rows`.
 
     Attributes:
       embeddings: The variable, float32 [num_rows, embedding_size].
@@ -72,11 +79,23 @@ class EmbeddingTable(keras.layers.Layer):
         """The sum of the vectors of each row of `indices`, each multiplied by its weight; see `weighted_sum`."""
         return weighted_sum(self.embeddings, indices, weights)
 
-    def dense_gradient(self, gradient: "tf.Tensor | tf.IndexedSlices") -> tf.Tensor:
-        """Converts the gradient of the table to the form that the update rule needs: [num_rows, embedding_size].
+    def gradient_of_rows(
+        self, gradient: "tf.Tensor | tf.IndexedSlices", *, allow_sparse: bool
+    ) -> "tf.Tensor | tf.IndexedSlices":
+        """Converts the gradient of the table to the form in which the optimizer takes it.
 
-        Keras optimizers pass IndexedSlices through tf.unique. Its dynamic shape is slow under XLA.
+        Args:
+          gradient: Sparse where the step only looked up rows of the table, otherwise dense.
+          allow_sparse: Whether the optimizer takes sparse gradients; see `training.row_updates`.
+
+        Returns:
+          The sparse gradient where the table has more than _ROWS_PER_INDEX rows for each index that was looked up.
+          Otherwise the dense one, [num_rows, embedding_size].
         """
+        if allow_sparse and isinstance(gradient, tf.IndexedSlices):
+            num_indices = gradient.indices.shape[0]
+            if num_indices is not None and self.num_rows > _ROWS_PER_INDEX * num_indices:
+                return gradient
         return tf.convert_to_tensor(gradient)
 
     def rows(self, begin: int, end: int) -> tf.Tensor:

@@ -168,9 +168,14 @@ class TwoTowerModel(keras.Model):
         return tables
 
     @property
+    def table_variables(self) -> list[tf.Variable]:
+        """The variables of the tables."""
+        return [table.embeddings for table in self.tables.values()]
+
+    @property
     def dense_variables(self) -> list[tf.Variable]:
         """The variables that belong to no table."""
-        in_tables = {id(table.embeddings) for table in self.tables.values()}
+        in_tables = {id(variable) for variable in self.table_variables}
         return [variable for variable in self.variables if id(variable) not in in_tables]
 
     def call(self, features: Features) -> tf.Tensor:
@@ -196,7 +201,8 @@ class TwoTowerModel(keras.Model):
         Returns:
           float32 [num_lists, list_size].
         """
-        scores = tf.reduce_sum(queries[:, None, :] * self.candidate_vectors(items), axis=-1)
+        # As a matrix product: XLA does not vectorize the sum of a product on a CPU.
+        scores = tf.einsum("nd,nld->nl", queries, self.candidate_vectors(items))
         if not examples:
             return scores
         assert self.example_tower is not None
@@ -279,11 +285,20 @@ class TwoTowerModel(keras.Model):
             vectors = _unit(vectors)
         return tf.concat([vectors, tf.add_n(bias)], axis=-1) if bias else vectors
 
-    def dense_gradients(self, gradients: Sequence["tf.Tensor | tf.IndexedSlices"]) -> list[tf.Tensor]:
-        """Converts the gradients of `trainable_variables` to the form that the optimizer takes."""
+    def update_gradients(
+        self, gradients: Sequence["tf.Tensor | tf.IndexedSlices"], *, allow_sparse: bool
+    ) -> list["tf.Tensor | tf.IndexedSlices"]:
+        """Converts the gradients of `trainable_variables` to the form in which the optimizer takes them.
+
+        Args:
+          gradients: In the order of the variables.
+          allow_sparse: Whether those of tables may be sparse; see `EmbeddingTable.gradient_of_rows`.
+        """
         tables = {id(table.embeddings): table for table in self.tables.values()}
         return [
-            tables[id(variable)].dense_gradient(gradient) if id(variable) in tables else gradient
+            tables[id(variable)].gradient_of_rows(gradient, allow_sparse=allow_sparse)
+            if id(variable) in tables
+            else gradient
             for variable, gradient in zip(self.trainable_variables, gradients, strict=True)
         ]
 

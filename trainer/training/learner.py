@@ -120,6 +120,7 @@ def build_learner(
             clip_norm=config.optimizer.clip_norm,
             weight_decay=config.optimizer.weight_decay,
             momentum=config.optimizer.momentum,
+            tables=model.table_variables,
         )
         optimizer.build(model.trainable_variables)
         ranker = ranker_fn(model)

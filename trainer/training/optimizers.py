@@ -4,21 +4,26 @@ settings/trainer_config/ checks the names and options. Only the warm-up is check
 is known only after the ratings were loaded.
 """
 
+from collections.abc import Sequence
+
 from settings.errors import ConfigError
-from trainer.compat import keras
+from trainer.compat import keras, tf
+from trainer.training import row_updates
 
 _OPTIMIZERS = {
     "adadelta": keras.optimizers.Adadelta,
     "adafactor": keras.optimizers.Adafactor,
-    "adagrad": keras.optimizers.Adagrad,
+    "adagrad": row_updates.Adagrad,
     "adam": keras.optimizers.Adam,
     "adamax": keras.optimizers.Adamax,
     "adamw": keras.optimizers.AdamW,
     "ftrl": keras.optimizers.Ftrl,
+    "lazy_adam": row_updates.LazyAdam,
     "lion": keras.optimizers.Lion,
     "nadam": keras.optimizers.Nadam,
     "rmsprop": keras.optimizers.RMSprop,
-    "sgd": keras.optimizers.SGD,
+    "rowwise_adagrad": row_updates.RowwiseAdagrad,
+    "sgd": row_updates.SGD,
 }
 
 
@@ -65,11 +70,15 @@ def build_optimizer(
     name: str,
     schedule: keras.optimizers.schedules.LearningRateSchedule,
     *,
+    tables: Sequence[tf.Variable],
     clip_norm: float = 0.0,
     weight_decay: float = 0.0,
     momentum: float = 0.0,
 ) -> keras.optimizers.Optimizer:
-    """Builds the Keras optimizer with this name.
+    """Builds the Keras optimizer with this name, or one of `row_updates`.
+
+    Of a large table, sgd, adagrad, rowwise_adagrad and lazy_adam update only the rows that a step looked up. The others
+    update every row of every table in each step. Momentum and weight decay move every row too, except with lazy_adam.
 
     ftrl computes each weight from all gradients so far. A weight without a gradient therefore becomes 0, whatever its
     initial value.
@@ -78,17 +87,20 @@ def build_optimizer(
       name: A key of this module's optimizers, such as "adagrad".
       schedule: The learning rate by step. Read the current learning rate as `schedule(optimizer.iterations)`, because
         `optimizer.learning_rate` lags one step behind.
+      tables: The variables of the embedding tables.
       clip_norm: The gradients are scaled down when their global norm is above this. 0 turns clipping off.
       weight_decay: In each step, each weight loses this fraction times the learning rate, apart from its gradient
         ([Loshchilov and Hutter, 2019](https://arxiv.org/abs/1711.05101)). All rows of an embedding table decay, also
-        those that are not in the batch. 0 turns decay off.
+        those that are not in the batch, but with lazy_adam only those that are. 0 turns decay off.
       momentum: Only for rmsprop and sgd.
     """
-    return _OPTIMIZERS[name](
+    optimizer_class = _OPTIMIZERS[name]
+    return optimizer_class(
         schedule,
         global_clipnorm=clip_norm or None,
         weight_decay=weight_decay or None,
         # Keras would compile the update of each variable on its own. The training step decides what is compiled.
         jit_compile=False,
         **({"momentum": momentum} if momentum else {}),
+        **({"tables": tables} if issubclass(optimizer_class, row_updates.RowUpdates) else {}),
     )

@@ -13,6 +13,7 @@ machine code as an uninterrupted one.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from trainer import schema
 from trainer import strategy as strategy_lib
@@ -21,6 +22,7 @@ from trainer.evaluation.metrics import RankingMetric
 from trainer.modeling.two_tower import Features, TwoTowerModel
 from trainer.strategy import Compilation
 from trainer.training.objectives import Objective
+from trainer.training.row_updates import RowUpdates
 
 TrainCall = Callable[[Features, tf.Tensor, tf.Tensor], tf.Tensor]
 """(superbatch, first_step, num_steps) → sums and weights, float32 [1 + num_metrics, 2]."""
@@ -43,6 +45,7 @@ class TrainStep:
         *,
         keep_scores: bool,
         jit_compile: bool,
+        allow_sparse: bool = True,
     ):
         """Builds a step.
 
@@ -52,11 +55,13 @@ class TrainStep:
           objective: What a step minimizes.
           keep_scores: Whether the metrics need the scores of the lists.
           jit_compile: Whether XLA compiles the forward and backward pass as one function.
+          allow_sparse: Whether the gradients of large tables may be sparse, where the optimizer takes them.
         """
         self._model = model
         self._optimizer = optimizer
         self._objective = objective
         self._keep_scores = keep_scores
+        self._allow_sparse = isinstance(optimizer, RowUpdates) and allow_sparse
         self._gradients = tf.function(self.forward_backward, jit_compile=True) if jit_compile else self.forward_backward
 
     def empty_accumulators(self, superbatch: Features) -> Accumulators:
@@ -77,12 +82,12 @@ class TrainStep:
             all_scores = tf.tensor_scatter_nd_update(all_scores, at, scores[None])
         return tf.tensor_scatter_nd_update(losses, at, loss[None]), all_scores
 
-    def forward_backward(self, batch: Features, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[tf.Tensor]]:
+    def forward_backward(self, batch: Features, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[Any]]:
         """Returns the summed loss [] and the scores (see `Objective`) of this replica, and its gradients."""
         with tf.GradientTape() as tape:
             loss, losses, scores = self._objective(batch, step)
-        gradients = self._model.dense_gradients(tape.gradient(loss, self._model.trainable_variables))
-        return losses, scores, gradients
+        gradients = tape.gradient(loss, self._model.trainable_variables)
+        return losses, scores, self._model.update_gradients(gradients, allow_sparse=self._allow_sparse)
 
 
 def build_train_loop(train_step: TrainStep) -> Callable[[Features, tf.Tensor, tf.Tensor], Accumulators]:
@@ -139,6 +144,8 @@ def build_train_call(
         objective,
         keep_scores=bool(metrics),
         jit_compile=compilation is Compilation.STEP,
+        # TPUs add up dense gradients.
+        allow_sparse=compilation is not Compilation.RUN,
     )
     train_loop = build_train_loop(train_step)
     if compilation is Compilation.LOOP:
