@@ -124,13 +124,18 @@ LoadSplit = Callable[[pathlib.Path, int], Split]
 
 def movielens_100k(data_dir: pathlib.Path, seed: int, *, validation_fraction: float, test_fraction: float) -> Split:
     """Random ratings of each user of MovieLens 100K are held out."""
-    return _random_split(str(data_dir / "ml-100k"), seed, validation_fraction, test_fraction)
+    return _split(str(data_dir / "ml-100k"), "random", seed, validation_fraction, test_fraction)
+
+
+def movielens_100k_last(data_dir: pathlib.Path, seed: int) -> Split:
+    """The latest ratings of each user of MovieLens 100K are held out: 10% for the test, and the 10% before them."""
+    return _split(str(data_dir / "ml-100k"), "last", seed, 0.1, 0.1)
 
 
 def synthetic(data_dir: pathlib.Path, seed: int, *, validation_fraction: float, test_fraction: float) -> Split:
     """Random ratings of each user of the embedded ratings are held out. The ratings are those of the default config."""
     del data_dir
-    return _random_split("synthetic", seed, validation_fraction, test_fraction)
+    return _split("synthetic", "random", seed, validation_fraction, test_fraction)
 
 
 def published(data_dir: pathlib.Path, seed: int, *, name: str) -> Split:
@@ -154,12 +159,12 @@ def numbered(ids: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
     return different, numbers.astype(np.int32)
 
 
-def _random_split(source: str, seed: int, validation_fraction: float, test_fraction: float) -> Split:
+def _split(source: str, method: str, seed: int, validation_fraction: float, test_fraction: float) -> Split:
     loaded = load_ratings(source, columns=_COLUMNS, rating_range=(0.0, 5.0), max_bad_fraction=0.0)
     table = loaded.ratings
     users, items = (numbered(table[name])[1] for name in (schema.USER_ID, schema.ITEM_ID))
     rows = split_ratings(
-        table, method="random", validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed
+        table, method=method, validation_fraction=validation_fraction, test_fraction=test_fraction, seed=seed
     )
     everything = Interactions(
         users, items, table[schema.RATING].to_numpy(), table[schema.TIMESTAMP].to_numpy().astype(np.int64)

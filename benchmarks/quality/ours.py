@@ -115,9 +115,13 @@ def _blended_start(data: TrainingData) -> Fields:
 
 def _order_aware_space(data: TrainingData) -> Space:
     return {
-        **_training_space(data),
         **_input_space(data),
-        "train.num_epochs": IntDistribution(10, 60, log=True),
+        "model.embedding_size": CategoricalDistribution([32, 64, 128]),
+        "model.scale": FloatDistribution(6.0, 24.0, log=True),
+        "optimizer.learning_rate": FloatDistribution(3e-4, 3e-3, log=True),
+        "optimizer.weight_decay": FloatDistribution(1e-2, 2.0, log=True),
+        "train.global_batch_size": CategoricalDistribution([16, 32, 64]),
+        "train.num_epochs": IntDistribution(3, 20, log=True),
         "transformer.num_layers": IntDistribution(1, 3),
         "transformer.dropout": FloatDistribution(0.1, 0.6),
     }
@@ -125,9 +129,14 @@ def _order_aware_space(data: TrainingData) -> Space:
 
 def _order_aware_start(data: TrainingData) -> Fields:
     return {
-        **_training_start(data),
+        INPUT: "ratings" if data.has_irrelevant else "all",
         "model.embedding_size": 64,
-        "train.num_epochs": 30,
+        # Each target has a softmax of its own, so the best items need scores far above the others.
+        "model.scale": 12.0,
+        "optimizer.learning_rate": 1e-3,
+        "optimizer.weight_decay": 0.5,
+        "train.global_batch_size": 32,
+        "train.num_epochs": 6,
         "transformer.num_layers": 2,
         "transformer.dropout": 0.2,
     }

@@ -3,7 +3,7 @@
 import functools
 from dataclasses import dataclass
 
-from benchmarks.quality.data import LoadSplit, movielens_100k, published, synthetic
+from benchmarks.quality.data import LoadSplit, movielens_100k, movielens_100k_last, published, synthetic
 
 _EASE = ("ease", "ease_positives")
 _PEERS = ("popularity", "item_mean", "item_knn", *_EASE, "ials", "bpr", "tutorial")
@@ -121,6 +121,17 @@ PROTOCOLS: dict[str, Protocol] = {
             ("NCF", (0.396, None)),
             ("SAR", (0.382, None)),
         ),
+    ),
+    "ml-100k-last": Protocol(
+        title="MovieLens 100K, the latest 10% and the 10% before them per user, whole catalogue, relevant = rated 4 or 5",
+        folder="ml-100k",
+        load=movielens_100k_last,
+        seeds=(0, 1, 2),
+        metrics=("binary_ndcg@10", "recall@20"),
+        relevance_threshold=4.0,
+        methods=("popularity", "item_knn", *_EASE, "ials", "default", "pooled", "order_aware"),
+        reference=_EASE,
+        targets=(),
     ),
     "ml-1m-lcf": Protocol(
         title="MovieLens 1M, published split ml-1m-lcf",
