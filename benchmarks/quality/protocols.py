@@ -123,7 +123,7 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
     ),
     "ml-100k-last": Protocol(
-        title="MovieLens 100K, the latest 10% and the 10% before them per user, whole catalogue, relevant = rated 4 or 5",
+        title="MovieLens 100K, the latest 10% per user, 3 seeds, whole catalogue, relevant = rated 4 or 5",
         folder="ml-100k",
         load=movielens_100k_last,
         seeds=(0, 1, 2),
