@@ -146,17 +146,6 @@ def test_gradients_become_dense_on_every_replica():
     assert kinds == [True] * 4
 
 
-def test_a_model_is_finite_until_one_weight_is_not():
-    model = build(hidden_sizes=[3])
-    assert model.is_finite()
-    for variable in model.variables:
-        value = variable.numpy()
-        variable.assign(np.where(np.arange(value.size).reshape(value.shape) == value.size - 1, np.nan, value))
-        assert not model.is_finite(), variable.name
-        variable.assign(value)
-    assert model.is_finite()
-
-
 def test_all_weights_are_copied_from_a_model_of_any_strategy():
     category = FeatureSpec("category", "item", num_values=3)
     options = {

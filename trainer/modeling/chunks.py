@@ -1,6 +1,6 @@
 """Bounds the memory of functions whose intermediate results are much larger than their results."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from trainer.compat import tf
 
@@ -38,3 +38,27 @@ def map_in_chunks(
         parallel_iterations=1,
     )
     return tf.reshape(results, tf.concat([[num_chunks * size], tf.shape(results)[2:]], 0))[:num_rows]
+
+
+def rows_in_chunks(variable: tf.Variable) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """Reads a variable of at least one axis, CHUNK_BYTES at a time, and never copies more of it.
+
+    Yields:
+      The numbers of some rows, int32 [n], and their values, [n, ...]. Together they are all rows in their order.
+    """
+    # After a sparse update TensorFlow copies a variable that is read as a whole, as tf.gather reads a replicated one.
+    local = variable.values[0] if isinstance(variable, tf.distribute.DistributedValues) else variable
+    num_rows = variable.shape[0]
+    size = max(1, CHUNK_BYTES // max(1, variable.dtype.size * variable.shape[1:].num_elements()))
+    for begin in range(0, num_rows, size):
+        rows = tf.range(begin, min(begin + size, num_rows))
+        yield rows, local.sparse_read(rows)
+
+
+def is_finite(variable: tf.Variable) -> bool:
+    """Whether no value is NaN or infinite."""
+    if not variable.dtype.is_floating:
+        return True
+    if not variable.shape.rank:
+        return bool(tf.math.is_finite(variable))
+    return all(bool(tf.reduce_all(tf.math.is_finite(values))) for _, values in rows_in_chunks(variable))

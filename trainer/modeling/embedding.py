@@ -3,7 +3,7 @@
 import numpy as np
 
 from trainer.compat import keras, tf
-from trainer.modeling.chunks import CHUNK_BYTES
+from trainer.modeling.chunks import rows_in_chunks
 
 _LOOKUP_COST = 20
 """The time to look up and add one vector, as a multiple of the time of one multiplication of a matrix product.
@@ -98,14 +98,6 @@ class EmbeddingTable(keras.layers.Layer):
                 return gradient
         return tf.convert_to_tensor(gradient)
 
-    def rows(self, begin: int, end: int) -> tf.Tensor:
-        """The vectors of the indices begin to end - 1: float32 [end - begin, embedding_size]."""
-        return self.lookup(tf.range(begin, end))
-
-    def is_finite(self) -> bool:
-        """Whether no value is NaN or infinite. Reads CHUNK_BYTES at a time and never copies the table."""
-        return all(bool(tf.reduce_all(tf.math.is_finite(self.rows(*chunk)))) for chunk in self._chunks())
-
     def assign_from(self, other: "EmbeddingTable") -> None:
         """Copies the values of a table of the same shape, CHUNK_BYTES at a time.
 
@@ -119,12 +111,8 @@ class EmbeddingTable(keras.layers.Layer):
                 f"Table {self.name!r} has the shape [{self.num_rows}, {self.embedding_size}] and cannot copy the "
                 f"values of a table of shape [{other.num_rows}, {other.embedding_size}]."
             )
-        for begin, end in self._chunks():
-            self.embeddings.scatter_update(tf.IndexedSlices(other.rows(begin, end), tf.range(begin, end)))
-
-    def _chunks(self) -> list[tuple[int, int]]:
-        size = max(1, CHUNK_BYTES // (4 * self.embedding_size))
-        return [(begin, min(begin + size, self.num_rows)) for begin in range(0, self.num_rows, size)]
+        for rows, values in rows_in_chunks(other.embeddings):
+            self.embeddings.scatter_update(tf.IndexedSlices(values, rows))
 
 
 def weighted_sum(table: "tf.Variable | tf.Tensor", indices: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

@@ -302,13 +302,6 @@ class TwoTowerModel(keras.Model):
             for variable, gradient in zip(self.trainable_variables, gradients, strict=True)
         ]
 
-    def is_finite(self) -> bool:
-        """Whether no weight is NaN or infinite. Tables are read in chunks."""
-        others = [variable for variable in self.dense_variables if variable.dtype.is_floating]
-        return all(table.is_finite() for table in self.tables.values()) and all(
-            bool(tf.reduce_all(tf.math.is_finite(variable))) for variable in others
-        )
-
     def assign_from(self, other: "TwoTowerModel") -> None:
         """Copies all weights of a model of the same sizes, tables in chunks. This model must not have a strategy."""
         for name, table in self.tables.items():

@@ -14,6 +14,7 @@ from trainer.data.dataset import Dataset
 from trainer.data.vocabulary import NUM_RATINGS
 from trainer.evaluation import metrics as metrics_lib
 from trainer.evaluation.baselines import ITEM_MEAN_DAMPING
+from trainer.modeling.chunks import is_finite
 from trainer.modeling.ease import EaseBlend, item_item_weights
 from trainer.modeling.prior import log_label_means, log_label_sums
 from trainer.modeling.spectral import item_embeddings
@@ -24,8 +25,6 @@ from trainer.training.objectives import Objective
 
 MAX_EASE_ITEMS = 10_000
 """EASE needs memory for a few matrices of this number squared, 0.4 GB each, in evaluation and export."""
-
-_ROWS_PER_CHECK = 1 << 20
 
 # The number of events that the prior of an item over the catalogue is damped with.
 _SUM_DAMPING = 1.0
@@ -68,8 +67,8 @@ class Learner:
         Raises:
           DivergedError: a variable holds a number that is not finite.
         """
-        unusable = [] if self.model.is_finite() else ["the model"]
-        unusable += [variable.name for variable in self.optimizer.variables if not _is_finite(variable)]
+        unusable = [] if all(is_finite(variable) for variable in self.model.variables) else ["the model"]
+        unusable += [variable.name for variable in self.optimizer.variables if not is_finite(variable)]
         if unusable:
             raise DivergedError(
                 f"Training diverged: after step {step} {unusable[0]} holds numbers that are not finite. This step was "
@@ -284,15 +283,3 @@ def check_batch_size(global_batch_size: int, num_replicas: int) -> None:
             f"config.train.global_batch_size={global_batch_size} cannot be divided among {num_replicas} "
             f"replicas: use a multiple of {num_replicas}, such as {next_size}."
         )
-
-
-def _is_finite(variable: tf.Variable) -> bool:
-    if not variable.dtype.is_floating:
-        return True
-    if not variable.shape.rank:
-        return bool(tf.math.is_finite(variable))
-    num_rows = variable.shape[0]
-    return all(
-        bool(tf.reduce_all(tf.math.is_finite(variable[begin : begin + _ROWS_PER_CHECK])))
-        for begin in range(0, num_rows, _ROWS_PER_CHECK)
-    )
