@@ -164,7 +164,8 @@ def get_config() -> ConfigDict:
     # adadelta, adafactor, adagrad, adam, adamax, adamw, ftrl, lazy_adam, lion, nadam, rmsprop, rowwise_adagrad or sgd.
     # Of a large table, adagrad, lazy_adam, rowwise_adagrad and sgd update only the rows that a step looked up, so that
     # steps do not slow down as the table grows. lazy_adam is Adam (with weight decay: AdamW) for these rows alone.
-    config.optimizer.name = "adamw"
+    # `auto`: adamw, or lazy_adam above 50,000 items unless all items are candidates.
+    config.optimizer.name = "auto"
     # The highest learning rate of the schedule.
     config.optimizer.learning_rate = 0.003
     # `constant`, or `warmup_cosine`: a linear rise over warmup_steps, then half a cosine down to 0.

@@ -14,6 +14,7 @@ OptimizerName = Literal[
     "adam",
     "adamax",
     "adamw",
+    "auto",
     "ftrl",
     "lazy_adam",
     "lion",
@@ -44,7 +45,7 @@ class OptimizerConfig(Section):
                 f"config.optimizer.warmup_steps={self.warmup_steps!r} cannot be used: the schedule constant has no "
                 "warm-up. Set it to 0, or set config.optimizer.schedule to warmup_cosine."
             )
-        if self.name == "adamw" and not self.weight_decay:
+        if self.name in ("adamw", "auto") and not self.weight_decay:
             raise ConfigError(
                 "config.optimizer.weight_decay=0 cannot be used: adamw is adam with weight decay. Set it to 0.004, for "
                 "example, or set config.optimizer.name to adam."

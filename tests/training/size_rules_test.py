@@ -31,6 +31,20 @@ def test_negatives_are_sampled_from_a_large_catalogue(num_items, method):
     assert choose(num_items=num_items)["candidates.method"] == method
 
 
+@pytest.mark.parametrize(
+    ("num_items", "candidates", "name"),
+    [
+        (50_000, "auto", "adamw"),
+        (50_001, "auto", "lazy_adam"),
+        (50_001, "rated", "lazy_adam"),
+        (50_001, "catalogue", "adamw"),
+        (50_000, "sampled", "adamw"),
+    ],
+)
+def test_only_a_large_catalogue_that_is_sampled_is_trained_lazily(num_items, candidates, name):
+    assert choose(num_items=num_items, candidates__method=candidates)["optimizer.name"] == name
+
+
 @pytest.mark.parametrize(("num_ratings", "targets", "scale"), [(299_999, "dropped", 4.0), (300_000, "all", 5.18)])
 def test_few_ratings_are_learnt_from_dropped_items_at_a_low_scale(num_ratings, targets, scale):
     chosen = choose(num_ratings=num_ratings)
@@ -49,6 +63,7 @@ def test_values_that_the_config_gives_are_kept():
         "model__embedding_size": 32,
         "model__scale": 7.0,
         "history__targets": "all",
+        "optimizer__name": "adamw",
         "train__num_epochs": 3,
     }
     assert choose(**given) == {}

@@ -9,7 +9,8 @@ from settings.trainer_config import SMALLEST_EMBEDDING_SIZE, TrainerConfig
 from trainer.data.dataset import Dataset
 
 MAX_CATALOGUE_ITEMS = 50_000
-"""Above this number of items, `auto` candidates are sampled: the softmax over all items takes most of the time."""
+"""Above this number of items, `auto` candidates are sampled: the softmax over all items takes most of the time. An
+`auto` optimizer then updates only the rows of a table that a step looked up."""
 
 MIN_RATINGS_FOR_ALL_TARGETS = 300_000
 """From this number of training ratings up, all items of a list are targets. Fewer ratings are learnt by heart."""
@@ -41,6 +42,10 @@ def choose_values(config: TrainerConfig, *, num_items: int, num_ratings: int, ep
     is_small = num_ratings < MIN_RATINGS_FOR_ALL_TARGETS
     if config.candidates.method == "auto":
         chosen["candidates.method"] = "catalogue" if num_items <= MAX_CATALOGUE_ITEMS else "sampled"
+    if config.optimizer.name == "auto":
+        candidates = chosen.get("candidates.method", config.candidates.method)
+        touches_all_rows = candidates == "catalogue" or num_items <= MAX_CATALOGUE_ITEMS
+        chosen["optimizer.name"] = "adamw" if touches_all_rows else "lazy_adam"
     if not config.model.embedding_size:
         fitting = [size for size in _EMBEDDING_SIZES if size * num_items <= _MAX_NUMBERS]
         chosen["model.embedding_size"] = (fitting or _EMBEDDING_SIZES[-1:])[0]
