@@ -65,7 +65,8 @@ def get_config() -> ConfigDict:
     config.split.validation_fraction = 0.1
     config.split.test_fraction = 0.1
 
-    # The largest number of items in a list. A user with more ratings has several lists.
+    # The largest number of items in a list. A user with more ratings has several lists. The lists of a split are padded
+    # to the longest one.
     config.list_size = 500
 
     config.candidates = ConfigDict()

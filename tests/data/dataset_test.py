@@ -17,7 +17,6 @@ from trainer.schema import (
     ITEM_ID,
     ITEMS,
     LABELS,
-    PADDING_LABEL,
     QUERY,
     SPLITS,
     UNKNOWN_INDEX,
@@ -142,7 +141,7 @@ def test_features_come_out_of_the_lists_and_change_the_fingerprints(load):
     ]
     gathered = dataset.lists["train"].gather(np.array([1, 0]))
     assert gathered["age"].tolist() == [0, 1]  # The last row of b has no age.
-    assert gathered["place"].tolist() == [[1, 1, 0], [2, 1, 0]]
+    assert gathered["place"].tolist() == [[1, 1], [2, 1]]
     assert dataset.item_features["price"].tolist() == [0.0, -1.0, 1.0]
     assert dataset.query_source("train").gather(np.array([1]))["age"].tolist() == [1]
 
@@ -165,7 +164,7 @@ def test_a_counted_event_has_its_number_as_label(load):
     rows = [("a", "x", 1.0, 1), ("a", "y", 1.0, 2), ("a", "x", 1.0, 3)]
     dataset = load(rows, split_method="none", columns=columns, duplicates="count", history_size=2)
     gathered = dataset.lists["train"].gather(np.array([0]))
-    assert gathered[LABELS][0, :3].tolist() == [1.0, 2.0, PADDING_LABEL]
+    assert gathered[LABELS].tolist() == [[1.0, 2.0]]
     assert gathered[HISTORY_RATINGS].tolist() == [[1.0, 2.0]]
     assert (dataset.has_ratings, dataset.has_timestamps) == (False, False)
     assert (dataset.description["has_ratings"], dataset.description["duplicates"]) == (False, "count")

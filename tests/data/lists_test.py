@@ -134,6 +134,13 @@ def test_gather_refuses_a_row_that_is_out_of_range(row):
         source.gather(np.array([0, row]))
 
 
+@pytest.mark.parametrize(("list_size", "longest"), [(1, 1), (2, 2), (3, 3), (4, 3), (500, 3)])
+def test_lists_are_padded_to_the_longest_one_and_not_further(list_size, longest):
+    lists = build_lists(*arrays([1, 1, 2, 1]), list_size=list_size)
+    assert lists.list_size == np.diff(lists.offsets).max() == longest
+    assert lists.gather(np.array([0]))[schema.ITEMS].shape == (1, longest)
+
+
 def test_build_lists_passes_its_list_size_on():
     features = build_lists(*arrays([1, 1, 1]), list_size=2).gather(np.array([1, 0]))
     assert features[schema.ITEMS].tolist() == [[102, 0], [100, 101]]

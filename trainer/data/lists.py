@@ -162,7 +162,7 @@ def cut_lists(
 
     Returns:
       The lists, sorted by user index and then by time or row. A user with n ratings has ⌈n / list_size⌉ lists. They
-      share the arrays of `ratings`.
+      share the arrays of `ratings`, and are padded only to the size of the longest list.
     """
     num_ratings = np.diff(ratings.offsets)
     num_lists = -(-num_ratings // list_size)
@@ -180,7 +180,7 @@ def cut_lists(
         offsets=np.append(begins, ratings.offsets[-1]),
         items=ratings.items,
         labels=ratings.ratings,
-        list_size=list_size,
+        list_size=min(list_size, int(num_ratings.max(initial=1))),
         features=ratings.features,
         query_source=query_source,
     )
