@@ -168,16 +168,20 @@ def _draw(negatives_fn: Callable[[np.ndarray], np.ndarray], steps: tf.Tensor) ->
 
 def _gather(lists: ListSource, rows: tf.Tensor, *, is_real: tf.Tensor) -> Features:
     """Features of the lists `rows` int64 [batch_size]. Where `is_real` bool [batch_size] is false: a padding row."""
+
+    def gather(rows: np.ndarray, is_real: np.ndarray) -> list[np.ndarray]:
+        features = lists.gather(rows)
+        if not is_real.all():  # Only in the last batch of an epoch.
+            for name, array in features.items():
+                features[name] = array = array.copy()
+                array[~is_real] = schema.PADDING_LABEL if name == schema.LABELS else 0
+        return list(features.values())
+
     # A source may read from a memory-mapped file, so NumPy gathers. An empty gather tells names, types and shapes.
     specs = lists.gather(np.zeros(0, np.int64))
-    arrays = tf.numpy_function(
-        lambda rows: list(lists.gather(rows).values()), [rows], [array.dtype for array in specs.values()]
-    )
-    features = {}
-    for (name, spec), array in zip(specs.items(), arrays, strict=True):
-        array = tf.ensure_shape(array, [None, *spec.shape[1:]])
-        array = tf.reshape(array, [rows.shape[0], *spec.shape[1:]])
-        padding = schema.PADDING_LABEL if name == schema.LABELS else 0
-        mask = tf.reshape(is_real, [-1] + [1] * (len(spec.shape) - 1))
-        features[name] = tf.where(mask, array, tf.cast(padding, array.dtype))
+    arrays = tf.numpy_function(gather, [rows, is_real], [array.dtype for array in specs.values()])
+    features = {
+        name: tf.reshape(tf.ensure_shape(array, [None, *spec.shape[1:]]), [rows.shape[0], *spec.shape[1:]])
+        for (name, spec), array in zip(specs.items(), arrays, strict=True)
+    }
     return features | {schema.WEIGHTS: tf.cast(is_real, tf.float32)}
