@@ -243,7 +243,9 @@ def test_shards_are_ranges_of_users_of_at_most_the_size_and_one_user(counts, sha
     splits = {"train": ratings([train for train, _ in counts]), "test": ratings([test for _, test in counts])}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(writing, "SHARD_BYTES", shard_bytes)
-        shards = writing.plan_shards(splits)
+        shards = writing.plan_shards(
+            {name: np.diff(part.offsets) for name, part in splits.items()}, writing.bytes_per_rating(splits["train"])
+        )
     assert [shard.begin for shard in shards] == [0, *(shard.end for shard in shards[:-1])]
     assert shards[-1].end == len(counts)
     for shard in shards:

@@ -40,6 +40,21 @@ def open_prepared(folder: str, fields: Mapping[str, Any], *, list_size: int, his
     manifest = load_manifest(folder)
     check_fields(folder, manifest, fields)
     check_sizes(folder, manifest)
+    dataset = map_dataset(folder, manifest, list_size=list_size, history_size=history_size)
+    return replace(dataset, description=describe(dataset, manifest.counts, manifest.digests))
+
+
+def map_dataset(folder: str, manifest: Manifest, *, list_size: int, history_size: int) -> Dataset:
+    """Maps the files of a data set into memory. The digests in its manifest are not used.
+
+    Args:
+      folder: where the files are.
+      manifest: its description.
+      list_size, history_size: as in `load_source`.
+
+    Raises:
+      StorageError: a file is missing or damaged.
+    """
     vocabulary = load_vocabulary(storage.join(folder, VOCABULARY))
     specs = [encoder.spec for encoder in vocabulary.features]
     features = {
@@ -48,7 +63,7 @@ def open_prepared(folder: str, fields: Mapping[str, Any], *, list_size: int, his
     }
     examples = [spec.name for spec in specs if spec.owner == "example"]
     splits = {name: _split(folder, manifest, name, examples) for name in manifest.counts["num_ratings"]}
-    dataset = build_dataset(
+    return build_dataset(
         vocabulary,
         splits,
         list_size=list_size,
@@ -63,7 +78,6 @@ def open_prepared(folder: str, fields: Mapping[str, Any], *, list_size: int, his
             for names in history_splits(splits)
         },
     )
-    return replace(dataset, description=describe(dataset, manifest.counts, manifest.digests))
 
 
 def _split(folder: str, manifest: Manifest, name: str, examples: Sequence[str]) -> RatingsByUser:
