@@ -28,7 +28,11 @@ from trainer.data.ratings import SYNTHETIC
 from trainer.data.vocabulary import Vocabulary
 
 SHARD_BYTES = 256 << 20
-"""The size of the ratings of a shard, without its histories. The user who exceeds it is the last one of the shard."""
+"""The size of the ratings of a shard, without its histories."""
+
+
+RATING_BYTES = 16
+"""The size of the item, the rating and the time of a rating."""
 
 
 def plan_dataset(dataset: Dataset, arguments: Mapping[str, Any]) -> Manifest:
@@ -47,7 +51,9 @@ def plan_dataset(dataset: Dataset, arguments: Mapping[str, Any]) -> Manifest:
         has_ratings=dataset.has_ratings,
         has_timestamps=dataset.has_timestamps,
         shards=plan_shards(
-            {name: np.diff(part.offsets) for name, part in splits.items()}, bytes_per_rating(splits["train"])
+            {name: np.diff(part.offsets) for name, part in splits.items()},
+            _bytes_per_rating(splits["train"]),
+            SHARD_BYTES,
         ),
         files={},
     )
@@ -101,16 +107,16 @@ def whole_or_not_at_all(folder: str) -> Iterator[str]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def plan_shards(num_ratings: Mapping[str, np.ndarray], bytes_per_rating: int, shard_bytes: int = 0) -> list[Shard]:
+def plan_shards(num_ratings: Mapping[str, np.ndarray], bytes_per_rating: int, shard_bytes: int) -> list[Shard]:
     """Divides the users into ranges. Where a shard ends depends only on the numbers of ratings of all users.
 
     Args:
       num_ratings: split → the number of ratings of each user, integers [num_users].
       bytes_per_rating: the size of a rating with its features.
-      shard_bytes: the size of a shard; 0 for SHARD_BYTES.
+      shard_bytes: the size of a shard. The user who exceeds it is the last one of the shard.
     """
     num_bytes = np.sum([of_split * bytes_per_rating for of_split in num_ratings.values()], axis=0)
-    shard_of_user = (np.cumsum(num_bytes) - num_bytes) // (shard_bytes or SHARD_BYTES)
+    shard_of_user = (np.cumsum(num_bytes) - num_bytes) // shard_bytes
     begins = np.unique(shard_of_user, return_index=True)[1].tolist()
     return [
         Shard(begin, end, {name: int(of_split[begin:end].sum()) for name, of_split in num_ratings.items()})
@@ -172,15 +178,21 @@ def write_descriptions(folder: str, vocabulary: Vocabulary, features: Mapping[st
             _save(storage.join(folder, feature_file(spec)), features[spec.owner][spec.name])
 
 
-def facts_of_files(folder: str) -> dict[str, dict[str, Any]]:
+def facts_of_files(folder: str, *names: str) -> dict[str, dict[str, Any]]:
     """Returns the size and the SHA-256 digest of each file below a folder, by its path there.
+
+    Args:
+      folder: the folder of the data set.
+      names: the subfolders that are looked at; all if there are none.
 
     Raises:
       StorageError: a file cannot be read.
     """
     with storage.writing(folder):
         return {
-            name: {"size": os.path.getsize(path), "sha256": storage.sha256(path)} for name, path in _files_in(folder)
+            os.path.relpath(path, folder): {"size": os.path.getsize(path), "sha256": storage.sha256(path)}
+            for name in names or [""]
+            for path in _files_in(os.path.join(folder, name))
         }
 
 
@@ -220,10 +232,9 @@ def _are_equal(queries: Queries, ratings: RatingsByUser) -> bool:
     )
 
 
-def bytes_per_rating(ratings: RatingsByUser) -> int:
-    """The size of a rating with its features, without its histories."""
-    arrays = (ratings.items, ratings.ratings, ratings.timestamps, *ratings.features.values())
-    return sum(array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays)
+def _bytes_per_rating(ratings: RatingsByUser) -> int:
+    of_features = (array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in ratings.features.values())
+    return RATING_BYTES + sum(of_features)
 
 
 def _uses_seed(arguments: Mapping[str, Any]) -> bool:
@@ -235,16 +246,14 @@ def _uses_seed(arguments: Mapping[str, Any]) -> bool:
 
 
 def _save(path: str, array: np.ndarray) -> None:
-    with storage.writing(path):
-        with open(path, "wb") as file:
-            np.save(file, array)
-        storage.sync(path)
+    # In one step, because on Beam a second worker may write the same file: one that was given up and is still alive.
+    with storage.open_for_writing(path) as file:
+        np.save(file, array)
 
 
-def _files_in(folder: str) -> Iterator[tuple[str, str]]:
-    """The path of each file below a folder, relative to it and whole, sorted."""
+def _files_in(folder: str) -> Iterator[str]:
+    """The path of each file below a folder, sorted."""
     for parent, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            path = os.path.join(parent, name)
-            yield os.path.relpath(path, folder), path
+            yield os.path.join(parent, name)

@@ -140,7 +140,8 @@ def load_ratings(
         item_tables.append(merged.items)
     item_table = items.complete(items.first_of_each(item_tables), rated=ratings[schema.ITEM_ID])
     if item_identity == schema.TITLE:
-        ratings, item_table = items.identify_by_title(ratings, item_table)
+        titles = items.titles_of(ratings[schema.ITEM_ID], item_table)
+        ratings, item_table = merging.replace_column(ratings, schema.ITEM_ID, titles), items.by_title(item_table)
     in_rows = set(ratings.column_names)
     of_items = [name for name in features.get("item", ()) if feature_columns.column_name(name) not in in_rows]
     item_table = feature_columns.of_items(item_table, of_items)

@@ -1,0 +1,215 @@
+"""The second half of the way, by user: duplicates, splits and indices of all rows of some users."""
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trainer import schema
+from trainer.data.dataset import num_pairs_in
+from trainer.data.loading import GIVEN
+from trainer.data.prepared.beam.blocks import ROW, SOURCE, SPLIT, encode_ids, join
+from trainer.data.prepared.beam.job import Job
+from trainer.data.prepared.beam.parts import Totals
+from trainer.data.prepared.manifest import Shard
+from trainer.data.ratings import items, merging
+from trainer.data.splits import split_at, split_each_user
+from trainer.data.vocabulary import count_ids
+
+USER, ITEM = "user", "item"
+"""The columns of indices, int32."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Merged:
+    """The rows of a bucket without duplicates, in their order.
+
+    Attributes:
+      rows: schema.RATINGS_SCHEMA with dictionaries for ids, ROW and SOURCE.
+      num_others: the number of rows of each source that are not the last ones of their pairs.
+      dropped: int64 [num_dropped], the numbers of these rows.
+    """
+
+    rows: pa.Table
+    num_others: list[int]
+    dropped: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Users:
+    """The users of a bucket, in the order of the dictionary of its rows.
+
+    Attributes:
+      bucket: the number of the bucket.
+      user_ids: strings [num_users].
+      num_ratings: int64 [num_users, 3], the number of ratings of each user in each of schema.SPLITS.
+    """
+
+    bucket: int
+    user_ids: pa.Array
+    num_ratings: np.ndarray
+
+
+def merge_bucket(job: Job, totals: Totals, blocks: Sequence[tuple[int, pa.Table]]) -> Merged:
+    """Joins the blocks of a bucket, and keeps the last row of each pair of a user and an item within each source.
+
+    Args:
+      job: the preparation.
+      totals: what is known of all files.
+      blocks: the blocks with the numbers of their files, in any order.
+    """
+    splits = list(job.sources)
+    rows = join(
+        [_numbered(totals, part, block, splits) for part, block in sorted(blocks, key=lambda numbered: numbered[0])]
+    )
+    source_of_row = rows[SOURCE].to_numpy()
+    merged = []
+    for source in range(len(splits)):
+        of_source = rows.filter(pa.array(source_of_row == source))
+        merged.append(merging.keep_last(of_source, duplicates=job.arguments["duplicates"]))
+    kept = pa.concat_tables(merged)
+    num_rows = np.bincount(source_of_row, minlength=len(splits))
+    return Merged(
+        kept,
+        [int(number) - table.num_rows for number, table in zip(num_rows, merged, strict=True)],
+        np.setdiff1d(rows[ROW].to_numpy(), kept[ROW].to_numpy(), assume_unique=True),
+    )
+
+
+def _numbered(totals: Totals, part: int, rows: pa.Table, splits: Sequence[str]) -> pa.Table:
+    """The rows of a block with their numbers among all rows, and with ids in one spelling."""
+    row = rows[ROW].to_numpy() + totals.first_row[part]
+    rows = merging.replace_column(rows, ROW, pa.array(row))
+    if not totals.has_timestamps:
+        time = rows[schema.TIMESTAMP].to_numpy() + totals.first_time[part]
+        rows = merging.replace_column(rows, schema.TIMESTAMP, pa.array(time))
+    for name in totals.without_points:
+        rows = merging.replace_column(rows, name, merging.without_points(rows[name]))
+    source = splits.index(totals.parts[part].split)
+    return rows.append_column(SOURCE, pa.array(np.full(rows.num_rows, source, np.int8)))
+
+
+def name_by_title(rows: pa.Table, item_table: pa.Table) -> pa.Table:
+    """Returns the rows of a bucket with the titles of items as their ids; the id where there is no title."""
+    item_ids = rows[schema.ITEM_ID].cast(pa.string())
+    titles = items.titles_of(item_ids, items.complete(item_table, rated=item_ids))
+    return encode_ids(merging.replace_column(rows, schema.ITEM_ID, titles))
+
+
+def split_bucket(job: Job, rows: pa.Table, dropped: np.ndarray, cuts: Sequence[int | None]) -> pa.Table:
+    """Appends SPLIT to the rows of a bucket.
+
+    Args:
+      job: the preparation.
+      rows: the rows without duplicates, in their order.
+      dropped: int64 [num_dropped], ascending: the numbers of the duplicates in all buckets.
+      cuts: the result of `times.find_cuts` if the split is by time.
+    """
+    arguments = job.arguments
+    method = arguments["split_method"]
+    fractions = {name: arguments[name] for name in ("validation_fraction", "test_fraction")}
+    row = rows[ROW].to_numpy()
+    row = row - np.searchsorted(dropped, row)
+    if method == "time":
+        split = split_at(rows[schema.TIMESTAMP].to_numpy(), cuts)
+    elif method == GIVEN:
+        split_of_source = np.array([schema.SPLITS.index(name) for name in job.sources], np.int8)
+        split = split_of_source[rows[SOURCE].to_numpy()]
+        if "validation" not in job.sources and fractions["validation_fraction"]:
+            is_train = split == 0
+            split[is_train] = split_each_user(
+                encode_ids(rows.filter(pa.array(is_train))),
+                row[is_train],
+                method="random",
+                seed=arguments["seed"],
+                **{**fractions, "test_fraction": 0.0},
+            )
+    else:
+        split = split_each_user(rows, row, method=method, seed=arguments["seed"], **fractions)
+    return rows.append_column(SPLIT, pa.array(split))
+
+
+def users_of_bucket(bucket: int, rows: pa.Table) -> Users:
+    """Counts the ratings of the users of a bucket in each split."""
+    users = rows[schema.USER_ID].combine_chunks()
+    num_splits = len(schema.SPLITS)
+    keys = users.indices.to_numpy().astype(np.int64) * num_splits + rows[SPLIT].to_numpy()
+    counts = np.bincount(keys, minlength=num_splits * len(users.dictionary)).reshape(-1, num_splits)
+    return Users(bucket, users.dictionary, counts)
+
+
+def count_items(rows: pa.Table) -> pa.Table:
+    """Counts the training rows of each item of a bucket; see `vocabulary.count_ids`."""
+    in_training = rows.filter(pc.equal(rows[SPLIT], 0)).select([schema.ITEM_ID])
+    return count_ids(in_training.cast(pa.schema([(schema.ITEM_ID, pa.string())])), schema.ITEM_ID)
+
+
+def index_bucket(rows: pa.Table, user_indices: np.ndarray, item_ids: pa.Array) -> pa.Table:
+    """Replaces ids by indices, and drops the rows of users without training ratings.
+
+    Args:
+      rows: the rows of a bucket, with SPLIT.
+      user_indices: int32 [num_users], the index of each user of the dictionary; UNKNOWN_INDEX without training ratings.
+      item_ids: the ids of the vocabulary, strings [num_items].
+
+    Returns:
+      A table of USER, ITEM, the rating, the time, ROW and SPLIT.
+    """
+    users, item_codes = (rows[name].combine_chunks() for name in (schema.USER_ID, schema.ITEM_ID))
+    index_of_item = pc.index_in(item_codes.dictionary, value_set=item_ids).fill_null(schema.UNKNOWN_INDEX).to_numpy()
+    user = user_indices[users.indices.to_numpy()]
+    indexed = pa.table(
+        {
+            USER: user,
+            ITEM: index_of_item[item_codes.indices.to_numpy()],
+            **{name: rows[name] for name in (schema.RATING, schema.TIMESTAMP, ROW, SPLIT)},
+        }
+    )
+    return indexed.filter(pa.array(user != schema.UNKNOWN_INDEX))
+
+
+def num_test_pairs_in_train(rows: pa.Table, num_items: int) -> int:
+    """The number of test rows of known items whose user has rated the item in another split too.
+
+    Args:
+      rows: the result of `index_bucket`.
+      num_items: the number of items, including the unknown item.
+    """
+    pairs = rows[USER].to_numpy().astype(np.int64) * num_items + rows[ITEM].to_numpy()
+    is_test = rows[SPLIT].to_numpy() == schema.SPLITS.index("test")
+    test = pairs[is_test & (rows[ITEM].to_numpy() != schema.UNKNOWN_INDEX)]
+    return num_pairs_in(test, pairs[~is_test])
+
+
+def divide_by_shard(rows: pa.Table, shards: Sequence[Shard]) -> Iterator[tuple[int, pa.Table]]:
+    """Yields the number of each shard that has some of the rows, and these rows in their order."""
+    begins = [shard.begin for shard in shards]
+    shard_of_row = np.searchsorted(begins, rows[USER].to_numpy(), side="right") - 1
+    for shard in np.unique(shard_of_row):
+        yield int(shard), rows.filter(pa.array(shard_of_row == shard))
+
+
+def rows_of_shard(
+    blocks: Sequence[pa.Table], splits: Sequence[str], users: Shard
+) -> Mapping[str, dict[str, np.ndarray]]:
+    """Joins the rows of a shard, in their order: split → arguments of `group_ratings`.
+
+    Args:
+      blocks: the rows of the shard from each bucket.
+      splits: the splits that the data set has.
+      users: the users of the shard.
+    """
+    rows = pa.concat_tables(blocks).sort_by(ROW)
+    split_of_row = rows[SPLIT].to_numpy()
+    columns = {
+        "user_indices": rows[USER].to_numpy() - users.begin,
+        "item_indices": rows[ITEM].to_numpy(),
+        "ratings": rows[schema.RATING].to_numpy(),
+        "timestamps": rows[schema.TIMESTAMP].to_numpy(),
+    }
+    return {
+        name: {column: values[split_of_row == schema.SPLITS.index(name)] for column, values in columns.items()}
+        for name in splits
+    }

@@ -1,0 +1,206 @@
+"""What depends on all users and items: the vocabulary, the plan of the shards, and at last the manifest."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from trainer import schema, storage
+from trainer.data.dataset import count_ratings
+from trainer.data.lists import RatingsByUser, group_ratings
+from trainer.data.loading import GIVEN, check_known
+from trainer.data.prepared.beam.buckets import Users, rows_of_shard
+from trainer.data.prepared.beam.job import Job
+from trainer.data.prepared.beam.parts import Totals
+from trainer.data.prepared.layout import FEATURES, VOCABULARY, shard_folder
+from trainer.data.prepared.manifest import Manifest, Shard, write_manifest
+from trainer.data.prepared.opening import map_dataset
+from trainer.data.prepared.writing import (
+    RATING_BYTES,
+    all_digests,
+    facts_of_files,
+    fields_of,
+    plan_shards,
+    write_descriptions,
+    write_shard,
+)
+from trainer.data.ratings import items
+from trainer.data.ratings.merging import with_others
+from trainer.data.splits import check_not_empty
+from trainer.data.vocabulary import NUM_RATINGS, vocabulary_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the workers need to know to write the shards.
+
+    Attributes:
+      manifest: the description of the data set, without digests and with the files that are written already.
+      num_items: the number of items, including the unknown item.
+    """
+
+    manifest: Manifest
+    num_items: int
+
+    @property
+    def shards(self) -> list[Shard]:
+        """The shards, in the order of their users."""
+        return self.manifest.shards
+
+
+@dataclasses.dataclass(frozen=True)
+class Indices:
+    """The result of `make_plan`.
+
+    Attributes:
+      plan: the plan of the shards.
+      users: bucket → int32 [num_users of the bucket], the index of each user; UNKNOWN_INDEX without training ratings.
+      item_ids: the ids of the vocabulary, strings [num_items].
+    """
+
+    plan: Plan
+    users: dict[int, np.ndarray]
+    item_ids: pa.Array
+
+
+def add_counts(tables: Sequence[pa.Table]) -> pa.Table:
+    """Adds up results of `vocabulary.count_ids` for the items of several buckets."""
+    empty = pa.schema([(schema.ITEM_ID, pa.string()), (NUM_RATINGS, pa.int64())]).empty_table()
+    added = pa.concat_tables([empty, *tables]).group_by(schema.ITEM_ID).aggregate([(NUM_RATINGS, "sum")])
+    return added.select([schema.ITEM_ID, f"{NUM_RATINGS}_sum"]).rename_columns(empty.column_names)
+
+
+def make_plan(
+    job: Job,
+    totals: Totals,
+    *,
+    num_others: Sequence[int],
+    buckets: Sequence[Users],
+    item_counts: pa.Table,
+    item_table: pa.Table,
+) -> Indices:
+    """Builds and writes the vocabulary, and plans the shards.
+
+    Args:
+      job: the preparation.
+      totals: what is known of all files.
+      num_others: the number of rows of each source that are not the last ones of their pairs.
+      buckets: the users of all buckets, in any order.
+      item_counts: the result of `add_counts` for all buckets.
+      item_table: the result of `parts.join_items`.
+
+    Raises:
+      DataError: a split has no ratings, or none of a known user.
+      StorageError: the vocabulary cannot be written.
+    """
+    arguments = job.arguments
+    num_ratings = sum(users.num_ratings.sum(axis=0) for users in buckets)
+    _check_splits(job, num_ratings.tolist())
+    if arguments["item_identity"] == schema.TITLE:
+        item_table = items.by_title(item_table)
+    user_ids = [users.user_ids.filter(pa.array(users.num_ratings[:, 0] > 0)) for users in buckets]
+    item_table = items.complete(item_table, rated=item_counts[schema.ITEM_ID])
+    vocabulary = vocabulary_of(pa.chunked_array(user_ids), item_counts, item_table)
+    write_descriptions(job.folder, vocabulary, {})
+
+    indices = {users.bucket: vocabulary.user_indices(users.user_ids) for users in buckets}
+    of_users: np.ndarray = np.zeros((vocabulary.num_users, len(schema.SPLITS)), np.int64)
+    for users in buckets:
+        is_known = indices[users.bucket] != schema.UNKNOWN_INDEX
+        of_users[indices[users.bucket][is_known]] = users.num_ratings[is_known]
+    all_of, known_of = (dict(zip(schema.SPLITS, part.tolist(), strict=True)) for part in (num_ratings, of_users.sum(0)))
+    check_known(all_of, known_of, split_method=arguments["split_method"])
+    splits = [name for name in schema.SPLITS if known_of[name]]
+    counts = count_ratings(
+        vocabulary,
+        {name: known_of[name] for name in splits},
+        sources=job.sources,
+        reports=[
+            with_others(report, number, duplicates=arguments["duplicates"])
+            for report, number in zip(totals.reports, num_others, strict=True)
+        ],
+        has_ratings=totals.has_ratings,
+        duplicates=arguments["duplicates"],
+        num_unknown={name: all_of[name] - known_of[name] for name in splits},
+        num_test_pairs_in_train=0,
+    )
+    manifest = Manifest(
+        fields=fields_of(arguments),
+        counts=counts,
+        digests={},
+        has_ratings=totals.has_ratings,
+        has_timestamps=totals.has_timestamps,
+        shards=plan_shards(
+            {name: of_users[:, schema.SPLITS.index(name)] for name in splits}, RATING_BYTES, job.shard_bytes
+        ),
+        files=facts_of_files(job.folder, VOCABULARY, FEATURES),
+    )
+    item_ids = vocabulary.items[schema.ITEM_ID].combine_chunks()
+    return Indices(Plan(manifest, vocabulary.num_items), indices, item_ids)
+
+
+def _check_splits(job: Job, num_ratings: Sequence[int]) -> None:
+    arguments = job.arguments
+    method, validation_fraction = arguments["split_method"], arguments["validation_fraction"]
+    if method == GIVEN and "validation" in job.sources:
+        validation_fraction = 0.0
+    check_not_empty(
+        num_ratings,
+        method=method,
+        validation_fraction=validation_fraction,
+        test_fraction=0.0 if method == GIVEN else arguments["test_fraction"],
+    )
+
+
+def write_rows(job: Job, plan: Plan, number: int, blocks: Sequence[pa.Table]) -> dict[str, dict[str, Any]]:
+    """Writes a shard from its rows of all buckets.
+
+    Returns:
+      The size and the digest of each file, by its path in the data set.
+
+    Raises:
+      StorageError: a file cannot be written.
+    """
+    users = plan.shards[number]
+    splits: dict[str, RatingsByUser] = {
+        name: group_ratings(**columns, num_users=users.end - users.begin, list_order=job.arguments["list_order"])
+        for name, columns in rows_of_shard(blocks, list(plan.manifest.counts["num_ratings"]), users).items()
+    }
+    name = shard_folder(number, len(plan.shards))
+    write_shard(storage.join(job.folder, name), splits)
+    return facts_of_files(job.folder, name)
+
+
+def finish(
+    job: Job, plan: Plan, *, files: Sequence[Mapping[str, dict[str, Any]]], num_test_pairs_in_train: int
+) -> Manifest:
+    """Writes the manifest once all shards are written.
+
+    Args:
+      job: the preparation.
+      plan: the result of `make_plan`.
+      files: the results of `write_rows`, in any order.
+      num_test_pairs_in_train: see `buckets.num_test_pairs_in_train`.
+
+    Raises:
+      StorageError: a file cannot be read, or the manifest cannot be written.
+    """
+    all_files = dict(plan.manifest.files)
+    for facts in files:
+        all_files |= facts
+    counts = plan.manifest.counts
+    if "num_test_pairs_in_train" in counts:
+        counts = {**counts, "num_test_pairs_in_train": num_test_pairs_in_train}
+    manifest = dataclasses.replace(
+        plan.manifest,
+        counts=counts,
+        # In the order of a walk through the folder.
+        files={name: all_files[name] for name in sorted(all_files, key=lambda name: name.split("/"))},
+    )
+    sizes = {name: job.arguments[name] for name in ("list_size", "history_size")}
+    dataset = map_dataset(job.folder, manifest, **sizes)
+    manifest = dataclasses.replace(manifest, digests=all_digests(dataset))
+    write_manifest(job.folder, manifest)
+    return manifest
