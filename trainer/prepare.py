@@ -3,13 +3,21 @@
 python -m trainer.prepare --config=configs/movielens_25m.py --output=data/movielens_25m
 python -m trainer.main --config=configs/movielens_25m.py --config.data.source=data/movielens_25m --workdir=runs/mine
 python -m trainer.prepare --verify=data/movielens_25m
+
+On Apache Beam, with Beam's flags after --:
+
+python -m trainer.prepare --config=configs/movielens_25m.py --output=data/movielens_25m --runner=DirectRunner -- \
+    --direct_num_workers=4 --direct_running_mode=multi_processing
 """
 
+import importlib.util
 import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -35,7 +43,7 @@ from trainer.data.prepared.writing import plan_dataset, write_prepared
 from trainer.data.ratings import is_path
 
 
-def main() -> int:
+def main(beam_flags: Sequence[str]) -> int:
     """Prepares or verifies a data set, and prints what it has. Returns the exit code."""
     # A terminated preparation removes what it has written, as one that fails does.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -44,6 +52,12 @@ def main() -> int:
     if bool(output) == bool(flags.FLAGS.verify):
         raise ConfigError(
             "Set --output to the folder to write, or --verify to the folder of a prepared data set to check."
+        )
+    runner = flags.FLAGS.runner
+    if not runner and (beam_flags or flags.FLAGS.dry_run):
+        raise ConfigError(
+            f"{'--dry_run' if flags.FLAGS.dry_run else beam_flags[0]} is only used on Beam. Set --runner, for example "
+            "to DirectRunner, or leave it out."
         )
     if folder := flags.FLAGS.verify:
         if not is_prepared(folder):
@@ -55,17 +69,36 @@ def main() -> int:
     arguments = config_lib.dataset_arguments(load_trainer_config(cli.load_config()))
     source = arguments["source"]
     before = _check_output(output, arguments)
+    if before and runner:
+        raise ConfigError(
+            f"--output={output} has a prepared data set already, and with --runner it is not compared with the source. "
+            "Choose the name of a new folder, or leave out --runner to compare it on this machine."
+        )
     if is_path(source) and is_prepared(source):
         raise ConfigError(
             f"config.data.source={source} is a prepared data set already. Set it to the source of its ratings."
         )
-    dataset = load_source(**arguments)
-    manifest = plan_dataset(dataset, arguments)
-    if before:
-        _check_same(output, before, manifest)
-        console.print(f"{output} was prepared from the same ratings with the same config. There is nothing to do.")
+    if runner and flags.FLAGS.dry_run:
+        for line in _beam().describe_job(arguments, output, runner=runner, flags=beam_flags):
+            console.print(line, soft_wrap=True)
         return 0
-    manifest = write_prepared(dataset, output, manifest)
+    if runner:
+        manifest = _beam().prepare_on_beam(
+            arguments,
+            output,
+            runner=runner,
+            flags=beam_flags,
+            report=console.print,
+            quiet=not flags.FLAGS.traceback,
+        )
+    else:
+        dataset = load_source(**arguments)
+        manifest = plan_dataset(dataset, arguments)
+        if before:
+            _check_same(output, before, manifest)
+            console.print(f"{output} was prepared from the same ratings with the same config. There is nothing to do.")
+            return 0
+        manifest = write_prepared(dataset, output, manifest)
     for line in _account(manifest):
         console.print(line, soft_wrap=True)
     size = decimal(sum(facts["size"] for facts in manifest.files.values()))
@@ -113,6 +146,19 @@ def _check_output(output: str, arguments: dict) -> Manifest | None:
     return manifest
 
 
+def _beam() -> Any:
+    """The module that runs Beam, which not every installation has."""
+    if importlib.util.find_spec("apache_beam") is None:
+        raise ConfigError(
+            f"--runner={flags.FLAGS.runner} needs Apache Beam, which is not installed. It cannot be installed beside "
+            "TensorFlow: make an environment of its own with `make setup-beam`, and start the same command with its "
+            "Python."
+        )
+    from trainer.data.prepared.beam import running
+
+    return running
+
+
 def _check_same(output: str, before: Manifest, now: Manifest) -> None:
     """Raises ConfigError if the data in --output has not the ratings that would be written now."""
     for name in sorted(before.counts.keys() | now.counts.keys()):
@@ -149,4 +195,11 @@ if __name__ == "__main__":
     config_flags.DEFINE_config_file(
         "config", None, "The config whose ratings to prepare. (default: configs/default.py)"
     )
-    cli.run(main, default_config=default.__file__)
+    flags.DEFINE_string("runner", None, "Prepare on Apache Beam, with this runner: DirectRunner, DataflowRunner, ...")
+    flags.DEFINE_bool("dry_run", False, "With --runner: check the flags and print the job, without running it.")
+    cli.run_launcher(
+        main,
+        default_config=default.__file__,
+        way_out="--help lists the flags. With --runner, write Beam's own flags after --, as in "
+        "`python -m trainer.prepare --output=data/mine --runner=DirectRunner -- --direct_num_workers=4`.",
+    )

@@ -46,6 +46,11 @@ def list_folder(path: str) -> list[str]:
     return sorted(name.rstrip("/") for name in _backend(path).listdir(path))
 
 
+def size(path: str) -> int:
+    """Returns the size of a file in bytes."""
+    return _backend(path).stat(path).length if _is_remote(path) else os.path.getsize(path)
+
+
 def open_for_reading(path: str) -> BinaryIO:
     """Opens a file for reading bytes at any position."""
     if _is_remote(path):

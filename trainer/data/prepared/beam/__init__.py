@@ -28,5 +28,5 @@ that of buckets, nor the order in which they finish changes a byte:
 - Digests of the whole data set are computed from the written shards, in their order, by one worker.
 
 A source can be all that `ratings.load_ratings` reads but TensorFlow Datasets, whose reader needs TensorFlow. Every
-field of the config is supported but config.data.features. See `job.check_supported`.
+field of the config is supported but config.data.features. See `job.build_job`.
 """

@@ -59,22 +59,17 @@ def build_job(arguments: Mapping[str, Any], folder: str) -> Job:
       folder: where to write.
 
     Raises:
+      ConfigError: Beam cannot prepare this data.
       StorageError: a source cannot be read.
     """
+    _check_supported(arguments)
     job = Job(arguments, _absolute(folder), MIN_BUCKETS, writing.SHARD_BYTES)
     num_bytes = sum(_num_bytes(source) for source in job.sources.values())
     return Job(arguments, job.folder, max(MIN_BUCKETS, num_bytes // BUCKET_BYTES), job.shard_bytes)
 
 
-def check_supported(arguments: Mapping[str, Any]) -> None:
-    """Checks that Beam can prepare this data.
-
-    Args:
-      arguments: those of `load_source`.
-
-    Raises:
-      ConfigError: it cannot. The message has the reason.
-    """
+def _check_supported(arguments: Mapping[str, Any]) -> None:
+    """Raises ConfigError unless Beam can prepare this data."""
     for name in ("source", "validation_source", "test_source"):
         if arguments[name].startswith(MOVIELENS):
             field = "config.data.source" if name == "source" else f"config.split.{name}"
