@@ -40,7 +40,9 @@ from trainer.data.prepared.manifest import (
     verify,
 )
 from trainer.data.prepared.writing import plan_dataset, write_prepared
-from trainer.data.ratings import is_path
+from trainer.data.ratings import files, is_path
+
+DATAFLOW = "DataflowRunner"
 
 
 def main(beam_flags: Sequence[str]) -> int:
@@ -74,7 +76,8 @@ def main(beam_flags: Sequence[str]) -> int:
             f"--output={output} has a prepared data set already, and with --runner it is not compared with the source. "
             "Choose the name of a new folder, or leave out --runner to compare it on this machine."
         )
-    if is_path(source) and is_prepared(source):
+    is_dry_run_on_gs = flags.FLAGS.dry_run and "://" in source
+    if is_path(source) and not is_dry_run_on_gs and is_prepared(source):
         raise ConfigError(
             f"config.data.source={source} is a prepared data set already. Set it to the source of its ratings."
         )
@@ -118,16 +121,21 @@ def _check_output(output: str, arguments: dict) -> Manifest | None:
       ConfigError: the folder cannot be used.
       StorageError: it cannot be written; or its manifest, or one of its files, cannot be read.
     """
-    if "://" in output:
+    if flags.FLAGS.runner == DATAFLOW and not output.startswith("gs://"):
         raise ConfigError(
-            f"--output={output} is not on this machine, and a prepared data set is memory-mapped. Set it to a folder "
-            "on a local disk, and copy the folder when it is done."
+            f"--output={output} cannot be used with --runner={DATAFLOW}, whose workers write to Google Cloud Storage. "
+            "Set it to a new folder on gs://."
         )
     if not is_path(output):
         raise ConfigError(
             f"--output={output} cannot be used: as config.data.source it is the name of other ratings. Choose another "
             "name."
         )
+    if "://" in output:
+        # A dry run needs no credentials.
+        if not flags.FLAGS.dry_run and files.exists(output):
+            raise ConfigError(f"--output={output} exists. Choose the name of a new folder.")
+        return None
     if not storage.exists(output):
         parent = os.path.dirname(os.path.abspath(output))
         while not os.path.lexists(parent):
@@ -190,7 +198,7 @@ def _account(manifest: Manifest) -> list[str]:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", None, "The folder to write, on a local disk. It must not exist yet.")
+    flags.DEFINE_string("output", None, "The folder to write, local or gs://. It must not exist yet.")
     flags.DEFINE_string("verify", None, "A prepared data set whose files are compared with their checksums.")
     config_flags.DEFINE_config_file(
         "config", None, "The config whose ratings to prepare. (default: configs/default.py)"

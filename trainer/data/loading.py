@@ -40,7 +40,13 @@ def load_dataset(*, source: str, list_size: int, history_size: int = 0, **argume
       StorageError: the source cannot be read, or a file of the prepared data set is damaged.
     """
     if is_path(source) and is_prepared(source):
-        return open_prepared(source, data_fields(arguments), list_size=list_size, history_size=history_size)
+        return open_prepared(
+            source,
+            data_fields(arguments),
+            list_size=list_size,
+            history_size=history_size,
+            cache=arguments["data_dir"],
+        )
     return load_source(source=source, list_size=list_size, history_size=history_size, **arguments)
 
 

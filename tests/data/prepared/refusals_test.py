@@ -188,13 +188,6 @@ def test_another_manifest_does_not_make_a_folder_prepared(tmp_path):
     assert open_data(arguments, source=str(tmp_path)).description["num_items"] == 60
 
 
-def test_prepared_data_elsewhere_than_on_this_machine_is_refused(opened):
-    content = storage.read_bytes(f"{opened['source']}/{MANIFEST}")
-    storage.write_bytes(f"ram://prepared/{MANIFEST}", content)
-    with pytest.raises(ConfigError, match=r"ram://prepared is .* not on this machine.*Copy the folder"):
-        open_data(opened, source="ram://prepared")
-
-
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 @pytest.mark.parametrize("after", [1, 30])
 def test_a_preparation_that_fails_leaves_nothing(tmp_path, small_shards, monkeypatch, error, after):

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from trainer.data.dataset import Dataset, digest_of_queries, digests_of
 from trainer.data.lists import RatingsByUser
 from trainer.data.prepared.layout import (
     FEATURES,
+    MANIFEST,
     VOCABULARY,
     example_file,
     feature_file,
@@ -77,7 +77,7 @@ def write_prepared(dataset: Dataset, folder: str, manifest: Manifest) -> Manifes
 
     Args:
       dataset: what to write.
-      folder: where nothing is yet, on a local disk.
+      folder: where nothing is yet.
       manifest: the result of `plan_dataset`.
 
     Raises:
@@ -93,18 +93,25 @@ def write_prepared(dataset: Dataset, folder: str, manifest: Manifest) -> Manifes
 def whole_or_not_at_all(folder: str) -> Iterator[str]:
     """Gives a temporary folder beside `folder`, and moves it there when the body ends without an error.
 
+    On gs://, where a folder cannot be moved in one step, it gives `folder` itself, and a data set is there once its
+    manifest is, which is written last.
+
     Raises:
-      StorageError: there is something at `folder` by then, or it cannot be written. Nothing is left of the temporary
-        folder.
+      StorageError: there is something at `folder` by then, or it cannot be written. Nothing is left.
     """
-    temporary = f"{folder}.{os.getpid()}.tmp"
+    is_remote = "://" in folder
+    temporary = folder if is_remote else f"{folder}.{os.getpid()}.tmp"
     try:
         yield temporary
-        with storage.writing(folder):
-            os.rename(temporary, folder)
-            storage.sync(os.path.dirname(folder))
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if not is_remote:
+            with storage.writing(folder):
+                os.rename(temporary, folder)
+                storage.sync(os.path.dirname(folder))
+    except BaseException:
+        # On gs:// a manifest is that of a whole data set, which another process may have written.
+        if not (is_remote and storage.exists(storage.join(folder, MANIFEST))):
+            storage.remove(temporary)
+        raise
 
 
 def plan_shards(num_ratings: Mapping[str, np.ndarray], bytes_per_rating: int, shard_bytes: int) -> list[Shard]:
@@ -189,11 +196,9 @@ def facts_of_files(folder: str, *names: str) -> dict[str, dict[str, Any]]:
       StorageError: a file cannot be read.
     """
     with storage.writing(folder):
-        return {
-            os.path.relpath(path, folder): {"size": os.path.getsize(path), "sha256": storage.sha256(path)}
-            for name in names or [""]
-            for path in _files_in(os.path.join(folder, name))
-        }
+        files = [storage.join(name, file) for name in names for file in storage.list_files(storage.join(folder, name))]
+        paths = {name: storage.join(folder, name) for name in (files if names else storage.list_files(folder))}
+        return {name: {"size": storage.size(path), "sha256": storage.sha256(path)} for name, path in paths.items()}
 
 
 def _by_user(dataset: Dataset) -> dict[str, RatingsByUser]:
@@ -249,11 +254,3 @@ def _save(path: str, array: np.ndarray) -> None:
     # In one step, because on Beam a second worker may write the same file: one that was given up and is still alive.
     with storage.open_for_writing(path) as file:
         np.save(file, array)
-
-
-def _files_in(folder: str) -> Iterator[str]:
-    """The path of each file below a folder, sorted."""
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            yield os.path.join(parent, name)

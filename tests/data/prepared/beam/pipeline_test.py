@@ -6,6 +6,7 @@ Run by `make test-beam`, in an environment with Beam and without TensorFlow.
 import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ pytest.importorskip("apache_beam", reason="Apache Beam is not installed; `make t
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from etils.epath import backend as epath_backend
 
 from configs import default
 from settings.errors import ConfigError, DataError, StorageError, UnavailableError
@@ -199,8 +201,10 @@ def test_an_error_that_a_second_try_does_not_have_leaves_no_trace(tmp_path, monk
 DATAFLOW = ["--project=my-project", "--region=europe-west1", "--temp_location=gs://bucket/temporary"]
 
 
-def test_a_dry_run_prints_the_job_for_dataflow(tmp_path):
+@pytest.mark.parametrize("source", ["synthetic", "gs://bucket/ratings"])
+def test_a_dry_run_prints_the_job_for_dataflow(tmp_path, source):
     answer = command(
+        f"--config.data.source={source}",
         "--output=gs://bucket/data", "--runner=DataflowRunner", "--dry_run", "--",
         *DATAFLOW, "--num_workers=40", "--sdk_container_image=registry/image:tag", cwd=tmp_path,
     )  # fmt: skip
@@ -212,6 +216,7 @@ def test_a_dry_run_prints_the_job_for_dataflow(tmp_path):
     assert pool["numWorkers"] == 40
     assert [image["containerImage"] for image in pool["sdkHarnessContainerImages"]] == ["registry/image:tag"]
     assert "output: gs://bucket/data" in lines[:begin] and "step: Merge" in lines[:begin]
+    assert ("files: 1" in lines) == (source == "synthetic")
     assert os.listdir(tmp_path) == []
 
 
@@ -233,3 +238,35 @@ def test_a_job_that_no_runner_takes_is_refused():
         running.describe_job(
             {**dataset_arguments(load_trainer_config(default.get_config()))}, "data", runner="Nothing", flags=[]
         )
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """A folder that fsspec takes for gs://bucket, without TensorFlow."""
+    fsspec = pytest.importorskip("fsspec")
+    local = fsspec.filesystem("local", auto_mkdir=True)
+    files = fsspec.filesystem("dir", path=str(tmp_path / "gs"), fs=local)
+    monkeypatch.setattr(type(epath_backend.fsspec_backend), "fs", lambda backend, path: files)
+    return tmp_path / "gs/gs:/bucket"
+
+
+def test_sources_and_output_can_be_on_gs(tmp_path, monkeypatch, bucket):
+    monkeypatch.setattr(writing, "SHARD_BYTES", SHARD_BYTES)
+    (tmp_path / "sources").mkdir()
+    arguments = arguments_for(tmp_path / "sources", "files")
+    shutil.copytree(tmp_path / "sources/source", bucket / "source")
+    arguments["source"] = "gs://bucket/source"
+    prepare_on_beam(arguments, "gs://bucket/data")
+    written = files_of(bucket / "data")
+    expected = written_by_one_machine(tmp_path / "one", arguments)
+    files = {name: content for name, content in expected.items() if content is not None}
+    assert {name: content for name, content in written.items() if content is not None} == files
+    assert "tensorflow" not in sys.modules
+
+
+def test_a_failure_on_gs_leaves_nothing(tmp_path, bucket):
+    (tmp_path / "sources").mkdir()
+    arguments = arguments_for(tmp_path / "sources", "files", max_bad_fraction=0.0)
+    with pytest.raises(DataError, match="rows are bad"):
+        prepare_on_beam(arguments, "gs://bucket/data")
+    assert not [content for content in files_of(bucket).values() if content is not None]

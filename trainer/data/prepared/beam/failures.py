@@ -37,3 +37,8 @@ def reported(folder: str) -> UserError | None:
         return None
     record = json.loads(storage.read_bytes(path))
     return getattr(errors, record["kind"])(record["message"])
+
+
+def forget(folder: str) -> None:
+    """Removes what `reporting` has written, if the pipeline has succeeded after all: runners try again."""
+    storage.remove(storage.join(folder, FAILURE))

@@ -1,8 +1,8 @@
 """What all workers know of a preparation, and which configs Beam can prepare."""
 
+import dataclasses
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from settings.errors import ConfigError
@@ -17,7 +17,7 @@ BUCKET_BYTES = 64 << 20
 MIN_BUCKETS = 16
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Job:
     """A preparation.
 
@@ -51,12 +51,13 @@ class Job:
         return open_source(path, field, **{name: self.arguments[name] for name in names})
 
 
-def build_job(arguments: Mapping[str, Any], folder: str) -> Job:
+def build_job(arguments: Mapping[str, Any], folder: str, *, sources_are_known: bool = True) -> Job:
     """Builds a job whose number of buckets fits its sources.
 
     Args:
       arguments: those of `load_source`.
       folder: where to write.
+      sources_are_known: whether the sizes of the sources can be asked for. If not, there are MIN_BUCKETS.
 
     Raises:
       ConfigError: Beam cannot prepare this data.
@@ -64,8 +65,8 @@ def build_job(arguments: Mapping[str, Any], folder: str) -> Job:
     """
     _check_supported(arguments)
     job = Job(arguments, _absolute(folder), MIN_BUCKETS, writing.SHARD_BYTES)
-    num_bytes = sum(_num_bytes(source) for source in job.sources.values())
-    return Job(arguments, job.folder, max(MIN_BUCKETS, num_bytes // BUCKET_BYTES), job.shard_bytes)
+    num_bytes = sum(_num_bytes(source) for source in job.sources.values()) if sources_are_known else 0
+    return dataclasses.replace(job, num_buckets=max(MIN_BUCKETS, num_bytes // BUCKET_BYTES))
 
 
 def _check_supported(arguments: Mapping[str, Any]) -> None:

@@ -1,7 +1,9 @@
 """What depends on all users and items: the vocabulary, the plan of the shards, and at last the manifest."""
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from trainer.data.prepared.beam.parts import Totals
 from trainer.data.prepared.layout import FEATURES, VOCABULARY, shard_folder
 from trainer.data.prepared.manifest import Manifest, Shard, write_manifest
 from trainer.data.prepared.opening import map_dataset
+from trainer.data.prepared.staging import copy_files
 from trainer.data.prepared.writing import (
     RATING_BYTES,
     all_digests,
@@ -196,11 +199,23 @@ def finish(
     manifest = dataclasses.replace(
         plan.manifest,
         counts=counts,
-        # In the order of a walk through the folder.
+        # In the order of `storage.list_files`.
         files={name: all_files[name] for name in sorted(all_files, key=lambda name: name.split("/"))},
     )
-    sizes = {name: job.arguments[name] for name in ("list_size", "history_size")}
-    dataset = map_dataset(job.folder, manifest, **sizes)
-    manifest = dataclasses.replace(manifest, digests=all_digests(dataset))
+    with _on_this_machine(job.folder, manifest) as folder:
+        sizes = {name: job.arguments[name] for name in ("list_size", "history_size")}
+        digests = all_digests(map_dataset(folder, manifest, **sizes))
+    manifest = dataclasses.replace(manifest, digests=digests)
     write_manifest(job.folder, manifest)
     return manifest
+
+
+@contextlib.contextmanager
+def _on_this_machine(folder: str, manifest: Manifest) -> Iterator[str]:
+    """Gives a local folder with the files of a data set: itself, or a copy that is removed afterwards."""
+    if "://" not in folder:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory() as local:
+        copy_files(folder, manifest, local)
+        yield local

@@ -13,7 +13,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOpt
 from apache_beam.runners.runner import PipelineState
 
 from settings.errors import ConfigError, UnavailableError
-from trainer.data.prepared.beam.failures import reported
+from trainer.data.prepared.beam.failures import forget, reported
 from trainer.data.prepared.beam.job import Job, build_job
 from trainer.data.prepared.beam.parts import PartName, list_parts
 from trainer.data.prepared.beam.pipeline import build_pipeline
@@ -68,13 +68,14 @@ def prepare_on_beam(
                 raise
             if state != PipelineState.DONE:
                 raise RuntimeError(f"the state of the pipeline is {state}")
+        forget(temporary)
         return load_manifest(temporary)
 
 
 def describe_job(arguments: Mapping[str, Any], output: str, *, runner: str, flags: Sequence[str]) -> list[str]:
     """Builds the job of a preparation and checks its flags, without running it.
 
-    The sources are opened, and their files are listed. Credentials are needed only if they are remote.
+    No credentials are needed: the files of sources that are not on this machine are not listed.
 
     Args:
       arguments, output, runner, flags: as in `prepare_on_beam`.
@@ -86,13 +87,17 @@ def describe_job(arguments: Mapping[str, Any], output: str, *, runner: str, flag
     Raises:
       ConfigError: a flag, the runner or the source cannot be used.
     """
-    job = build_job(arguments, output)
-    names = list_parts(job)
+    sources = [arguments[name] for name in ("source", "validation_source", "test_source")]
+    is_remote = any("://" in source for source in sources)
+    job = build_job(arguments, output, sources_are_known=not is_remote)
+    names = [] if is_remote else list_parts(job)
     is_dataflow = runner == "DataflowRunner"
     pipeline = _build(job, names, runner, [*flags, "--dry_run=True"] if is_dataflow else flags)
     steps = [step.full_label for step in pipeline.transforms_stack[0].parts]
     lines = [f"{name}: {value}" for name, value in sorted(pipeline.options.get_all_options(drop_default=True).items())]
-    lines += [f"files: {len(names):,}", f"buckets of users: {job.num_buckets:,}", f"output: {output}"]
+    if not is_remote:
+        lines += [f"files: {len(names):,}", f"buckets of users: {job.num_buckets:,}"]
+    lines += [f"output: {output}"]
     lines += [f"step: {name}" for name in steps]
     if is_dataflow:
         with _naming(runner, output), _silence():
