@@ -223,7 +223,8 @@ def test_a_dry_run_prints_the_job_for_dataflow(tmp_path, source):
 @pytest.mark.parametrize(
     ("output", "flags", "says"),
     [
-        ("gs://bucket/data", [], "Missing required option: project"),
+        ("gs://bucket/data", DATAFLOW[1:], "Missing required option: project"),
+        ("gs://bucket/data", DATAFLOW[:2], "Missing GCS path option: temp_location. Write --temp_location=gs://"),
         ("gs://bucket/data", [*DATAFLOW, "--temp_location=here"], "Invalid GCS path (here)"),
         ("data", DATAFLOW, "--output=data cannot be used with --runner=DataflowRunner"),
     ],

@@ -10,6 +10,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions, SetupOptions
+from apache_beam.options.pipeline_options_validator import PipelineOptionsValidator
 from apache_beam.runners.runner import PipelineState
 
 from settings.errors import ConfigError, UnavailableError
@@ -19,6 +20,8 @@ from trainer.data.prepared.beam.parts import PartName, list_parts
 from trainer.data.prepared.beam.pipeline import build_pipeline
 from trainer.data.prepared.manifest import Manifest, load_manifest
 from trainer.data.prepared.writing import whole_or_not_at_all
+
+DATAFLOW = "DataflowRunner"
 
 # Beam's own DirectRunner first tries to download another runner, Prism. This is the one that it falls back to.
 _RUNNERS = {"DirectRunner": "apache_beam.runners.portability.fn_api_runner.FnApiRunner"}
@@ -91,15 +94,14 @@ def describe_job(arguments: Mapping[str, Any], output: str, *, runner: str, flag
     is_remote = any("://" in source for source in sources)
     job = build_job(arguments, output, sources_are_known=not is_remote)
     names = [] if is_remote else list_parts(job)
-    is_dataflow = runner == "DataflowRunner"
-    pipeline = _build(job, names, runner, [*flags, "--dry_run=True"] if is_dataflow else flags)
+    pipeline = _build(job, names, runner, [*flags, "--dry_run=True"] if runner == DATAFLOW else flags)
     steps = [step.full_label for step in pipeline.transforms_stack[0].parts]
     lines = [f"{name}: {value}" for name, value in sorted(pipeline.options.get_all_options(drop_default=True).items())]
     if not is_remote:
         lines += [f"files: {len(names):,}", f"buckets of users: {job.num_buckets:,}"]
     lines += [f"output: {output}"]
     lines += [f"step: {name}" for name in steps]
-    if is_dataflow:
+    if runner == DATAFLOW:
         with _naming(runner, output), _silence():
             lines += _dataflow_job(pipeline).splitlines()
     return lines
@@ -151,6 +153,11 @@ def _parse(runner: str, flags: Sequence[str]) -> PipelineOptions:
     stray = [flag for flag in flags if not flag.startswith("-")]
     if stray and all(f"={value}" not in flag for value in stray for flag in flags):
         raise ConfigError(f"{stray[0]!r} after -- is not a flag. Write each flag of Beam as --name=value.")
+    if runner == DATAFLOW:
+        # Without a folder for temporary files Beam would look for credentials, and make a bucket of its own.
+        cloud = options.view_as(GoogleCloudOptions)
+        for problem in PipelineOptionsValidator(options, None).validate_gcs_path(cloud, "temp_location"):
+            raise ConfigError(f"--runner={runner}: {problem} Write --temp_location=gs://BUCKET/FOLDER after --.")
     # Workers import what they run. Beam would also send them what is in the module of the command.
     options.view_as(SetupOptions).save_main_session = False
     return options
