@@ -30,6 +30,7 @@ from settings.trainer_config import load_trainer_config
 from trainer import config as config_lib
 from trainer import storage
 from trainer.data.loading import load_source
+from trainer.data.prepared.beam.job import DATAFLOW
 from trainer.data.prepared.manifest import (
     Manifest,
     check_fields,
@@ -41,8 +42,6 @@ from trainer.data.prepared.manifest import (
 )
 from trainer.data.prepared.writing import plan_dataset, write_prepared
 from trainer.data.ratings import files, is_path
-
-DATAFLOW = "DataflowRunner"
 
 
 def main(beam_flags: Sequence[str]) -> int:

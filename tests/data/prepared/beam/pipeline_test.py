@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 
@@ -16,6 +17,7 @@ pytest.importorskip("apache_beam", reason="Apache Beam is not installed; `make t
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineRunner
 from etils.epath import backend as epath_backend
 
 from configs import default
@@ -40,7 +42,7 @@ SHARD_OF_TENS_OF_USERS = 100_000
 WORKERS = {
     "1 worker": ["--direct_running_mode=in_memory"],
     "2 workers": ["--direct_running_mode=multi_processing", "--direct_num_workers=2"],
-    "4 workers": ["--direct_running_mode=multi_threading", "--direct_num_workers=4"],
+    "4 workers": ["--direct_running_mode=multi_processing", "--direct_num_workers=4"],
 }
 PROCESSES = WORKERS["2 workers"]
 
@@ -179,6 +181,34 @@ def test_a_bug_is_named_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "finish", lambda *arguments, **named: 1 // 0)
     with pytest.raises(UnavailableError, match=r"failed on DirectRunner: .*division.*--traceback"):
         prepare_on_beam(arguments, tmp_path / "data")
+    assert files_of(tmp_path) == before
+
+
+class StoppedRunner(PipelineRunner):
+    """A runner whose job runs elsewhere, and is waited for when the user stops the command."""
+
+    jobs: ClassVar[list[str]] = []
+
+    def run_pipeline(self, pipeline, options):
+        return self
+
+    def job_id(self):
+        return "job-7"
+
+    def wait_until_finish(self):
+        raise KeyboardInterrupt
+
+    def cancel(self):
+        self.jobs.append("cancelled")
+
+
+def test_a_command_that_is_stopped_cancels_its_job(tmp_path):
+    arguments = arguments_for(tmp_path, "row order")
+    before, lines = files_of(tmp_path), []
+    runner = f"{__name__}.{StoppedRunner.__name__}"
+    with pytest.raises(KeyboardInterrupt):
+        running.prepare_on_beam(arguments, str(tmp_path / "data"), runner=runner, flags=[], report=lines.append)
+    assert lines == [f"{runner} runs job job-7."] and StoppedRunner.jobs == ["cancelled"]
     assert files_of(tmp_path) == before
 
 

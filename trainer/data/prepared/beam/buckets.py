@@ -1,7 +1,7 @@
 """The second half of the way, by user: duplicates, splits and indices of all rows of some users."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from trainer import schema
 from trainer.data.dataset import num_pairs_in
+from trainer.data.lists import ListOrder, RatingsByUser, group_ratings
 from trainer.data.loading import GIVEN
 from trainer.data.prepared.beam.blocks import ROW, SOURCE, SPLIT, encode_ids, join
 from trainer.data.prepared.beam.job import Job
@@ -191,25 +192,26 @@ def divide_by_shard(rows: pa.Table, shards: Sequence[Shard]) -> Iterator[tuple[i
         yield int(shard), rows.filter(pa.array(shard_of_row == shard))
 
 
-def rows_of_shard(
-    blocks: Sequence[pa.Table], splits: Sequence[str], users: Shard
-) -> Mapping[str, dict[str, np.ndarray]]:
-    """Joins the rows of a shard, in their order: split → arguments of `group_ratings`.
+def ratings_of_shard(
+    blocks: Sequence[pa.Table], users: Shard, *, splits: Sequence[str], list_order: ListOrder
+) -> dict[str, RatingsByUser]:
+    """Joins the rows of a shard: the ratings of each split.
 
     Args:
-      blocks: the rows of the shard from each bucket.
-      splits: the splits that the data set has.
+      blocks: the rows of the shard from each bucket, in any order.
       users: the users of the shard.
+      splits: the splits that the data set has.
+      list_order: as in `load_source`.
     """
     rows = pa.concat_tables(blocks).sort_by(ROW)
-    split_of_row = rows[SPLIT].to_numpy()
-    columns = {
-        "user_indices": rows[USER].to_numpy() - users.begin,
-        "item_indices": rows[ITEM].to_numpy(),
-        "ratings": rows[schema.RATING].to_numpy(),
-        "timestamps": rows[schema.TIMESTAMP].to_numpy(),
-    }
-    return {
-        name: {column: values[split_of_row == schema.SPLITS.index(name)] for column, values in columns.items()}
-        for name in splits
-    }
+    grouped = {}
+    for name in splits:
+        of_split = rows.filter(pc.equal(rows[SPLIT], schema.SPLITS.index(name)))
+        user, item, rating, time = (
+            of_split[column].to_numpy() for column in (USER, ITEM, schema.RATING, schema.TIMESTAMP)
+        )
+        num_users = users.end - users.begin
+        grouped[name] = group_ratings(
+            user - users.begin, item, rating, time, num_users=num_users, list_order=list_order
+        )
+    return grouped

@@ -11,6 +11,8 @@ from trainer.data.loading import sources_of_splits
 from trainer.data.prepared import writing
 from trainer.data.ratings import MOVIELENS, Source, files, is_path, open_source
 
+DATAFLOW = "DataflowRunner"
+
 BUCKET_BYTES = 64 << 20
 """The size of the sources for each bucket of users."""
 

@@ -11,9 +11,8 @@ import pyarrow as pa
 
 from trainer import schema, storage
 from trainer.data.dataset import count_ratings
-from trainer.data.lists import RatingsByUser, group_ratings
 from trainer.data.loading import GIVEN, check_known
-from trainer.data.prepared.beam.buckets import Users, rows_of_shard
+from trainer.data.prepared.beam.buckets import Users, ratings_of_shard
 from trainer.data.prepared.beam.job import Job
 from trainer.data.prepared.beam.parts import Totals
 from trainer.data.prepared.layout import FEATURES, VOCABULARY, shard_folder
@@ -166,11 +165,12 @@ def write_rows(job: Job, plan: Plan, number: int, blocks: Sequence[pa.Table]) ->
     Raises:
       StorageError: a file cannot be written.
     """
-    users = plan.shards[number]
-    splits: dict[str, RatingsByUser] = {
-        name: group_ratings(**columns, num_users=users.end - users.begin, list_order=job.arguments["list_order"])
-        for name, columns in rows_of_shard(blocks, list(plan.manifest.counts["num_ratings"]), users).items()
-    }
+    splits = ratings_of_shard(
+        blocks,
+        plan.shards[number],
+        splits=list(plan.manifest.counts["num_ratings"]),
+        list_order=job.arguments["list_order"],
+    )
     name = shard_folder(number, len(plan.shards))
     write_shard(storage.join(job.folder, name), splits)
     return facts_of_files(job.folder, name)

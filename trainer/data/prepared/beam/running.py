@@ -15,13 +15,11 @@ from apache_beam.runners.runner import PipelineState
 
 from settings.errors import ConfigError, UnavailableError
 from trainer.data.prepared.beam.failures import forget, reported
-from trainer.data.prepared.beam.job import Job, build_job
+from trainer.data.prepared.beam.job import DATAFLOW, Job, build_job
 from trainer.data.prepared.beam.parts import PartName, list_parts
 from trainer.data.prepared.beam.pipeline import build_pipeline
 from trainer.data.prepared.manifest import Manifest, load_manifest
 from trainer.data.prepared.writing import whole_or_not_at_all
-
-DATAFLOW = "DataflowRunner"
 
 # Beam's own DirectRunner first tries to download another runner, Prism. This is the one that it falls back to.
 _RUNNERS = {"DirectRunner": "apache_beam.runners.portability.fn_api_runner.FnApiRunner"}
@@ -139,6 +137,9 @@ def _build(job: Job, names: Sequence[PartName], runner: str, flags: Sequence[str
 
 
 def _parse(runner: str, flags: Sequence[str]) -> PipelineOptions:
+    for flag in flags:
+        if not flag.startswith("--"):
+            raise ConfigError(f"{flag!r} after -- is not a flag. Write each flag of Beam as --name=value.")
     printed = io.StringIO()
     try:
         with _silence(), contextlib.redirect_stderr(printed):
@@ -150,9 +151,6 @@ def _parse(runner: str, flags: Sequence[str]) -> PipelineOptions:
         raise ConfigError(f"A flag of Beam after -- cannot be used: {reason}.") from error
     if unknown and runner not in _PASSES_FLAGS_ON:
         raise ConfigError(f"--{min(unknown)} after -- is not a flag of Beam. Beam's documentation lists its flags.")
-    stray = [flag for flag in flags if not flag.startswith("-")]
-    if stray and all(f"={value}" not in flag for value in stray for flag in flags):
-        raise ConfigError(f"{stray[0]!r} after -- is not a flag. Write each flag of Beam as --name=value.")
     if runner == DATAFLOW:
         # Without a folder for temporary files Beam would look for credentials, and make a bucket of its own.
         cloud = options.view_as(GoogleCloudOptions)
