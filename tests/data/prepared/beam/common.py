@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from tests.data.prepared.common import CASES, arguments_of, prepare, ratings_table
+from tests.data.prepared.common import CASES, FEATURES, arguments_of, prepare, ratings_table
 from trainer.data.prepared.beam import buckets, parts, plan, times
 from trainer.data.prepared.beam.blocks import pack, unpack
 from trainer.data.prepared.beam.job import Job
@@ -16,6 +16,7 @@ from trainer.data.splits import held_out_ranks
 from trainer.schema import TIMESTAMP, TITLE
 
 NO_FEATURES: dict[str, tuple[str, ...]] = {"query": (), "item": (), "example": ()}
+SOME_FEATURES = {**FEATURES, "example": ()}
 SHARD_BYTES = 4000
 
 FILES: dict[str, dict[str, Any]] = {
@@ -26,6 +27,7 @@ FILES: dict[str, dict[str, Any]] = {
     "films of one title in files": {"item_identity": "title"},
     "counted events in files": {"columns": {"rating": "", "timestamp": ""}, "duplicates": "count"},
     "events in files once": {"columns": {"rating": ""}, "split_method": "random"},
+    "features in files": {"features": SOME_FEATURES, "split_method": "last"},
 }
 """Changes of the arguments for a folder of several files; see `arguments_of_files`."""
 
@@ -36,15 +38,24 @@ def all_cases() -> list[str]:
 
 
 def arguments_for(folder: pathlib.Path, case: str, **changed: Any) -> dict[str, Any]:
-    """Writes the source of a case to `folder`. Returns the arguments that load it, without features."""
+    """Writes the source of a case to `folder`. Returns the arguments that load it, without example features."""
     if case in FILES:
         return {**_arguments_of_files(folder, case), **changed}
-    return {**arguments_of(folder, case, features=NO_FEATURES), **changed}
+    features = SOME_FEATURES if "features" in CASES[case] else NO_FEATURES
+    return {**arguments_of(folder, case, features=features), **changed}
 
 
 def _arguments_of_files(folder: pathlib.Path, case: str) -> dict[str, Any]:
-    """Four files of both formats. One writes 7 as 7.0, all have bad rows and rows of the same pairs and times."""
-    table = ratings_table().select(["user_id", "item_id", "rating", "timestamp", "title"])
+    """Five files of both formats. One writes the id 7 as 7.0. They have bad rows, and rows of equal pairs and times.
+
+    Users change their age and items their weight. An age is a number in one file and text in the others.
+    """
+    table = ratings_table().select(["user_id", "item_id", "rating", "timestamp", "title", "age", "groups", "weight/kg"])
+    numbers = np.arange(table.num_rows)
+    weights = pa.array(table["weight/kg"].to_numpy() + numbers / 7, mask=numbers % 11 == 0)
+    table = table.set_column(7, "weight/kg", weights)
+    ages = [f"{int(age) + number % 3}" if age else None for number, age in enumerate(table["age"].to_pylist())]
+    table = table.set_column(5, "age", pa.array(ages))
     titles = pa.array([None if number % 3 == 0 else title for number, title in enumerate(table["title"].to_pylist())])
     genres = pa.array([["", "Drama", "Drama|War"][number % 7 % 3] for number in range(table.num_rows)])
     table = table.set_column(4, "title", titles).append_column("genres", genres)
@@ -58,8 +69,12 @@ def _arguments_of_files(folder: pathlib.Path, case: str) -> dict[str, Any]:
         else:
             pyarrow.csv.write_csv(part, f"{path}.csv")
     whole = table.slice(20, 300)
-    user_ids = pa.array([f"{user}.0" for user in whole["user_id"].to_pylist()])
-    pyarrow.csv.write_csv(whole.set_column(0, "user_id", user_ids), folder / "source" / "part-9.csv")
+    for position, name in enumerate(("user_id", "item_id")):
+        whole = whole.set_column(
+            position, name, pa.array([f"{id_as_text}.0" for id_as_text in whole[name].to_pylist()])
+        )
+    whole = whole.set_column(5, "age", whole["age"].cast(pa.float64()))
+    pq.write_table(whole, folder / "source" / "part-9.parquet")
     changes = FILES[case]
     arguments = arguments_of(folder, "row order", features=NO_FEATURES, source=str(folder / "source"))
     columns = {**arguments["columns"], "title": "title", "genres": "genres", **changes.get("columns", {})}
@@ -115,8 +130,8 @@ def run_steps(
         job,
         totals,
         num_others=np.sum([of_bucket.num_others for of_bucket in merged.values()], axis=0).tolist(),
-        buckets=shuffled([buckets.users_of_bucket(bucket, rows) for bucket, rows in split.items()]),
-        item_counts=plan.add_counts(shuffled([buckets.count_items(rows) for rows in split.values()])),
+        buckets=shuffled([buckets.users_of_bucket(job, bucket, rows) for bucket, rows in split.items()]),
+        item_counts=buckets.join_item_counts(shuffled([buckets.items_of_bucket(job, rows) for rows in split.values()])),
         item_table=item_table,
     )
     num_pairs, of_shards = 0, {}

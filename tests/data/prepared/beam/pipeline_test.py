@@ -77,7 +77,10 @@ def test_any_number_of_workers_writes_the_bytes_of_one_machine(both, tmp_path, m
     assert os.listdir(tmp_path) == ["data"] and "tensorflow" not in sys.modules
 
 
-CASES = ["cut in time", "given", "films of one title in files", "counted events in files", "files in time order"]
+CASES = [
+    *("cut in time", "given", "films of one title in files", "counted events in files", "features in files"),
+    *("row order", "files in time order"),
+]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -142,7 +145,7 @@ def test_the_command_prints_the_account_of_a_preparation_on_beam(tmp_path):
         (["--runner=DirectRunner", "--", *PROCESSES], 65, "1 of 3 rows are bad (1 rating_out_of_range)"),
         (["--runner=DirectRunner", "--config.data.columns.user_id=who"], 65, "has no column 'who' for user_id"),
         (["--runner=DirectRunner", "--config.data.source=none.csv"], 78, "there is no such file or folder"),
-        (["--runner=DirectRunner", "--config.data.features.item=('genres',)"], 78, "cannot be prepared on Beam"),
+        (["--runner=DirectRunner", "--config.data.source=movielens/1m"], 78, "cannot be prepared on Beam"),
         (["--runner=DirectRunner", "--", "--direct_num_worker=2"], 78, "--direct_num_worker after -- is not a flag"),
         (["--runner=DirectRunner", "--", "--direct_num_workers=x"], 78, "invalid int value: 'x'"),
         (["--runner=DirectRunner", "--", "stray"], 78, "'stray' after -- is not a flag"),

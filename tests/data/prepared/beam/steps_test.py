@@ -1,6 +1,7 @@
 """What the steps of the pipeline write is what one machine writes, byte for byte. No Beam is needed for this."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,14 +36,16 @@ def test_the_steps_write_the_bytes_of_one_machine(tmp_path, monkeypatch, case):
 
 def test_the_files_have_what_the_cases_are_about(tmp_path):
     """Or the test above would not see an error in these parts."""
-    arguments = arguments_for(tmp_path, "files")
+    arguments = arguments_for(tmp_path, "features in files")
     manifest = written_by_one_machine(tmp_path / "one", arguments)["manifest.json"]
     job = build_job(arguments, str(tmp_path / "beam"))
     read = [parts.read_part(job, name) for name in parts.list_parts(job)]
     totals = parts.join_parts(job, [part.account for part in read])
-    assert len(read) == 5 and totals.without_points == ("user_id",)
+    assert len(read) == 5 and totals.without_points == ("user_id", "item_id")
     assert totals.reports[0]["rating_out_of_range"] > 10 and b'"duplicate": 3' in manifest
     users = [set().union(*(rows["user_id"].to_pylist() for rows in part.blocks.values())) for part in read]
+    kinds = [str(part.account.features.field("feature:age").type) for part in read]
+    assert "double" in kinds and len({*kinds}) == 2
     assert "7" in users[1] and "7.0" in users[4]
     assert parts.bucket_of("7", 1000) == parts.bucket_of("7.0", 1000) != parts.bucket_of("7.5", 1000)
     titles = [title for part in read for table in part.items for title in table.items["title"].to_pylist()]
@@ -70,7 +73,7 @@ def test_the_cuts_are_the_times_of_the_ratings_with_the_ranks(stamps, validation
     [
         ({"source": "movielens/100k"}, "config.data.source='movielens/100k' cannot be prepared on Beam"),
         ({"test_source": "movielens/1m"}, "config.split.test_source='movielens/1m' cannot"),
-        ({"features": {**NO_FEATURES, "item": ("genres",)}}, r"config.data.features.item=\('genres',\) cannot"),
+        ({"features": {**NO_FEATURES, "example": ("place",)}}, r"config.data.features.example=\('place',\) cannot"),
     ],
 )
 def test_what_beam_cannot_prepare_is_refused(tmp_path, changed, says):
@@ -82,6 +85,8 @@ def test_what_beam_cannot_prepare_is_refused(tmp_path, changed, says):
 @pytest.mark.parametrize(
     ("case", "changed", "says"),
     [
+        ("row order", {"features": {**NO_FEATURES, "query": ("where",)}}, "no such column"),
+        ("row order", {"features": {**NO_FEATURES, "query": ("history",)}}, "the name of something else in a batch"),
         ("files", {"max_bad_fraction": 0.001}, "rows are bad .*more than config.data.max_bad_fraction=0.001 allows"),
         ("row order", {"duplicates": "count"}, "config.data.duplicates='count' cannot be used"),
         ("cut in time", {"test_fraction": 0.00001}, "The test split of .* ratings is empty"),
@@ -90,6 +95,9 @@ def test_what_beam_cannot_prepare_is_refused(tmp_path, changed, says):
 )
 def test_the_steps_refuse_what_one_machine_refuses(tmp_path, case, changed, says):
     arguments = arguments_for(tmp_path, case, **changed)
+    if case == "row order":
+        table = pq.read_table(arguments["source"])
+        pq.write_table(table.append_column("history", table["age"]), arguments["source"])
     messages = []
     for run in (
         lambda: written_by_one_machine(tmp_path / "one", arguments),

@@ -25,8 +25,9 @@ that of buckets, nor the order in which they finish changes a byte:
   seconds, and of the seconds in the two periods that have the cuts.
 - The order of users and items in the vocabulary follows from ids and counts. One worker makes the vocabularies and the
   plan of the shards, so they have to fit into its memory, as they have to in training.
+- The features of users and items are encoded by the same worker, from the last training row of each.
 - Digests of the whole data set are computed from the written shards, in their order, by one worker.
 
 A source can be all that `ratings.load_ratings` reads but TensorFlow Datasets, whose reader needs TensorFlow. Every
-field of the config is supported but config.data.features. See `job.build_job`.
+field of the config is supported but config.data.features.example. See `job.build_job`.
 """

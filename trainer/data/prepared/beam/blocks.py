@@ -5,6 +5,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from trainer import schema
+from trainer.data.ratings import merging
+
+ID_COLUMNS = (schema.USER_ID, schema.ITEM_ID)
 
 ROW = "row"
 """The number of a row in the order of sources, files and lines."""
@@ -29,11 +32,12 @@ def unpack(packed: bytes) -> pa.Table:
     return pa.ipc.open_stream(packed).read_all()
 
 
-def encode_ids(rows: pa.Table) -> pa.Table:
-    """Returns rows with dictionaries for ids that have only ids of these rows."""
-    for name in (schema.USER_ID, schema.ITEM_ID):
-        ids = rows[name].cast(pa.string()).combine_chunks().dictionary_encode()
-        rows = rows.set_column(rows.schema.get_field_index(name), name, ids)
+def compact(rows: pa.Table) -> pa.Table:
+    """Returns rows whose dictionaries have only values of these rows. Ids become dictionaries if they are none."""
+    for name, kind in zip(rows.column_names, rows.schema.types, strict=True):
+        if name in ID_COLUMNS or pa.types.is_dictionary(kind):
+            values = rows[name].cast(pa.string()).combine_chunks().dictionary_encode()
+            rows = merging.replace_column(rows, name, values)
     return rows
 
 

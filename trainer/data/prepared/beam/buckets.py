@@ -9,15 +9,16 @@ import pyarrow.compute as pc
 
 from trainer import schema
 from trainer.data.dataset import num_pairs_in
+from trainer.data.features import last_rows
 from trainer.data.lists import ListOrder, RatingsByUser, group_ratings
 from trainer.data.loading import GIVEN
-from trainer.data.prepared.beam.blocks import ROW, SOURCE, SPLIT, encode_ids, join
+from trainer.data.prepared.beam.blocks import ROW, SOURCE, SPLIT, compact, join
 from trainer.data.prepared.beam.job import Job
 from trainer.data.prepared.beam.parts import Totals
 from trainer.data.prepared.manifest import Shard
-from trainer.data.ratings import items, merging
+from trainer.data.ratings import feature_columns, items, merging
 from trainer.data.splits import split_at, split_each_user
-from trainer.data.vocabulary import count_ids
+from trainer.data.vocabulary import NUM_RATINGS
 
 USER, ITEM = "user", "item"
 """The columns of indices, int32."""
@@ -28,7 +29,7 @@ class Merged:
     """The rows of a bucket without duplicates, in their order.
 
     Attributes:
-      rows: schema.RATINGS_SCHEMA with dictionaries for ids, ROW and SOURCE.
+      rows: schema.RATINGS_SCHEMA with dictionaries for ids, the columns of features, ROW and SOURCE.
       num_others: the number of rows of each source that are not the last ones of their pairs.
       dropped: int64 [num_dropped], the numbers of these rows.
     """
@@ -46,11 +47,13 @@ class Users:
       bucket: the number of the bucket.
       user_ids: strings [num_users].
       num_ratings: int64 [num_users, 3], the number of ratings of each user in each of schema.SPLITS.
+      features: the values of the features of users in the last training row of each user [num_users].
     """
 
     bucket: int
     user_ids: pa.Array
     num_ratings: np.ndarray
+    features: pa.Table
 
 
 def merge_bucket(job: Job, totals: Totals, blocks: Sequence[tuple[int, pa.Table]]) -> Merged:
@@ -80,7 +83,7 @@ def merge_bucket(job: Job, totals: Totals, blocks: Sequence[tuple[int, pa.Table]
 
 
 def _numbered(totals: Totals, part: int, rows: pa.Table, splits: Sequence[str]) -> pa.Table:
-    """The rows of a block with their numbers among all rows, and with ids in one spelling."""
+    """The rows of a block with their numbers among all rows, ids in one spelling and features of one type."""
     row = rows[ROW].to_numpy() + totals.first_row[part]
     rows = merging.replace_column(rows, ROW, pa.array(row))
     if not totals.has_timestamps:
@@ -88,6 +91,10 @@ def _numbered(totals: Totals, part: int, rows: pa.Table, splits: Sequence[str]) 
         rows = merging.replace_column(rows, schema.TIMESTAMP, pa.array(time))
     for name in totals.without_points:
         rows = merging.replace_column(rows, name, merging.without_points(rows[name]))
+    for column in totals.features:
+        if rows[column.name].type != column.type:
+            values = feature_columns.as_text(rows[column.name].combine_chunks())
+            rows = merging.replace_column(rows, column.name, values)
     source = splits.index(totals.parts[part].split)
     return rows.append_column(SOURCE, pa.array(np.full(rows.num_rows, source, np.int8)))
 
@@ -96,7 +103,7 @@ def name_by_title(rows: pa.Table, item_table: pa.Table) -> pa.Table:
     """Returns the rows of a bucket with the titles of items as their ids; the id where there is no title."""
     item_ids = rows[schema.ITEM_ID].cast(pa.string())
     titles = items.titles_of(item_ids, items.complete(item_table, rated=item_ids))
-    return encode_ids(merging.replace_column(rows, schema.ITEM_ID, titles))
+    return compact(merging.replace_column(rows, schema.ITEM_ID, titles))
 
 
 def split_bucket(job: Job, rows: pa.Table, dropped: np.ndarray, cuts: Sequence[int | None]) -> pa.Table:
@@ -121,7 +128,7 @@ def split_bucket(job: Job, rows: pa.Table, dropped: np.ndarray, cuts: Sequence[i
         if "validation" not in job.sources and fractions["validation_fraction"]:
             is_train = split == 0
             split[is_train] = split_each_user(
-                encode_ids(rows.filter(pa.array(is_train))),
+                compact(rows.filter(pa.array(is_train))),
                 row[is_train],
                 method="random",
                 seed=arguments["seed"],
@@ -132,19 +139,44 @@ def split_bucket(job: Job, rows: pa.Table, dropped: np.ndarray, cuts: Sequence[i
     return rows.append_column(SPLIT, pa.array(split))
 
 
-def users_of_bucket(bucket: int, rows: pa.Table) -> Users:
-    """Counts the ratings of the users of a bucket in each split."""
+def users_of_bucket(job: Job, bucket: int, rows: pa.Table) -> Users:
+    """Counts the ratings of the users of a bucket in each split, and collects their features."""
     users = rows[schema.USER_ID].combine_chunks()
-    num_splits = len(schema.SPLITS)
-    keys = users.indices.to_numpy().astype(np.int64) * num_splits + rows[SPLIT].to_numpy()
-    counts = np.bincount(keys, minlength=num_splits * len(users.dictionary)).reshape(-1, num_splits)
-    return Users(bucket, users.dictionary, counts)
+    codes, num_users = users.indices.to_numpy(), len(users.dictionary)
+    split, num_splits = rows[SPLIT].to_numpy(), len(schema.SPLITS)
+    counts = np.bincount(codes.astype(np.int64) * num_splits + split, minlength=num_splits * num_users)
+    columns = [feature_columns.column_name(name) for name in job.arguments["features"]["query"]]
+    features = rows.select(columns).take(last_rows(codes, np.flatnonzero(split == 0), num_users))
+    return Users(bucket, users.dictionary, counts.reshape(-1, num_splits), features)
 
 
-def count_items(rows: pa.Table) -> pa.Table:
-    """Counts the training rows of each item of a bucket; see `vocabulary.count_ids`."""
-    in_training = rows.filter(pc.equal(rows[SPLIT], 0)).select([schema.ITEM_ID])
-    return count_ids(in_training.cast(pa.schema([(schema.ITEM_ID, pa.string())])), schema.ITEM_ID)
+def items_of_bucket(job: Job, rows: pa.Table) -> pa.Table:
+    """Counts the training rows of each item of a bucket, and collects the features of items that are in the rows.
+
+    Returns:
+      A table of the ids as strings, NUM_RATINGS, the features in the last training row of each item, and its ROW.
+    """
+    in_training = rows.filter(pc.equal(rows[SPLIT], 0))
+    columns = [feature_columns.column_name(name) for name in job.arguments["features"]["item"]]
+    in_rows = [column for column in columns if column in rows.column_names]
+    counted = in_training.select([schema.ITEM_ID, *in_rows, ROW])
+    ids = counted[schema.ITEM_ID].cast(pa.string())
+    counted = merging.replace_column(counted, schema.ITEM_ID, ids)
+    return join_item_counts([counted.append_column(NUM_RATINGS, pa.array(np.ones(counted.num_rows, np.int64)))])
+
+
+def join_item_counts(tables: Sequence[pa.Table]) -> pa.Table:
+    """Joins results of `items_of_bucket`, in any order, to one with a row per item."""
+    filled = [table for table in tables if table.num_rows]
+    if not filled:
+        return pa.schema([(schema.ITEM_ID, pa.string()), (NUM_RATINGS, pa.int64())]).empty_table()
+    joined = join(filled).sort_by(ROW)
+    codes = joined[schema.ITEM_ID].combine_chunks().dictionary_encode()
+    of_row = codes.indices.to_numpy()
+    counts: np.ndarray = np.zeros(len(codes.dictionary), np.int64)
+    np.add.at(counts, of_row, joined[NUM_RATINGS].to_numpy())
+    last = joined.take(last_rows(of_row, np.arange(joined.num_rows), len(counts)))
+    return merging.replace_column(last, NUM_RATINGS, pa.array(counts))
 
 
 def index_bucket(rows: pa.Table, user_indices: np.ndarray, item_ids: pa.Array) -> pa.Table:

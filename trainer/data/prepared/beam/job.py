@@ -81,12 +81,11 @@ def _check_supported(arguments: Mapping[str, Any]) -> None:
                 "which Beam's workers do not have. Leave out --runner to prepare it on this machine, or set the field "
                 "to the path of a folder or zip of MovieLens, or of tables."
             )
-    for owner, names in arguments["features"].items():
-        if names:
-            raise ConfigError(
-                f"config.data.features.{owner}={names!r} cannot be prepared on Beam, which keeps ids, ratings and "
-                "times only. Leave out --runner to prepare the features on one machine, or set the field to ()."
-            )
+    if names := arguments["features"]["example"]:
+        raise ConfigError(
+            f"config.data.features.example={names!r} cannot be prepared on Beam: how such a feature is encoded follows "
+            "from its values in all ratings. Leave out --runner to prepare it on one machine, or set the field to ()."
+        )
 
 
 def _absolute(path: str) -> str:

@@ -9,11 +9,9 @@ import numpy as np
 import pyarrow as pa
 
 from trainer import schema
-from trainer.data.prepared.beam.blocks import ROW, encode_ids
+from trainer.data.prepared.beam.blocks import ID_COLUMNS, ROW, compact
 from trainer.data.prepared.beam.job import Job
-from trainer.data.ratings import check_sources, cleaning, items, merging
-
-_ID_COLUMNS = (schema.USER_ID, schema.ITEM_ID)
+from trainer.data.ratings import check_sources, cleaning, feature_columns, items, merging
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +31,13 @@ class PartAccount:
       part: which file.
       account: what became of its rows.
       kinds_of_points: the result of `merging.kinds_of_points` for the users and for the items.
+      features: the columns of the features in its rows, with their types.
     """
 
     part: PartName
     account: cleaning.Account
     kinds_of_points: dict[str, set[bool]]
+    features: pa.Schema
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +80,7 @@ class Totals:
       first_row: the number of usable rows before each file.
       first_time: the number of rows that were read before each file.
       without_points: the columns of ids that lose a final ".0".
+      features: the columns of the features in the rows, with the types that they have in all files.
       has_ratings, has_timestamps: as in `Dataset`.
       reports: the number of rows of each kind of each source, before duplicates are looked for.
     """
@@ -88,6 +89,7 @@ class Totals:
     first_row: list[int]
     first_time: list[int]
     without_points: tuple[str, ...]
+    features: pa.Schema
     has_ratings: bool
     has_timestamps: bool
     reports: list[dict[str, int]]
@@ -111,7 +113,10 @@ def read_part(job: Job, part: PartName) -> ReadPart:
     """
     source = job.open_source(part.split)
     cleaned = cleaning.clean_part(source.parts[part.index](), rating_range=job.arguments["rating_range"])
-    kinds = {name: _kinds_of_points(cleaned.ratings[name]) for name in _ID_COLUMNS}
+    kinds = {name: _kinds_of_points(cleaned.ratings[name]) for name in ID_COLUMNS}
+    features = pa.schema(
+        [column for column in cleaned.ratings.schema if column.name.startswith(feature_columns.PREFIX)]
+    )
     items_of_rows = []
     if any(job.arguments["columns"].get(name) for name in (schema.TITLE, schema.GENRES)):
         items_of_rows.append(ItemTable(True, part.number, cleaned.items))
@@ -119,7 +124,8 @@ def read_part(job: Job, part: PartName) -> ReadPart:
     if source.items is not None and part.index == 0:
         items_of_source.append(ItemTable(False, part.number, source.items))
     blocks = dict(_blocks(cleaned.ratings, job.num_buckets))
-    return ReadPart(PartAccount(part, cleaned.account, kinds), blocks, [*items_of_source, *items_of_rows])
+    account = PartAccount(part, cleaned.account, kinds, features)
+    return ReadPart(account, blocks, [*items_of_source, *items_of_rows])
 
 
 def _kinds_of_points(ids: pa.ChunkedArray) -> set[bool]:
@@ -142,7 +148,7 @@ def _blocks(ratings: pa.Table, num_buckets: int) -> Iterator[tuple[int, pa.Table
     ratings, bucket_of_row = ratings.take(pa.array(order)), bucket_of_row[order]
     begins = np.flatnonzero(np.append(True, bucket_of_row[1:] != bucket_of_row[:-1]))
     for begin, end in zip(begins, [*begins[1:], len(order)], strict=True):
-        yield int(bucket_of_row[begin]), encode_ids(ratings.slice(begin, end - begin))
+        yield int(bucket_of_row[begin]), compact(ratings.slice(begin, end - begin))
 
 
 def join_parts(job: Job, accounts: Sequence[PartAccount]) -> Totals:
@@ -150,7 +156,8 @@ def join_parts(job: Job, accounts: Sequence[PartAccount]) -> Totals:
 
     Raises:
       ConfigError: ratings would be counted as events.
-      DataError: too many rows of a source are bad, or the sources do not have the same columns.
+      DataError: too many rows of a source are bad, the sources do not have the same columns, or a feature has lists in
+        one file and single values in another.
     """
     accounts = sorted(accounts, key=lambda account: account.part.number)
     of_sources = [
@@ -171,9 +178,10 @@ def join_parts(job: Job, accounts: Sequence[PartAccount]) -> Totals:
         first_time=_before([account.account.report[cleaning.READ] for account in accounts]),
         without_points=tuple(
             name
-            for name in _ID_COLUMNS
+            for name in ID_COLUMNS
             if set().union(*(account.kinds_of_points[name] for account in accounts)) == merging.POINTS_ARE_NO_PART
         ),
+        features=feature_columns.with_one_type([account.features.empty_table() for account in accounts])[0].schema,
         has_ratings=has_ratings,
         has_timestamps=has_timestamps,
         reports=[account.report for account in of_sources],

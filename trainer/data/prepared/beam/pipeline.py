@@ -189,13 +189,13 @@ def _split(
     if titles is not None:
         table = buckets.name_by_title(table, titles)
     table = buckets.split_bucket(job, table, others[1], cuts)
-    yield TaggedOutput("users", buckets.users_of_bucket(bucket, table))
-    yield TaggedOutput("item_counts", pack(buckets.count_items(table)))
+    yield TaggedOutput("users", buckets.users_of_bucket(job, bucket, table))
+    yield TaggedOutput("item_counts", pack(buckets.items_of_bucket(job, table)))
     yield bucket, pack(table)
 
 
 def _add_counts(packed: Iterable[bytes]) -> bytes:
-    return pack(plan.add_counts([unpack(table) for table in packed]))
+    return pack(buckets.join_item_counts([unpack(table) for table in packed]))
 
 
 def _plan(

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from trainer import schema, storage
 from trainer.data.dataset import count_ratings
+from trainer.data.features import check_names, encode_each
 from trainer.data.loading import GIVEN, check_known
+from trainer.data.prepared.beam.blocks import join
 from trainer.data.prepared.beam.buckets import Users, ratings_of_shard
 from trainer.data.prepared.beam.job import Job
 from trainer.data.prepared.beam.parts import Totals
@@ -29,9 +32,10 @@ from trainer.data.prepared.writing import (
     write_shard,
 )
 from trainer.data.ratings import items
+from trainer.data.ratings.feature_columns import column_name, of_items
 from trainer.data.ratings.merging import with_others
 from trainer.data.splits import check_not_empty
-from trainer.data.vocabulary import NUM_RATINGS, vocabulary_of
+from trainer.data.vocabulary import NUM_RATINGS, Vocabulary, vocabulary_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,13 +71,6 @@ class Indices:
     item_ids: pa.Array
 
 
-def add_counts(tables: Sequence[pa.Table]) -> pa.Table:
-    """Adds up results of `vocabulary.count_ids` for the items of several buckets."""
-    empty = pa.schema([(schema.ITEM_ID, pa.string()), (NUM_RATINGS, pa.int64())]).empty_table()
-    added = pa.concat_tables([empty, *tables]).group_by(schema.ITEM_ID).aggregate([(NUM_RATINGS, "sum")])
-    return added.select([schema.ITEM_ID, f"{NUM_RATINGS}_sum"]).rename_columns(empty.column_names)
-
-
 def make_plan(
     job: Job,
     totals: Totals,
@@ -90,22 +87,29 @@ def make_plan(
       totals: what is known of all files.
       num_others: the number of rows of each source that are not the last ones of their pairs.
       buckets: the users of all buckets, in any order.
-      item_counts: the result of `add_counts` for all buckets.
+      item_counts: the result of `buckets.join_item_counts` for all buckets.
       item_table: the result of `parts.join_items`.
 
     Raises:
+      ConfigError: a feature has a name that is used for something else in a batch.
       DataError: a split has no ratings, or none of a known user.
       StorageError: the vocabulary cannot be written.
     """
     arguments = job.arguments
+    check_names(arguments["features"])
     num_ratings = sum(users.num_ratings.sum(axis=0) for users in buckets)
     _check_splits(job, num_ratings.tolist())
     if arguments["item_identity"] == schema.TITLE:
         item_table = items.by_title(item_table)
     user_ids = [users.user_ids.filter(pa.array(users.num_ratings[:, 0] > 0)) for users in buckets]
     item_table = items.complete(item_table, rated=item_counts[schema.ITEM_ID])
-    vocabulary = vocabulary_of(pa.chunked_array(user_ids), item_counts, item_table)
-    write_descriptions(job.folder, vocabulary, {})
+    vocabulary = vocabulary_of(
+        pa.chunked_array(user_ids), item_counts.select([schema.ITEM_ID, NUM_RATINGS]), item_table
+    )
+    query_encoders, query_features = encode_each("query", _values_of_users(job, vocabulary, buckets))
+    item_encoders, item_features = encode_each("item", _values_of_items(job, vocabulary, item_counts, item_table))
+    vocabulary = dataclasses.replace(vocabulary, features=(*query_encoders, *item_encoders))
+    write_descriptions(job.folder, vocabulary, {"query": query_features, "item": item_features})
 
     indices = {users.bucket: vocabulary.user_indices(users.user_ids) for users in buckets}
     of_users: np.ndarray = np.zeros((vocabulary.num_users, len(schema.SPLITS)), np.int64)
@@ -141,6 +145,28 @@ def make_plan(
     )
     item_ids = vocabulary.items[schema.ITEM_ID].combine_chunks()
     return Indices(Plan(manifest, vocabulary.num_items), indices, item_ids)
+
+
+def _values_of_users(job: Job, vocabulary: Vocabulary, buckets: Sequence[Users]) -> dict[str, pa.ChunkedArray]:
+    """The values of each feature of users, in the order of the vocabulary."""
+    user_ids = pa.chunked_array([users.user_ids for users in buckets])
+    row_of_user = pc.index_in(vocabulary.users[schema.USER_ID].combine_chunks(), value_set=user_ids.combine_chunks())
+    values = join([users.features for users in buckets]).take(row_of_user)
+    return {name: values[column_name(name)] for name in job.arguments["features"]["query"]}
+
+
+def _values_of_items(
+    job: Job, vocabulary: Vocabulary, item_counts: pa.Table, item_table: pa.Table
+) -> dict[str, pa.ChunkedArray]:
+    """The values of each feature of items, in the order of the vocabulary."""
+    item_ids = vocabulary.items[schema.ITEM_ID].combine_chunks()
+    values = {}
+    for name in job.arguments["features"]["item"]:
+        column = column_name(name)
+        table = item_counts if column in item_counts.column_names else of_items(item_table, [name])
+        row_of_item = pc.index_in(item_ids, value_set=table[schema.ITEM_ID].combine_chunks())
+        values[name] = table[column].take(row_of_item)
+    return values
 
 
 def _check_splits(job: Job, num_ratings: Sequence[int]) -> None:
