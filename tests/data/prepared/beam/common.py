@@ -1,5 +1,6 @@
 """Sources for Beam, what one machine writes of them, and the steps of the pipeline as plain loops."""
 
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 from tests.data.prepared.common import CASES, FEATURES, arguments_of, prepare, ratings_table
 from trainer.data.prepared.beam import buckets, parts, plan, times
 from trainer.data.prepared.beam.blocks import pack, unpack
-from trainer.data.prepared.beam.job import Job
+from trainer.data.prepared.beam.job import build_job
 from trainer.data.splits import held_out_ranks
 from trainer.schema import TIMESTAMP, TITLE
 
@@ -98,7 +99,7 @@ def run_steps(
 ) -> dict[str, bytes | None]:
     """Runs all steps in this process, with every collection of values in a random order. Returns what they write."""
     rng = np.random.default_rng(seed)
-    job = Job(arguments, str(folder), num_buckets, SHARD_BYTES)
+    job = dataclasses.replace(build_job(arguments, str(folder)), num_buckets=num_buckets, shard_bytes=SHARD_BYTES)
 
     def shuffled(values: list) -> list:
         return [values[position] for position in rng.permutation(len(values))]

@@ -21,7 +21,7 @@ from apache_beam.runners.runner import PipelineRunner
 from etils.epath import backend as epath_backend
 
 from configs import default
-from settings.errors import ConfigError, DataError, StorageError, UnavailableError
+from settings.errors import DataError, StorageError, UnavailableError
 from settings.trainer_config import load_trainer_config
 from tests.data.prepared.beam.common import SHARD_BYTES, arguments_for, files_of, written_by_one_machine
 from trainer import storage
@@ -265,13 +265,6 @@ def test_a_dry_run_prints_the_job_for_dataflow(tmp_path, source):
 def test_a_dry_run_checks_the_flags_for_dataflow(tmp_path, output, flags, says):
     answer = command(f"--output={output}", "--runner=DataflowRunner", "--dry_run", "--", *flags, cwd=tmp_path)
     assert answer.returncode == 78 and says in answer.stderr and answer.stderr.count("\n") == 1
-
-
-def test_a_job_that_no_runner_takes_is_refused():
-    with pytest.raises(ConfigError, match="cannot be used with these flags of Beam"):
-        running.describe_job(
-            {**dataset_arguments(load_trainer_config(default.get_config()))}, "data", runner="Nothing", flags=[]
-        )
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from typing import Any
 
 from settings.errors import ConfigError
 from trainer import storage
+from trainer.data.features import check_names
 from trainer.data.loading import sources_of_splits
 from trainer.data.prepared import writing
 from trainer.data.ratings import MOVIELENS, Source, files, is_path, open_source
@@ -72,7 +73,7 @@ def build_job(arguments: Mapping[str, Any], folder: str, *, sources_are_known: b
 
 
 def _check_supported(arguments: Mapping[str, Any]) -> None:
-    """Raises ConfigError unless Beam can prepare this data."""
+    """Raises ConfigError unless Beam can prepare this data, and a feature has a name that it may have."""
     for name in ("source", "validation_source", "test_source"):
         if arguments[name].startswith(MOVIELENS):
             field = "config.data.source" if name == "source" else f"config.split.{name}"
@@ -81,6 +82,7 @@ def _check_supported(arguments: Mapping[str, Any]) -> None:
                 "which Beam's workers do not have. Leave out --runner to prepare it on this machine, or set the field "
                 "to the path of a folder or zip of MovieLens, or of tables."
             )
+    check_names(arguments["features"])
     if names := arguments["features"]["example"]:
         raise ConfigError(
             f"config.data.features.example={names!r} cannot be prepared on Beam: how such a feature is encoded follows "

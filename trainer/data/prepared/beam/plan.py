@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from trainer import schema, storage
 from trainer.data.dataset import count_ratings
-from trainer.data.features import check_names, encode_each
+from trainer.data.features import encode_each
 from trainer.data.loading import GIVEN, check_known
 from trainer.data.prepared.beam.blocks import join
 from trainer.data.prepared.beam.buckets import Users, ratings_of_shard
@@ -91,12 +91,10 @@ def make_plan(
       item_table: the result of `parts.join_items`.
 
     Raises:
-      ConfigError: a feature has a name that is used for something else in a batch.
       DataError: a split has no ratings, or none of a known user.
       StorageError: the vocabulary cannot be written.
     """
     arguments = job.arguments
-    check_names(arguments["features"])
     num_ratings = sum(users.num_ratings.sum(axis=0) for users in buckets)
     _check_splits(job, num_ratings.tolist())
     if arguments["item_identity"] == schema.TITLE:
