@@ -245,9 +245,13 @@ def _bytes_per_rating(ratings: RatingsByUser) -> int:
 def _uses_seed(arguments: Mapping[str, Any]) -> bool:
     """Whether the seed shapes the data: a random split, or synthetic ratings."""
     sources = (arguments["source"], arguments["validation_source"], arguments["test_source"])
+    return is_split_random(arguments) or SYNTHETIC in sources
+
+
+def is_split_random(arguments: Mapping[str, Any]) -> bool:
+    """Returns whether the arguments of `load_source` hold out random ratings."""
     takes_validation = arguments["validation_fraction"] > 0 and not arguments["validation_source"]
-    is_random = arguments["split_method"] == "random" or (arguments["split_method"] == "given" and takes_validation)
-    return is_random or SYNTHETIC in sources
+    return arguments["split_method"] == "random" or (arguments["split_method"] == "given" and takes_validation)
 
 
 def _save(path: str, array: np.ndarray) -> None:

@@ -47,7 +47,7 @@ def arguments_for(folder: pathlib.Path, case: str, **changed: Any) -> dict[str, 
 
 
 def _arguments_of_files(folder: pathlib.Path, case: str) -> dict[str, Any]:
-    """Five files of both formats. One writes the id 7 as 7.0. They have bad rows, and rows of equal pairs and times.
+    """Five files of both formats. The first has 7.0 for the id 7. They have bad rows, and rows of equal pairs and times.
 
     Users change their age and items their weight. An age is a number in one file and text in the others.
     """
@@ -75,7 +75,7 @@ def _arguments_of_files(folder: pathlib.Path, case: str) -> dict[str, Any]:
             position, name, pa.array([f"{id_as_text}.0" for id_as_text in whole[name].to_pylist()])
         )
     whole = whole.set_column(5, "age", whole["age"].cast(pa.float64()))
-    pq.write_table(whole, folder / "source" / "part-9.parquet")
+    pq.write_table(whole, folder / "source" / "first.parquet")
     changes = FILES[case]
     arguments = arguments_of(folder, "row order", features=NO_FEATURES, source=str(folder / "source"))
     columns = {**arguments["columns"], "title": "title", "genres": "genres", **changes.get("columns", {})}

@@ -16,6 +16,7 @@ from trainer.data.prepared.beam.blocks import ROW, SOURCE, SPLIT, compact, join
 from trainer.data.prepared.beam.job import Job
 from trainer.data.prepared.beam.parts import Totals
 from trainer.data.prepared.manifest import Shard
+from trainer.data.prepared.writing import is_split_random
 from trainer.data.ratings import feature_columns, items, merging
 from trainer.data.splits import split_at, split_each_user
 from trainer.data.vocabulary import NUM_RATINGS
@@ -31,7 +32,7 @@ class Merged:
     Attributes:
       rows: schema.RATINGS_SCHEMA with dictionaries for ids, the columns of features, ROW and SOURCE.
       num_others: the number of rows of each source that are not the last ones of their pairs.
-      dropped: int64 [num_dropped], the numbers of these rows.
+      dropped: int64 [num_dropped], the numbers of these rows. Left out if the split is not random.
     """
 
     rows: pa.Table
@@ -75,11 +76,11 @@ def merge_bucket(job: Job, totals: Totals, blocks: Sequence[tuple[int, pa.Table]
         merged.append(merging.keep_last(of_source, duplicates=job.arguments["duplicates"]))
     kept = pa.concat_tables(merged)
     num_rows = np.bincount(source_of_row, minlength=len(splits))
-    return Merged(
-        kept,
-        [int(number) - table.num_rows for number, table in zip(num_rows, merged, strict=True)],
-        np.setdiff1d(rows[ROW].to_numpy(), kept[ROW].to_numpy(), assume_unique=True),
-    )
+    num_others = [int(number) - table.num_rows for number, table in zip(num_rows, merged, strict=True)]
+    dropped: np.ndarray = np.zeros(0, np.int64)
+    if is_split_random(job.arguments):
+        dropped = np.setdiff1d(rows[ROW].to_numpy(), kept[ROW].to_numpy(), assume_unique=True)
+    return Merged(kept, num_others, dropped)
 
 
 def _numbered(totals: Totals, part: int, rows: pa.Table, splits: Sequence[str]) -> pa.Table:
@@ -112,14 +113,14 @@ def split_bucket(job: Job, rows: pa.Table, dropped: np.ndarray, cuts: Sequence[i
     Args:
       job: the preparation.
       rows: the rows without duplicates, in their order.
-      dropped: int64 [num_dropped], ascending: the numbers of the duplicates in all buckets.
+      dropped: int64 [num_dropped], ascending: those of all buckets.
       cuts: the result of `times.find_cuts` if the split is by time.
     """
     arguments = job.arguments
     method = arguments["split_method"]
     fractions = {name: arguments[name] for name in ("validation_fraction", "test_fraction")}
     row = rows[ROW].to_numpy()
-    row = row - np.searchsorted(dropped, row)
+    row = row - np.searchsorted(dropped, row)  # Among the rows that are left, if the split is random.
     if method == "time":
         split = split_at(rows[schema.TIMESTAMP].to_numpy(), cuts)
     elif method == GIVEN:
