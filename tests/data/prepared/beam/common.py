@@ -47,7 +47,7 @@ def arguments_for(folder: pathlib.Path, case: str, **changed: Any) -> dict[str, 
 
 
 def _arguments_of_files(folder: pathlib.Path, case: str) -> dict[str, Any]:
-    """Five files of both formats. The first has 7.0 for the id 7. They have bad rows, and rows of equal pairs and times.
+    """Five files of both formats. The first has 7.0 for the id 7. They have bad rows and rows of equal pairs and times.
 
     Users change their age and items their weight. An age is a number in one file and text in the others.
     """
