@@ -26,6 +26,7 @@ FILES: dict[str, dict[str, Any]] = {
     "files cut in time": {"split_method": "time", "validation_fraction": 0.3, "test_fraction": 0.3},
     "files without times": {"split_method": "last", "columns": {"timestamp": ""}},
     "films of one title in files": {"item_identity": "title"},
+    "films without titles in files": {"item_identity": "title", "columns": {"title": "", "genres": ""}},
     "counted events in files": {"columns": {"rating": "", "timestamp": ""}, "duplicates": "count"},
     "events in files once": {"columns": {"rating": ""}, "split_method": "random"},
     "features in files": {"features": SOME_FEATURES, "split_method": "last"},
