@@ -1,6 +1,7 @@
 """What the steps of the pipeline write is what one machine writes, byte for byte. No Beam is needed for this."""
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -17,9 +18,11 @@ from tests.data.prepared.beam.common import (
     written_by_one_machine,
 )
 from trainer.data.prepared import writing
-from trainer.data.prepared.beam import parts, times
+from trainer.data.prepared.beam import buckets, parts, times
+from trainer.data.prepared.beam.blocks import SPLIT
 from trainer.data.prepared.beam.job import build_job
 from trainer.data.splits import held_out_ranks
+from trainer.schema import SPLITS
 
 
 @pytest.mark.parametrize("case", all_cases())
@@ -50,6 +53,15 @@ def test_the_files_have_what_the_cases_are_about(tmp_path):
     assert parts.bucket_of("7", 1000) == parts.bucket_of("7.0", 1000) != parts.bucket_of("7.5", 1000)
     titles = [title for part in read for table in part.items for title in table.items["title"].to_pylist()]
     assert None in titles and any(titles)
+
+
+def test_a_test_rating_of_an_unknown_item_is_in_no_other_split():
+    rows = [(1, 3, "train"), (1, 3, "test"), (1, 0, "validation"), (1, 0, "test"), (2, 3, "test"), (2, 5, "validation")]
+    users, items, splits = zip(*rows, (2, 5, "test"), (5, 1, "train"), strict=True)
+    split = np.array([SPLITS.index(name) for name in splits], np.int8)
+    table = pa.table({buckets.USER: np.array(users, np.int32), buckets.ITEM: np.array(items, np.int32), SPLIT: split})
+    assert buckets.num_test_pairs_in_train(table, num_items=6) == 2
+    assert buckets.num_test_pairs_in_train(table.slice(1, 1), num_items=6) == 0
 
 
 times_of_ratings = st.lists(

@@ -189,7 +189,7 @@ def index_bucket(rows: pa.Table, user_indices: np.ndarray, item_ids: pa.Array) -
       item_ids: the ids of the vocabulary, strings [num_items].
 
     Returns:
-      A table of USER, ITEM, the rating, the time, ROW and SPLIT.
+      A table of USER, ITEM, the rating, the time and SPLIT, in the same order.
     """
     users, item_codes = (rows[name].combine_chunks() for name in (schema.USER_ID, schema.ITEM_ID))
     index_of_item = pc.index_in(item_codes.dictionary, value_set=item_ids).fill_null(schema.UNKNOWN_INDEX).to_numpy()
@@ -198,7 +198,7 @@ def index_bucket(rows: pa.Table, user_indices: np.ndarray, item_ids: pa.Array) -
         {
             USER: user,
             ITEM: index_of_item[item_codes.indices.to_numpy()],
-            **{name: rows[name] for name in (schema.RATING, schema.TIMESTAMP, ROW, SPLIT)},
+            **{name: rows[name] for name in (schema.RATING, schema.TIMESTAMP, SPLIT)},
         }
     )
     return indexed.filter(pa.array(user != schema.UNKNOWN_INDEX))
@@ -231,12 +231,13 @@ def ratings_of_shard(
     """Joins the rows of a shard: the ratings of each split.
 
     Args:
-      blocks: the rows of the shard from each bucket, in any order.
+      blocks: the rows of the shard from each bucket, in any order. All rows of a user are in one of them, in their
+        order.
       users: the users of the shard.
       splits: the splits that the data set has.
       list_order: as in `load_source`.
     """
-    rows = pa.concat_tables(blocks).sort_by(ROW)
+    rows = pa.concat_tables(blocks)
     grouped = {}
     for name in splits:
         of_split = rows.filter(pc.equal(rows[SPLIT], schema.SPLITS.index(name)))
