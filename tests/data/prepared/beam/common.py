@@ -26,6 +26,7 @@ FILES: dict[str, dict[str, Any]] = {
     "files cut in time": {"split_method": "time", "validation_fraction": 0.3, "test_fraction": 0.3},
     "files without times": {"split_method": "last", "columns": {"timestamp": ""}},
     "films of one title in files": {"item_identity": "title"},
+    "given files": {"split_method": "given", "validation_fraction": 0.2, "test_source": "unseen.parquet"},
     "films without titles in files": {"item_identity": "title", "columns": {"title": "", "genres": ""}},
     "counted events in files": {"columns": {"rating": "", "timestamp": ""}, "duplicates": "count"},
     "events in files once": {"columns": {"rating": ""}, "split_method": "random"},
@@ -77,7 +78,15 @@ def _arguments_of_files(folder: pathlib.Path, case: str) -> dict[str, Any]:
         )
     whole = whole.set_column(5, "age", whole["age"].cast(pa.float64()))
     pq.write_table(whole, folder / "source" / "first.parquet")
-    changes = FILES[case]
+    changes = dict(FILES[case])
+    if "test_source" in changes:
+        # Some of its users and items are in no training rating.
+        unseen = table.slice(100, 400)
+        for position, name in enumerate(("user_id", "item_id")):
+            ids = [f"new {id_as_text}" if id_as_text in "23" else id_as_text for id_as_text in unseen[name].to_pylist()]
+            unseen = unseen.set_column(position, name, pa.array(ids))
+        changes["test_source"] = str(folder / changes["test_source"])
+        pq.write_table(unseen, changes["test_source"])
     arguments = arguments_of(folder, "row order", features=NO_FEATURES, source=str(folder / "source"))
     columns = {**arguments["columns"], "title": "title", "genres": "genres", **changes.get("columns", {})}
     return {**arguments, "max_bad_fraction": 0.5, **changes, "columns": columns}

@@ -78,7 +78,7 @@ def test_any_number_of_workers_writes_the_bytes_of_one_machine(both, tmp_path, m
 
 
 CASES = [
-    *("cut in time", "given", "films of one title in files", "counted events in files", "features in files"),
+    *("cut in time", "given files", "films of one title in files", "counted events in files", "features in files"),
     *("row order", "files in time order"),
 ]
 

@@ -126,8 +126,8 @@ def split_bucket(job: Job, rows: pa.Table, dropped: np.ndarray, cuts: Sequence[i
     elif method == GIVEN:
         split_of_source = np.array([schema.SPLITS.index(name) for name in job.sources], np.int8)
         split = split_of_source[rows[SOURCE].to_numpy()]
-        if "validation" not in job.sources and fractions["validation_fraction"]:
-            is_train = split == 0
+        is_train = split == 0
+        if "validation" not in job.sources and fractions["validation_fraction"] and is_train.any():
             split[is_train] = split_each_user(
                 compact(rows.filter(pa.array(is_train))),
                 row[is_train],
