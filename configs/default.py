@@ -24,7 +24,7 @@ def get_config() -> ConfigDict:
     # MovieLens folder or zip file, of a CSV, TSV or Parquet file or a folder of them, of a text file with lines
     # `user item item ...`, or of what trainer.prepare wrote.
     config.data.source = "synthetic"
-    # The folder of TensorFlow Datasets. Empty: its default folder.
+    # The folder of TensorFlow Datasets, and of copies of prepared data on gs://. Empty: their default folders.
     config.data.data_dir = ""
     # The column names of a CSV, TSV or Parquet source. All but user_id and item_id can be empty if there is no such
     # column. Without rating, each row is an event. Without timestamp, the row number is the time.

@@ -38,9 +38,26 @@ def run_on_arguments(main: Callable[[list[str]], int | None]) -> None:
     app.run(lambda arguments: report_errors(lambda: main(arguments[1:])), flags_parser=_or_exit(_parse_arguments))
 
 
-def run_launcher(main: Callable[[list[str]], int]) -> None:
-    """Like `run`, for a command that passes the flags behind `--` to the trainer: `main` gets these flags."""
-    app.run(lambda arguments: report_errors(lambda: main(arguments[1:])), flags_parser=_or_exit(_parse_launcher))
+def run_launcher(
+    main: Callable[[list[str]], int],
+    *,
+    default_config: str = "",
+    way_out: str = "Write the trainer's flags after --, as in "
+    "`python -m launch.local --num_workers=2 -- --workdir=runs/mine`.",
+) -> None:
+    """Like `run`, for a command that passes the flags behind `--` to another program: `main` gets these flags.
+
+    Args:
+      main: The command.
+      default_config: The config file to load when the command line has no --config; "" for none.
+      way_out: A sentence for the error of an unknown flag: whose flags are written after --.
+    """
+    sys.argv[1:] = with_default_config(sys.argv[1:], default_config)
+    logging.set_verbosity(logging.WARNING)
+    app.run(
+        lambda arguments: report_errors(lambda: main(arguments[1:])),
+        flags_parser=_or_exit(lambda arguments: _parse_launcher(arguments, way_out)),
+    )
 
 
 def report_errors(main: Callable[[], int | None]) -> int | None:
@@ -134,18 +151,15 @@ def _parse_command(arguments: Sequence[str]) -> list[str]:
     return [program]
 
 
-def _parse_launcher(arguments: Sequence[str]) -> list[str]:
+def _parse_launcher(arguments: Sequence[str], way_out: str) -> list[str]:
     try:
         program, *rest = _parse_arguments(arguments)
     except ConfigError as error:
-        raise ConfigError(
-            f"{error} Write the trainer's flags after --, as in "
-            "`python -m launch.local --num_workers=2 -- --workdir=runs/mine`."
-        ) from error
-    trainer_flags = list(arguments[arguments.index("--") + 1 :]) if "--" in arguments else []
-    if rest != trainer_flags:
-        raise ConfigError(f"{rest[0]!r} is not a flag of the launcher. Write the trainer's flags after --.")
-    return [program, *trainer_flags]
+        raise ConfigError(f"{error} {way_out}") from error
+    passed_on = list(arguments[arguments.index("--") + 1 :]) if "--" in arguments else []
+    if rest != passed_on:
+        raise ConfigError(f"{rest[0]!r} is not a flag. {way_out}")
+    return [program, *passed_on]
 
 
 def _or_exit(parse: Callable[[Sequence[str]], list[str]]) -> Callable[[Sequence[str]], list[str]]:

@@ -93,7 +93,10 @@ def test_the_command_prepares_once_and_refuses_other_ratings(prepare, tmp_path):
     [
         ((), "Set --output"),
         (("--output=a", "--verify=b"), "Set --output"),
-        (("--output=gs://bucket/data",), "--output=gs://bucket/data is not on this machine"),
+        (("--output=new", "--runner=DirectRunner"), "--runner=DirectRunner needs Apache Beam"),
+        (("--output=new", "--dry_run"), "--dry_run is only used on Beam"),
+        (("--output=new", "--", "--num_workers=2"), "--num_workers=2 is only used on Beam"),
+        (("--output=new", "--num_workers=2"), "write Beam's own flags after --"),
         (("--output=taken",), "--output=taken exists and is no prepared data set"),
         (("--output=synthetic",), "--output=synthetic cannot be used"),
         (("--output=taken/file/data",), "taken/file is not a folder"),

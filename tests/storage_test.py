@@ -143,6 +143,34 @@ def test_folders_are_listed_and_told_from_files(folder):
     assert [storage.is_folder(path) for path in paths] == [False, True, True, False]
 
 
+def test_all_files_below_a_folder_are_listed_in_order_and_removed(folder):
+    root = storage.join(folder, "root")
+    assert [*storage.list_files(root)] == []
+    for name in ("b/2", "b/10", "a", "c/d/e", "f"):
+        storage.make_folder(os.path.dirname(storage.join(root, name)))
+        storage.write_bytes(storage.join(root, name), name.encode())
+    storage.write_bytes(storage.join(folder, "other"), b"")
+    names = [*storage.list_files(root)]
+    assert names == ["a", "b/10", "b/2", "c/d/e", "f"] == sorted(names, key=lambda name: name.split("/"))
+    assert [storage.size(storage.join(root, name)) for name in names] == [len(name) for name in names]
+    storage.remove(storage.join(root, "b"))
+    storage.remove(storage.join(root, "a"))
+    storage.remove(storage.join(root, "missing"))
+    assert [*storage.list_files(root)] == ["c/d/e", "f"]
+    storage.remove(root)
+    assert [*storage.list_files(root)] == [] and storage.list_folder(folder) == ["other"]
+
+
+def test_without_tensorflow_another_library_opens_remote_files(tmp_path, monkeypatch):
+    class Files:
+        def exists(self, path):
+            return path == "gs://bucket/there"
+
+    monkeypatch.setattr(storage.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(storage.epath_backend, "fsspec_backend", Files())
+    assert storage.exists("gs://bucket/there") and not storage.exists("gs://bucket/missing")
+
+
 def test_a_file_can_be_read_at_any_position(folder):
     path = storage.join(folder, "file")
     storage.write_bytes(path, bytes(range(100)))

@@ -12,7 +12,7 @@ from trainer import schema
 Owner = Literal["query", "item", "example"]
 """What a feature describes: the query of a list, an item in any list, or one entry of one list."""
 
-_OWNERS = ("query", "item", "example")
+OWNERS: tuple[Owner, ...] = ("query", "item", "example")
 _DTYPES = ("int32", "float32")
 
 
@@ -36,8 +36,8 @@ class FeatureSpec:
     num_values: int | None = None
 
     def __post_init__(self) -> None:
-        if self.owner not in _OWNERS:
-            raise ValueError(f"Feature {self.name!r}: owner={self.owner!r} is not one of {', '.join(_OWNERS)}.")
+        if self.owner not in OWNERS:
+            raise ValueError(f"Feature {self.name!r}: owner={self.owner!r} is not one of {', '.join(OWNERS)}.")
         if self.dtype not in _DTYPES:
             raise ValueError(f"Feature {self.name!r}: dtype={self.dtype!r} is not one of {', '.join(_DTYPES)}.")
         if self.num_values is not None and (self.dtype != "int32" or self.num_values < 1):

@@ -3,13 +3,21 @@
 python -m trainer.prepare --config=configs/movielens_25m.py --output=data/movielens_25m
 python -m trainer.main --config=configs/movielens_25m.py --config.data.source=data/movielens_25m --workdir=runs/mine
 python -m trainer.prepare --verify=data/movielens_25m
+
+On Apache Beam, with Beam's flags after --:
+
+python -m trainer.prepare --config=configs/movielens_25m.py --output=data/movielens_25m --runner=DirectRunner -- \
+    --direct_num_workers=4 --direct_running_mode=multi_processing
 """
 
+import importlib.util
 import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from absl import flags
 from ml_collections import config_flags
@@ -22,6 +30,7 @@ from settings.trainer_config import load_trainer_config
 from trainer import config as config_lib
 from trainer import storage
 from trainer.data.loading import load_source
+from trainer.data.prepared.beam.job import DATAFLOW
 from trainer.data.prepared.manifest import (
     Manifest,
     check_fields,
@@ -32,10 +41,10 @@ from trainer.data.prepared.manifest import (
     verify,
 )
 from trainer.data.prepared.writing import plan_dataset, write_prepared
-from trainer.data.ratings import is_path
+from trainer.data.ratings import files, is_path
 
 
-def main() -> int:
+def main(beam_flags: Sequence[str]) -> int:
     """Prepares or verifies a data set, and prints what it has. Returns the exit code."""
     # A terminated preparation removes what it has written, as one that fails does.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
@@ -44,6 +53,12 @@ def main() -> int:
     if bool(output) == bool(flags.FLAGS.verify):
         raise ConfigError(
             "Set --output to the folder to write, or --verify to the folder of a prepared data set to check."
+        )
+    runner = flags.FLAGS.runner
+    if not runner and (beam_flags or flags.FLAGS.dry_run):
+        raise ConfigError(
+            f"{'--dry_run' if flags.FLAGS.dry_run else beam_flags[0]} is only used on Beam. Set --runner, for example "
+            "to DirectRunner, or leave it out."
         )
     if folder := flags.FLAGS.verify:
         if not is_prepared(folder):
@@ -55,17 +70,37 @@ def main() -> int:
     arguments = config_lib.dataset_arguments(load_trainer_config(cli.load_config()))
     source = arguments["source"]
     before = _check_output(output, arguments)
-    if is_path(source) and is_prepared(source):
+    if before and runner:
+        raise ConfigError(
+            f"--output={output} has a prepared data set already, and with --runner it is not compared with the source. "
+            "Choose the name of a new folder, or leave out --runner to compare it on this machine."
+        )
+    is_dry_run_on_gs = flags.FLAGS.dry_run and "://" in source
+    if is_path(source) and not is_dry_run_on_gs and is_prepared(source):
         raise ConfigError(
             f"config.data.source={source} is a prepared data set already. Set it to the source of its ratings."
         )
-    dataset = load_source(**arguments)
-    manifest = plan_dataset(dataset, arguments)
-    if before:
-        _check_same(output, before, manifest)
-        console.print(f"{output} was prepared from the same ratings with the same config. There is nothing to do.")
+    if runner and flags.FLAGS.dry_run:
+        for line in _beam().describe_job(arguments, output, runner=runner, flags=beam_flags):
+            console.print(line, soft_wrap=True)
         return 0
-    manifest = write_prepared(dataset, output, manifest)
+    if runner:
+        manifest = _beam().prepare_on_beam(
+            arguments,
+            output,
+            runner=runner,
+            flags=beam_flags,
+            report=console.print,
+            quiet=not flags.FLAGS.traceback,
+        )
+    else:
+        dataset = load_source(**arguments)
+        manifest = plan_dataset(dataset, arguments)
+        if before:
+            _check_same(output, before, manifest)
+            console.print(f"{output} was prepared from the same ratings with the same config. There is nothing to do.")
+            return 0
+        manifest = write_prepared(dataset, output, manifest)
     for line in _account(manifest):
         console.print(line, soft_wrap=True)
     size = decimal(sum(facts["size"] for facts in manifest.files.values()))
@@ -85,16 +120,21 @@ def _check_output(output: str, arguments: dict) -> Manifest | None:
       ConfigError: the folder cannot be used.
       StorageError: it cannot be written; or its manifest, or one of its files, cannot be read.
     """
-    if "://" in output:
+    if flags.FLAGS.runner == DATAFLOW and not output.startswith("gs://"):
         raise ConfigError(
-            f"--output={output} is not on this machine, and a prepared data set is memory-mapped. Set it to a folder "
-            "on a local disk, and copy the folder when it is done."
+            f"--output={output} cannot be used with --runner={DATAFLOW}, whose workers write to Google Cloud Storage. "
+            "Set it to a new folder on gs://."
         )
     if not is_path(output):
         raise ConfigError(
             f"--output={output} cannot be used: as config.data.source it is the name of other ratings. Choose another "
             "name."
         )
+    if "://" in output:
+        # A dry run needs no credentials.
+        if not flags.FLAGS.dry_run and files.exists(output):
+            raise ConfigError(f"--output={output} exists. Choose the name of a new folder.")
+        return None
     if not storage.exists(output):
         parent = os.path.dirname(os.path.abspath(output))
         while not os.path.lexists(parent):
@@ -111,6 +151,19 @@ def _check_output(output: str, arguments: dict) -> Manifest | None:
     check_fields(output, manifest, data_fields(arguments))
     check_sizes(output, manifest)
     return manifest
+
+
+def _beam() -> Any:
+    """The module that runs Beam, which not every installation has."""
+    if importlib.util.find_spec("apache_beam") is None:
+        raise ConfigError(
+            f"--runner={flags.FLAGS.runner} needs Apache Beam, which is not installed. It cannot be installed beside "
+            "TensorFlow: make an environment of its own with `make setup-beam`, and start the same command with its "
+            "Python."
+        )
+    from trainer.data.prepared.beam import running
+
+    return running
 
 
 def _check_same(output: str, before: Manifest, now: Manifest) -> None:
@@ -144,9 +197,16 @@ def _account(manifest: Manifest) -> list[str]:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("output", None, "The folder to write, on a local disk. It must not exist yet.")
+    flags.DEFINE_string("output", None, "The folder to write, local or gs://. It must not exist yet.")
     flags.DEFINE_string("verify", None, "A prepared data set whose files are compared with their checksums.")
     config_flags.DEFINE_config_file(
         "config", None, "The config whose ratings to prepare. (default: configs/default.py)"
     )
-    cli.run(main, default_config=default.__file__)
+    flags.DEFINE_string("runner", None, "Prepare on Apache Beam, with this runner: DirectRunner, DataflowRunner, ...")
+    flags.DEFINE_bool("dry_run", False, "With --runner: check the flags and print the job, without running it.")
+    cli.run_launcher(
+        main,
+        default_config=default.__file__,
+        way_out="--help lists the flags. With --runner, write Beam's own flags after --, as in "
+        "`python -m trainer.prepare --output=data/mine --runner=DirectRunner -- --direct_num_workers=4`.",
+    )

@@ -1,14 +1,16 @@
 """Files, local or remote (gs:// and other schemes that TensorFlow can open).
 
 A file is replaced as a whole or not at all. Local paths do not need TensorFlow. It is imported on the first use of a
-remote path.
+remote path. Where it is not installed, as on the workers of Beam, fsspec reads and writes remote paths.
 """
 
 import contextlib
 import hashlib
+import importlib.util
 import io
 import os
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -44,6 +46,36 @@ def is_folder(path: str) -> bool:
 def list_folder(path: str) -> list[str]:
     """Returns the sorted names of the files and folders in the folder at `path`."""
     return sorted(name.rstrip("/") for name in _backend(path).listdir(path))
+
+
+def list_files(folder: str) -> Iterator[str]:
+    """Yields the paths of all files below the folder, relative to it, sorted by their parts. There may be no folder."""
+    for name in list_folder(folder) if is_folder(folder) else ():
+        path = join(folder, name)
+        if is_folder(path):
+            yield from (join(name, inner) for inner in list_files(path))
+        else:
+            yield name
+
+
+def remove(path: str) -> None:
+    """Removes a file, or a folder with all that is in it. A local folder loses what it can, and no error is raised."""
+    if _is_remote(path):
+        backend = _backend(path)
+        for name in list_files(path):
+            backend.remove(join(path, name))
+        # What is left is the file itself, or objects that stand for folders, if there are any.
+        with contextlib.suppress(FileNotFoundError):
+            (backend.rmtree if backend.isdir(path) else backend.remove)(path)
+    elif os.path.isdir(path):
+        shutil.rmtree(path, ignore_errors=True)
+    elif os.path.lexists(path):
+        os.remove(path)
+
+
+def size(path: str) -> int:
+    """Returns the size of a file in bytes."""
+    return _backend(path).stat(path).length if _is_remote(path) else os.path.getsize(path)
 
 
 def open_for_reading(path: str) -> BinaryIO:
@@ -172,9 +204,14 @@ def sync(path: str) -> None:
 
 
 def file_errors() -> tuple[type[Exception], ...]:
-    """Returns the exception types that a file can raise: OSError, and TensorFlow's if TensorFlow is loaded."""
-    tf = getattr(sys.modules.get("trainer.compat"), "tf", None)
-    return (OSError, tf.errors.OpError) if tf else (OSError,)
+    """Returns the exception types that a file can raise: OSError, and those of the modules for remote paths."""
+    errors: list[type[Exception]] = [OSError]
+    if tf := getattr(sys.modules.get("trainer.compat"), "tf", None):
+        errors.append(tf.errors.OpError)
+    for module, name in (("gcsfs.retry", "HttpError"), ("google.auth.exceptions", "GoogleAuthError")):
+        if error := getattr(sys.modules.get(module), name, None):
+            errors.append(error)
+    return tuple(errors)
 
 
 def reason(error: Exception) -> str:
@@ -192,6 +229,8 @@ def _backend(path: str) -> epath_backend.Backend:
     # Not epath.Path, which knows a few schemes only and would create a local folder named "hdfs:".
     if not _is_remote(path):
         return epath_backend.os_backend
+    if importlib.util.find_spec("tensorflow") is None:
+        return epath_backend.fsspec_backend
     import trainer.compat  # noqa: F401 - epath imports TensorFlow, which must be set up first.
 
     return epath_backend.tf_backend
@@ -221,7 +260,8 @@ class _RemoteFile(io.RawIOBase):
         if whence == io.SEEK_CUR:
             offset += self.tell()
         elif whence == io.SEEK_END:
-            offset += self._file.size()
+            size = self._file.size  # A method of TensorFlow's files, and a number of fsspec's.
+            offset += size() if callable(size) else size
         if offset < 0:  # zipfile tries this on a file that is too short for an archive, and expects an OSError.
             raise OSError(f"position {offset} is before the start of the file")
         self._file.seek(offset)

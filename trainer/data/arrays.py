@@ -17,6 +17,11 @@ class ShardedArray:
         self._parts = list(parts)
         self._starts = np.append(0, np.cumsum([len(part) for part in parts]))
 
+    @property
+    def parts(self) -> list[np.ndarray]:
+        """The arrays, in their order."""
+        return self._parts
+
     def __len__(self) -> int:
         return int(self._starts[-1])
 

@@ -5,7 +5,7 @@ lists. So everything that is computed from them is the same bit for bit.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from trainer import schema
-from trainer.data.arrays import EntryArray
+from trainer.data.arrays import EntryArray, ShardedArray
 from trainer.data.lists import ListOrder, QueryLists, RatingsByUser, cut_lists, join_by_user
 from trainer.data.queries import Queries, build_queries
 from trainer.data.vocabulary import Vocabulary
@@ -214,8 +214,57 @@ def digest(arrays: Iterable[EntryArray]) -> str:
     """The SHA-256 digest of arrays, in hexadecimal."""
     sha = hashlib.sha256()
     for array in arrays:
-        sha.update(np.ascontiguousarray(array).data)
+        for part in array.parts if isinstance(array, ShardedArray) else [array]:
+            sha.update(np.ascontiguousarray(part).data)
     return sha.hexdigest()
+
+
+def count_ratings(
+    vocabulary: Vocabulary,
+    num_ratings: Mapping[str, int],
+    *,
+    sources: Mapping[str, str],
+    reports: Sequence[Mapping[str, int]],
+    has_ratings: bool,
+    duplicates: str,
+    num_unknown: Mapping[str, int],
+    num_test_pairs_in_train: int,
+) -> dict[str, Any]:
+    """What data.json says of the ratings, apart from their lists.
+
+    Args:
+      vocabulary: its users and items are counted.
+      num_ratings: the number of ratings of known users of each split that has any.
+      sources: the source of each split that has one of its own.
+      reports: the number of rows of each kind of each source; see `ratings.Ratings`.
+      has_ratings, duplicates: as in `Dataset` and `load_ratings`.
+      num_unknown: the number of ratings of unknown users of each of these splits.
+      num_test_pairs_in_train: only used with several sources.
+    """
+    counts: dict[str, Any] = {
+        "source": sources["train"],
+        "rows": {kind: sum(report[kind] for report in reports) for kind in reports[0]},
+        "has_ratings": has_ratings,
+        "duplicates": duplicates,
+        "num_users": vocabulary.num_users - 1,
+        "num_items": vocabulary.num_items - 1,
+        "num_ratings": dict(num_ratings),
+        "num_ratings_of_unknown_users": dict(num_unknown),
+    }
+    if len(sources) > 1:
+        counts["sources"] = dict(sources)
+        counts["rows_by_source"] = dict(zip(sources, reports, strict=True))
+        counts["num_test_pairs_in_train"] = num_test_pairs_in_train
+    return counts
+
+
+def num_pairs_in(pairs: np.ndarray, earlier: np.ndarray) -> int:
+    """The number of `pairs` int64 [n] that are among the pairs `earlier` int64 [m]."""
+    if not len(earlier):
+        return 0
+    # Sorted, because NumPy's `isin` is several times slower for large arrays.
+    ascending = np.sort(earlier)
+    return int((ascending[np.searchsorted(ascending[:-1], pairs)] == pairs).sum())
 
 
 def describe(dataset: Dataset, counts: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:

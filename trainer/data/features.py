@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from settings.errors import ConfigError
 from trainer import schema, storage
 from trainer.data.ratings import cleaning, feature_columns
-from trainer.features import FeatureSpec, Owner
+from trainer.features import OWNERS, FeatureSpec, Owner
 
 SEPARATOR = "|"
 
@@ -196,42 +196,59 @@ def encode_features(
     Raises:
       ConfigError: a feature has a name that is used for something else in a batch.
     """
-    _check_names(features)
-    encoders: list[FeatureEncoder] = []
-
-    def encode(owner: Owner, name: str, values: pa.ChunkedArray, training_values: pa.ChunkedArray) -> np.ndarray:
-        encoders.append(build_encoder(name, owner, training_values))
-        return encoders[-1].encode(values)
-
-    # The unknown user and the unknown item have no value, so they add nothing to the training values.
-    query, item, example = {}, {}, {}
-    last_row_of_user = _last_rows(user_indices, train, num_users)
-    for name in features.get("query", ()):
-        values = ratings[feature_columns.column_name(name)].take(last_row_of_user)
-        query[name] = encode("query", name, values, values)
-    last_row_of_item = _last_rows(item_indices, train, len(item_ids))
-    for name in features.get("item", ()):
-        column = feature_columns.column_name(name)
-        if column in items.column_names:
-            known_ids = items[schema.ITEM_ID].combine_chunks()
-            values = items[column].take(pc.index_in(item_ids.combine_chunks(), value_set=known_ids))
-        else:
-            values = ratings[column].take(last_row_of_item)
-        item[name] = encode("item", name, values, values)
-    for name in features.get("example", ()):
-        values = ratings[feature_columns.column_name(name)]
-        example[name] = encode("example", name, values, values.take(pa.array(train)))
-    return EncodedFeatures(tuple(encoders), query, item, example)
+    check_names(features)
+    columns = {owner: {name: feature_columns.column_name(name) for name in features.get(owner, ())} for owner in OWNERS}
+    of_users = ratings.select(list(columns["query"].values())).take(last_rows(user_indices, train, num_users))
+    query_encoders, query = encode_each("query", {name: of_users[column] for name, column in columns["query"].items()})
+    in_rows = [column for column in columns["item"].values() if column not in items.column_names]
+    of_items = ratings.select(in_rows).take(last_rows(item_indices, train, len(item_ids)))
+    row_of_item = pc.index_in(item_ids.combine_chunks(), value_set=items[schema.ITEM_ID].combine_chunks())
+    item_encoders, item = encode_each(
+        "item",
+        {
+            name: of_items[column] if column in in_rows else items[column].take(row_of_item)
+            for name, column in columns["item"].items()
+        },
+    )
+    example_encoders, example = [], {}
+    for name, column in columns["example"].items():
+        example_encoders.append(build_encoder(name, "example", ratings[column].take(pa.array(train))))
+        example[name] = example_encoders[-1].encode(ratings[column])
+    return EncodedFeatures((*query_encoders, *item_encoders, *example_encoders), query, item, example)
 
 
-def _last_rows(indices: np.ndarray, train: np.ndarray, num_indices: int) -> pa.Array:
-    """The last training row of each index, int64 [num_indices]; null for the unknown index."""
+def encode_each(
+    owner: Owner, values: Mapping[str, pa.ChunkedArray]
+) -> tuple[list[FeatureEncoder], dict[str, np.ndarray]]:
+    """Learns how the features of users or items are encoded, and encodes them.
+
+    Args:
+      owner: "query" or "item".
+      values: name → the value of each user or item in the order of the vocabulary. The unknown user and the unknown
+        item have none, so they add nothing to the training values.
+
+    Returns:
+      The encoders, and name → the encoded values [num_users or num_items, *shape].
+    """
+    encoders = [build_encoder(name, owner, of_feature) for name, of_feature in values.items()]
+    return encoders, {encoder.spec.name: encoder.encode(values[encoder.spec.name]) for encoder in encoders}
+
+
+def last_rows(indices: np.ndarray, train: np.ndarray, num_indices: int) -> pa.Array:
+    """Returns the last training row of each index, int64 [num_indices]; null for an index without one.
+
+    Args:
+      indices: integers [num_rows], in [0, num_indices).
+      train: int64 [num_train], the training rows, ascending.
+      num_indices: the number of indices.
+    """
     rows: np.ndarray = np.full(num_indices, -1, np.int64)
     rows[indices[train]] = train  # Of repeated indices NumPy keeps the last value.
     return pa.array(rows, mask=rows < 0)
 
 
-def _check_names(features: Mapping[str, Sequence[str]]) -> None:
+def check_names(features: Mapping[str, Sequence[str]]) -> None:
+    """Raises ConfigError if a feature, of any owner, has a name that is used for something else in a batch."""
     for owner, names in features.items():
         for name in names:
             if name in RESERVED_NAMES:

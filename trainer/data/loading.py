@@ -12,12 +12,12 @@ import numpy as np
 
 from settings.errors import DataError
 from trainer import schema
-from trainer.data.dataset import Dataset, build_dataset, describe, digests_of
+from trainer.data.dataset import Dataset, build_dataset, count_ratings, describe, digests_of, num_pairs_in
 from trainer.data.features import encode_features
 from trainer.data.lists import ListOrder, group_ratings
 from trainer.data.prepared.manifest import data_fields, is_prepared
 from trainer.data.prepared.opening import open_prepared
-from trainer.data.ratings import Ratings, is_path, load_ratings
+from trainer.data.ratings import is_path, load_ratings
 from trainer.data.ratings.merging import Duplicates
 from trainer.data.splits import split_ratings, use_given_split
 from trainer.data.vocabulary import build_vocabulary
@@ -40,7 +40,13 @@ def load_dataset(*, source: str, list_size: int, history_size: int = 0, **argume
       StorageError: the source cannot be read, or a file of the prepared data set is damaged.
     """
     if is_path(source) and is_prepared(source):
-        return open_prepared(source, data_fields(arguments), list_size=list_size, history_size=history_size)
+        return open_prepared(
+            source,
+            data_fields(arguments),
+            list_size=list_size,
+            history_size=history_size,
+            cache=arguments["data_dir"],
+        )
     return load_source(source=source, list_size=list_size, history_size=history_size, **arguments)
 
 
@@ -79,10 +85,7 @@ def load_source(
       StorageError: the source cannot be read.
     """
     features = features or {}
-    sources = {"train": source}
-    if split_method == GIVEN:
-        sources |= {"validation": validation_source, "test": test_source}
-        sources = {split: path for split, path in sources.items() if path}
+    sources = sources_of_splits(split_method, source, validation_source, test_source)
     loaded = load_ratings(
         *sources.values(),
         data_dir=data_dir,
@@ -150,9 +153,46 @@ def load_source(
         item_features=encoded.item,
         history_size=history_size,
     )
-    num_unknown = {name: len(rows[name]) - len(part) for name, part in known.items()}
-    counts = _count(dataset, loaded, num_unknown, sources=sources, duplicates=duplicates)
+    counts = count_ratings(
+        vocabulary,
+        _sizes(known),
+        sources=sources,
+        reports=loaded.reports,
+        has_ratings=loaded.has_ratings,
+        duplicates=duplicates,
+        num_unknown={name: len(rows[name]) - len(part) for name, part in known.items()},
+        num_test_pairs_in_train=_num_test_pairs_in_train(dataset) if len(sources) > 1 else 0,
+    )
     return replace(dataset, description=describe(dataset, counts, digests_of(dataset)))
+
+
+def check_known(num_ratings: Mapping[str, int], num_known: Mapping[str, int], *, split_method: str) -> None:
+    """Raises DataError if a split has ratings and none of a user with training ratings.
+
+    Args:
+      num_ratings: the number of ratings of each split.
+      num_known: the number of those of users with training ratings.
+      split_method: for the message.
+    """
+    for name, number in num_ratings.items():
+        if number and not num_known[name]:
+            way_out = (
+                "Check that its ids are those of config.data.source."
+                if split_method == GIVEN
+                else "Set it to 'random' or 'last', which hold out some ratings of each user."
+            )
+            raise DataError(
+                f"All {number:,} ratings of the {name} split are from users without training ratings, so there is "
+                f"nothing to measure: config.split.method is {split_method!r}. {way_out}"
+            )
+
+
+def sources_of_splits(split_method: str, source: str, validation_source: str, test_source: str) -> dict[str, str]:
+    """Returns the source of each split that has one of its own. All other splits come from that of "train"."""
+    if split_method != GIVEN:
+        return {"train": source}
+    sources = {"train": source, "validation": validation_source, "test": test_source}
+    return {split: path for split, path in sources.items() if path}
 
 
 def _rows_of_known_users(
@@ -163,47 +203,17 @@ def _rows_of_known_users(
     The model cannot rank for these users, so their held-out ratings are dropped.
     """
     known = {name: part[users[part] != schema.UNKNOWN_INDEX] for name, part in rows.items()}
-    for name, part in rows.items():
-        if len(part) and not len(known[name]):
-            way_out = (
-                "Check that its ids are those of config.data.source."
-                if split_method == GIVEN
-                else "Set it to 'random' or 'last', which hold out some ratings of each user."
-            )
-            raise DataError(
-                f"All {len(part):,} ratings of the {name} split are from users without training ratings, so there is "
-                f"nothing to measure: config.split.method is {split_method!r}. {way_out}"
-            )
+    check_known(_sizes(rows), _sizes(known), split_method=split_method)
     return {name: part for name, part in known.items() if len(part)}
 
 
-def _count(
-    dataset: Dataset, loaded: Ratings, num_unknown: Mapping[str, int], *, sources: Mapping[str, str], duplicates: str
-) -> dict[str, Any]:
-    """What data.json says of the ratings. `num_unknown` has the number of ratings of unknown users of each split."""
-    counts = {
-        "source": sources["train"],
-        "rows": loaded.report,
-        "has_ratings": loaded.has_ratings,
-        "duplicates": duplicates,
-        "num_users": dataset.vocabulary.num_users - 1,
-        "num_items": dataset.vocabulary.num_items - 1,
-        "num_ratings": {name: lists.num_entries for name, lists in dataset.lists.items()},
-        "num_ratings_of_unknown_users": dict(num_unknown),
-    }
-    if len(sources) > 1:
-        counts["sources"] = dict(sources)
-        counts["rows_by_source"] = dict(zip(sources, loaded.reports, strict=True))
-        counts["num_test_pairs_in_train"] = _num_test_pairs_in_train(dataset)
-    return counts
+def _sizes(arrays: Mapping[str, np.ndarray]) -> dict[str, int]:
+    return {name: len(array) for name, array in arrays.items()}
 
 
 def _num_test_pairs_in_train(dataset: Dataset) -> int:
     """The number of test ratings whose user has rated the item in the training or validation split too."""
     num_items = dataset.vocabulary.num_items
     pairs = {split: users.astype(np.int64) * num_items + items for split, (users, items, _) in dataset.ratings.items()}
-    # Sorted, because NumPy's `isin` is several times slower for large arrays.
-    earlier = np.sort(np.concatenate([part for split, part in pairs.items() if split != "test"]))
-    test = pairs.get("test", np.empty(0, np.int64))
-    test = test[test % num_items != schema.UNKNOWN_INDEX]
-    return int((earlier[np.searchsorted(earlier[:-1], test)] == test).sum())
+    test = pairs.pop("test", np.empty(0, np.int64))
+    return num_pairs_in(test[test % num_items != schema.UNKNOWN_INDEX], np.concatenate(list(pairs.values())))

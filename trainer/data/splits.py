@@ -11,7 +11,7 @@ ratings of one user. For `time`, n is the number of all ratings.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -24,6 +24,8 @@ from trainer.schema import SPLITS, TIMESTAMP, USER_ID
 _TRAIN, _VALIDATION, _TEST = range(3)
 
 _HeldOutRule = Callable[[int], tuple[int, int]]
+
+_ROWS_PER_DRAW = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,22 +66,87 @@ def split_ratings(
             "There are no ratings to train on: the table of ratings is empty. Set config.data.source to other ratings."
         )
 
-    num_held_out = _held_out_rule(validation_fraction, test_fraction)
+    if method == "time":
+        ascending = np.sort(_timestamps(ratings))
+        ranks = held_out_ranks(ratings.num_rows, validation_fraction=validation_fraction, test_fraction=test_fraction)
+        cuts = tuple(None if rank is None else int(ascending[rank]) for rank in ranks)
+        part = split_at(_timestamps(ratings), cuts)
+    else:
+        part = split_each_user(
+            ratings,
+            np.arange(ratings.num_rows),
+            method=method,
+            validation_fraction=validation_fraction,
+            test_fraction=test_fraction,
+            seed=seed,
+        )
+    split = Split(*(np.flatnonzero(part == which) for which in (_TRAIN, _VALIDATION, _TEST)))
+    check_not_empty(
+        [len(rows) for rows in (split.train, split.validation, split.test)],
+        method=method,
+        validation_fraction=validation_fraction,
+        test_fraction=test_fraction,
+    )
+    return split
+
+
+def split_each_user(
+    ratings: pa.Table,
+    rows: np.ndarray,
+    *,
+    method: str,
+    validation_fraction: float,
+    test_fraction: float,
+    seed: int,
+) -> np.ndarray:
+    """Splits all ratings of some users.
+
+    Args:
+      ratings: the ratings of these users, a table with the columns of RATINGS_SCHEMA, whose ids may be dictionaries.
+      rows: int64 [num_ratings], ascending: the numbers of these rows among the ratings of all users.
+      method: a method of `split_ratings` other than `time`.
+      validation_fraction, test_fraction, seed: as in `split_ratings`.
+
+    Returns:
+      int8 [num_ratings], the position in schema.SPLITS of the split of each row.
+    """
     if method == "none":
-        part = np.full(ratings.num_rows, _TRAIN, np.int8)
-    elif method == "time":
-        part = _cut_time(_timestamps(ratings), num_held_out)
-    elif method == "random":
-        part = _hold_out_per_user(ratings, _random_order(ratings.num_rows, seed), num_held_out)
+        return np.full(ratings.num_rows, _TRAIN, np.int8)
+    if method == "random":
+        order = _random_order(rows, seed)
     elif method == "last":
-        part = _hold_out_per_user(ratings, _time_order(ratings), num_held_out)
+        order = _time_order(ratings)
     else:
         raise ValueError(f"unknown split method {method!r}")
+    return _hold_out_per_user(ratings, order, _held_out_rule(validation_fraction, test_fraction))
 
-    split = Split(*(np.flatnonzero(part == which) for which in (_TRAIN, _VALIDATION, _TEST)))
-    if method != "none":
-        _check_not_empty(split, method, validation_fraction, test_fraction)
-    return split
+
+def held_out_ranks(
+    num_ratings: int, *, validation_fraction: float, test_fraction: float
+) -> tuple[int | None, int | None]:
+    """Returns the ranks, from 0, of the first validation and test rating in time order; None for an empty split."""
+    num_validation, num_test = _held_out_rule(validation_fraction, test_fraction)(num_ratings)
+    return (
+        num_ratings - num_test - num_validation if num_validation else None,
+        num_ratings - num_test if num_test else None,
+    )
+
+
+def split_at(timestamps: np.ndarray, cuts: Sequence[int | None]) -> np.ndarray:
+    """Splits ratings at two points in time.
+
+    Args:
+      timestamps: int64 [num_ratings].
+      cuts: the times of the ratings with the ranks of `held_out_ranks`.
+
+    Returns:
+      int8 [num_ratings], the position in schema.SPLITS of the split of each row.
+    """
+    part: np.ndarray = np.full(len(timestamps), _TRAIN, np.int8)
+    for which, cut in zip((_VALIDATION, _TEST), cuts, strict=True):
+        if cut is not None:
+            part[timestamps >= cut] = which
+    return part
 
 
 def use_given_split(ratings: pa.Table, split_of_row: np.ndarray, *, validation_fraction: float, seed: int) -> Split:
@@ -98,10 +165,21 @@ def use_given_split(ratings: pa.Table, split_of_row: np.ndarray, *, validation_f
     split = Split(*(np.flatnonzero(split_of_row == position) for position in range(len(SPLITS))))
     if len(split.validation) or not validation_fraction:
         return split
-    order = _random_order(len(split.train), seed)
-    part = _hold_out_per_user(ratings.take(split.train), order, _held_out_rule(validation_fraction, 0.0))
+    part = split_each_user(
+        ratings.take(split.train),
+        np.arange(len(split.train)),
+        method="random",
+        validation_fraction=validation_fraction,
+        test_fraction=0.0,
+        seed=seed,
+    )
     split = Split(split.train[part == _TRAIN], split.train[part == _VALIDATION], split.test)
-    _check_not_empty(split, "given", validation_fraction, 0.0)
+    check_not_empty(
+        [len(rows) for rows in (split.train, split.validation, split.test)],
+        method="given",
+        validation_fraction=validation_fraction,
+        test_fraction=0.0,
+    )
     return split
 
 
@@ -133,11 +211,18 @@ def _stable_order(keys: np.ndarray) -> np.ndarray:
     return packed.view(np.int64)
 
 
-def _random_order(num_rows: int, seed: int) -> np.ndarray:
-    """A seeded permutation, int64 [num_rows]."""
+def _random_order(rows: np.ndarray, seed: int) -> np.ndarray:
+    """The order of `rows` int64 [num_rows], ascending, in a seeded permutation of all rows: their argsort, int64."""
     # NumPy guarantees the raw output of a bit generator for all versions, but not `Generator.permutation`. With that,
     # an upgrade between a run and its resumption could move test ratings into the training split.
-    return _stable_order(np.random.PCG64(seed).random_raw(num_rows) >> np.uint64(32))
+    generator = np.random.PCG64(seed)
+    keys: np.ndarray = np.empty(len(rows), np.uint64)
+    num_rows = int(rows[-1]) + 1 if len(rows) else 0
+    for begin in range(0, num_rows, _ROWS_PER_DRAW):
+        end = min(begin + _ROWS_PER_DRAW, num_rows)
+        first, last = np.searchsorted(rows, (begin, end))
+        keys[first:last] = generator.random_raw(end - begin)[rows[first:last] - begin]
+    return _stable_order(keys >> np.uint64(32))
 
 
 def _time_order(ratings: pa.Table) -> np.ndarray:
@@ -183,23 +268,20 @@ def _hold_out_per_user(ratings: pa.Table, order: np.ndarray, num_held_out: _Held
     return part
 
 
-def _cut_time(timestamps: np.ndarray, num_held_out: _HeldOutRule) -> np.ndarray:
-    """The part of each row, int8 [num_rows], from its time, int64 [num_rows]."""
-    num_rows = len(timestamps)
-    num_validation, num_test = num_held_out(num_rows)
-    ascending = np.sort(timestamps)
+def check_not_empty(
+    num_ratings_of_splits: Sequence[int], *, method: str, validation_fraction: float, test_fraction: float
+) -> None:
+    """Raises DataError if no ratings are left for training, or a split with a positive fraction is empty.
 
-    part: np.ndarray = np.full(num_rows, _TRAIN, np.int8)
-    if num_validation:
-        part[timestamps >= ascending[num_rows - num_test - num_validation]] = _VALIDATION
-    if num_test:
-        part[timestamps >= ascending[num_rows - num_test]] = _TEST
-    return part
-
-
-def _check_not_empty(split: Split, method: str, validation_fraction: float, test_fraction: float) -> None:
-    num_ratings = len(split.train) + len(split.validation) + len(split.test)
-    if len(split.train) == 0:
+    Args:
+      num_ratings_of_splits: the number of ratings of each of schema.SPLITS.
+      method, validation_fraction, test_fraction: as in `split_ratings`, or the method `given`.
+    """
+    if method == "none":
+        return
+    num_ratings = sum(num_ratings_of_splits)
+    num_train, num_validation, num_test = num_ratings_of_splits
+    if num_train == 0:
         raise DataError(
             f"No ratings are left to train on: config.split.method is {method!r}, and none of the {num_ratings} "
             "ratings is earlier than the held-out ones. Lower the fractions in config.split, or set another method."
@@ -208,11 +290,11 @@ def _check_not_empty(split: Split, method: str, validation_fraction: float, test
         reason = "there are too few ratings, or too many of them have the same time"
     else:
         reason = "no user has enough ratings to hold one out"
-    for name, rows, fraction in (
-        ("validation", split.validation, validation_fraction),
-        ("test", split.test, test_fraction),
+    for name, num_held_out, fraction in (
+        ("validation", num_validation, validation_fraction),
+        ("test", num_test, test_fraction),
     ):
-        if fraction > 0 and len(rows) == 0:
+        if fraction > 0 and num_held_out == 0:
             raise DataError(
                 f"The {name} split of {num_ratings} ratings is empty: config.split.method is {method!r}, "
                 f"config.split.{name}_fraction is {fraction}, and {reason}. Raise the fraction, set another method, "

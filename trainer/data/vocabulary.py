@@ -108,8 +108,19 @@ def build_vocabulary(train_ratings: pa.Table, items: pa.Table) -> Vocabulary:
     Raises:
       DataError: an id is the empty string, which stands for the unknown user or item.
     """
-    user_ids = _count(train_ratings, USER_ID).column(USER_ID)
-    counts = _count(train_ratings, ITEM_ID).sort_by([(NUM_RATINGS, "descending"), (ITEM_ID, "ascending")])
+    user_ids = count_ids(train_ratings, USER_ID).column(USER_ID)
+    return vocabulary_of(user_ids, count_ids(train_ratings, ITEM_ID), items)
+
+
+def vocabulary_of(user_ids: pa.ChunkedArray, item_counts: pa.Table, items: pa.Table) -> Vocabulary:
+    """Builds a vocabulary from the distinct ids of the training split, in any order.
+
+    Args:
+      user_ids: strings [num_users − 1].
+      item_counts: the result of `count_ids` for the items.
+      items: as in `build_vocabulary`.
+    """
+    counts = item_counts.sort_by([(NUM_RATINGS, "descending"), (ITEM_ID, "ascending")])
     unknown_item = pa.Table.from_pylist([{ITEM_ID: _UNKNOWN_ID, TITLE: "", GENRES: []}], ITEMS_SCHEMA)
     described = pa.concat_tables([unknown_item, items.select(ITEMS_SCHEMA.names)])
     item_ids = _after_unknown(counts.column(ITEM_ID), _UNKNOWN_ID)
@@ -154,8 +165,12 @@ def _indices(ids: pa.ChunkedArray | pa.Array, known_ids: pa.ChunkedArray) -> np.
     return pc.index_in(ids, value_set=known_ids).fill_null(UNKNOWN_INDEX).to_numpy()
 
 
-def _count(ratings: pa.Table, id_column: str) -> pa.Table:
-    """The distinct ids of a column, and the number of rows of each as NUM_RATINGS."""
+def count_ids(ratings: pa.Table, id_column: str) -> pa.Table:
+    """Returns the distinct ids of a column, and the number of rows of each as NUM_RATINGS.
+
+    Raises:
+      DataError: an id is the empty string.
+    """
     counts = ratings.column(id_column).value_counts()
     table = pa.table({id_column: counts.field("values"), NUM_RATINGS: counts.field("counts")})
     if pc.any(pc.equal(table.column(id_column), _UNKNOWN_ID)).as_py():

@@ -188,13 +188,6 @@ def test_another_manifest_does_not_make_a_folder_prepared(tmp_path):
     assert open_data(arguments, source=str(tmp_path)).description["num_items"] == 60
 
 
-def test_prepared_data_elsewhere_than_on_this_machine_is_refused(opened):
-    content = storage.read_bytes(f"{opened['source']}/{MANIFEST}")
-    storage.write_bytes(f"ram://prepared/{MANIFEST}", content)
-    with pytest.raises(ConfigError, match=r"ram://prepared is .* not on this machine.*Copy the folder"):
-        open_data(opened, source="ram://prepared")
-
-
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
 @pytest.mark.parametrize("after", [1, 30])
 def test_a_preparation_that_fails_leaves_nothing(tmp_path, small_shards, monkeypatch, error, after):
@@ -228,22 +221,8 @@ def test_a_folder_that_appears_meanwhile_is_left_alone(tmp_path, monkeypatch):
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30), st.integers(1, 400))
 def test_shards_are_ranges_of_users_of_at_most_the_size_and_one_user(counts, shard_bytes):
-    def ratings(sizes):
-        num = sum(sizes)
-        zeros = np.zeros(num, np.int32)
-        return RatingsByUser(
-            np.append(0, np.cumsum(sizes)),
-            zeros,
-            zeros.astype(np.float32),
-            zeros.astype(np.int64),
-            {"f": np.zeros((num, 2))},
-        )
-
-    bytes_of_user = [(train + test) * (4 + 4 + 8 + 16) for train, test in counts]
-    splits = {"train": ratings([train for train, _ in counts]), "test": ratings([test for _, test in counts])}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writing, "SHARD_BYTES", shard_bytes)
-        shards = writing.plan_shards(splits)
+    bytes_of_user = [(train + test) * 32 for train, test in counts]
+    shards = writing.plan_shards(dict(zip(("train", "test"), np.array(counts).T, strict=True)), 32, shard_bytes)
     assert [shard.begin for shard in shards] == [0, *(shard.end for shard in shards[:-1])]
     assert shards[-1].end == len(counts)
     for shard in shards:

@@ -8,6 +8,7 @@ from trainer.features import FeatureSpec
 
 MANIFEST = "manifest.json"
 VOCABULARY = "vocabulary"
+FEATURES = "features"
 
 
 def shard_folder(number: int, num_shards: int) -> str:
@@ -32,7 +33,7 @@ def history_file(splits: tuple[str, ...], column: str) -> str:
 
 def feature_file(spec: FeatureSpec) -> str:
     """The path of the values of a feature of users or items, in the folder of the data set."""
-    return f"features/{spec.owner}.{quote(spec.name, safe='')}.npy"
+    return f"{FEATURES}/{spec.owner}.{quote(spec.name, safe='')}.npy"
 
 
 def history_splits(splits: Collection[str]) -> list[tuple[str, ...]]:

@@ -1,7 +1,6 @@
 """The manifest of a prepared data set, and which config it can be used with."""
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -83,21 +82,13 @@ def is_prepared(folder: str) -> bool:
     """Returns whether there is a prepared data set of any version at `folder`.
 
     Raises:
-      ConfigError: it is not on this machine.
       StorageError: its manifest cannot be read.
     """
     path = storage.join(folder, MANIFEST)
     if not files.exists(path):
         return False
     record = _load_json(path)
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        return False
-    if "://" in folder:
-        raise ConfigError(
-            f"config.data.source={folder} is a prepared data set that is not on this machine, and its files are "
-            "memory-mapped. Copy the folder to a local disk, and set config.data.source to the copy."
-        )
-    return True
+    return isinstance(record, dict) and record.get("format") == FORMAT
 
 
 def write_manifest(folder: str, manifest: Manifest) -> None:
@@ -164,8 +155,8 @@ def check_sizes(folder: str, manifest: Manifest) -> None:
     for name, facts in manifest.files.items():
         path = storage.join(folder, name)
         try:
-            size = os.path.getsize(path)
-        except OSError as error:
+            size = storage.size(path)
+        except storage.file_errors() as error:
             raise damaged(path, storage.reason(error)) from error
         if size != facts["size"]:
             raise damaged(path, f"it has {size:,} bytes instead of {facts['size']:,}")
@@ -184,7 +175,7 @@ def verify(folder: str) -> Manifest:
         path = storage.join(folder, name)
         try:
             digest = storage.sha256(path)
-        except OSError as error:
+        except storage.file_errors() as error:
             raise damaged(path, storage.reason(error)) from error
         if digest != facts["sha256"]:
             raise damaged(path, "its content has changed since it was written")

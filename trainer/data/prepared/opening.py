@@ -21,17 +21,21 @@ from trainer.data.prepared.layout import (
     split_file,
 )
 from trainer.data.prepared.manifest import Manifest, check_fields, check_sizes, damaged, load_manifest
+from trainer.data.prepared.staging import stage
 from trainer.data.queries import Queries
 from trainer.data.vocabulary import load_vocabulary
 
 
-def open_prepared(folder: str, fields: Mapping[str, Any], *, list_size: int, history_size: int) -> Dataset:
+def open_prepared(
+    folder: str, fields: Mapping[str, Any], *, list_size: int, history_size: int, cache: str = ""
+) -> Dataset:
     """Opens a prepared data set. The result is equal to that of `load_source` for the source of the data.
 
     Args:
       folder: where `write_prepared` wrote.
       fields: the fields of the config that shape the data; see `data_fields`.
       list_size, history_size: as in `load_source`. They can be other ones than when the data was prepared.
+      cache: where a data set that is not on this machine is copied to; see `stage`.
 
     Raises:
       ConfigError: the data was prepared with other fields, or by another version of this project.
@@ -39,7 +43,24 @@ def open_prepared(folder: str, fields: Mapping[str, Any], *, list_size: int, his
     """
     manifest = load_manifest(folder)
     check_fields(folder, manifest, fields)
+    if "://" in folder:
+        folder = stage(folder, manifest, cache)
     check_sizes(folder, manifest)
+    dataset = map_dataset(folder, manifest, list_size=list_size, history_size=history_size)
+    return replace(dataset, description=describe(dataset, manifest.counts, manifest.digests))
+
+
+def map_dataset(folder: str, manifest: Manifest, *, list_size: int, history_size: int) -> Dataset:
+    """Maps the files of a data set into memory. The digests in its manifest are not used.
+
+    Args:
+      folder: where the files are.
+      manifest: its description.
+      list_size, history_size: as in `load_source`.
+
+    Raises:
+      StorageError: a file is missing or damaged.
+    """
     vocabulary = load_vocabulary(storage.join(folder, VOCABULARY))
     specs = [encoder.spec for encoder in vocabulary.features]
     features = {
@@ -48,7 +69,7 @@ def open_prepared(folder: str, fields: Mapping[str, Any], *, list_size: int, his
     }
     examples = [spec.name for spec in specs if spec.owner == "example"]
     splits = {name: _split(folder, manifest, name, examples) for name in manifest.counts["num_ratings"]}
-    dataset = build_dataset(
+    return build_dataset(
         vocabulary,
         splits,
         list_size=list_size,
@@ -63,7 +84,6 @@ def open_prepared(folder: str, fields: Mapping[str, Any], *, list_size: int, his
             for names in history_splits(splits)
         },
     )
-    return replace(dataset, description=describe(dataset, manifest.counts, manifest.digests))
 
 
 def _split(folder: str, manifest: Manifest, name: str, examples: Sequence[str]) -> RatingsByUser:

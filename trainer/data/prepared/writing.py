@@ -1,7 +1,7 @@
 """Writes a prepared data set, as a whole or not at all."""
 
+import contextlib
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -12,6 +12,8 @@ from trainer import storage
 from trainer.data.dataset import Dataset, digest_of_queries, digests_of
 from trainer.data.lists import RatingsByUser
 from trainer.data.prepared.layout import (
+    FEATURES,
+    MANIFEST,
     VOCABULARY,
     example_file,
     feature_file,
@@ -23,9 +25,14 @@ from trainer.data.prepared.layout import (
 from trainer.data.prepared.manifest import Manifest, Shard, data_fields, write_manifest
 from trainer.data.queries import Queries, build_queries
 from trainer.data.ratings import SYNTHETIC
+from trainer.data.vocabulary import Vocabulary
 
 SHARD_BYTES = 256 << 20
-"""The size of the ratings of a shard, without its histories. The user who exceeds it is the last one of the shard."""
+"""The size of the ratings of a shard, without its histories."""
+
+
+RATING_BYTES = 16
+"""The size of the item, the rating and the time of a rating."""
 
 
 def plan_dataset(dataset: Dataset, arguments: Mapping[str, Any]) -> Manifest:
@@ -35,19 +42,34 @@ def plan_dataset(dataset: Dataset, arguments: Mapping[str, Any]) -> Manifest:
       dataset: the result of `load_source` for `arguments`.
       arguments: the arguments of `load_source`.
     """
+    of_lists = ("num_lists", "fingerprints")
+    splits = _by_user(dataset)
+    return Manifest(
+        fields=fields_of(arguments),
+        counts={name: value for name, value in dataset.description.items() if name not in of_lists},
+        digests=all_digests(dataset),
+        has_ratings=dataset.has_ratings,
+        has_timestamps=dataset.has_timestamps,
+        shards=plan_shards(
+            {name: np.diff(part.offsets) for name, part in splits.items()},
+            _bytes_per_rating(splits["train"]),
+            SHARD_BYTES,
+        ),
+        files={},
+    )
+
+
+def fields_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields that the manifest has: those of `data_fields`, without a seed that shapes nothing."""
     fields = data_fields(arguments)
     if not _uses_seed(arguments):
         del fields["seed"]
-    of_lists = ("num_lists", "fingerprints")
-    return Manifest(
-        fields=fields,
-        counts={name: value for name, value in dataset.description.items() if name not in of_lists},
-        digests={**digests_of(dataset), "queries": digest_of_queries(dataset.query_source("train"))},
-        has_ratings=dataset.has_ratings,
-        has_timestamps=dataset.has_timestamps,
-        shards=plan_shards(_by_user(dataset)),
-        files={},
-    )
+    return fields
+
+
+def all_digests(dataset: Dataset) -> dict[str, str]:
+    """Returns the digests that the manifest has."""
+    return {**digests_of(dataset), "queries": digest_of_queries(dataset.query_source("train"))}
 
 
 def write_prepared(dataset: Dataset, folder: str, manifest: Manifest) -> Manifest:
@@ -55,31 +77,56 @@ def write_prepared(dataset: Dataset, folder: str, manifest: Manifest) -> Manifes
 
     Args:
       dataset: what to write.
-      folder: where nothing is yet, on a local disk.
+      folder: where nothing is yet.
       manifest: the result of `plan_dataset`.
 
     Raises:
       StorageError: the folder cannot be written. Nothing is left of it.
     """
-    temporary = f"{folder}.{os.getpid()}.tmp"
-    try:
+    with whole_or_not_at_all(folder) as temporary:
         manifest = replace(manifest, files=_write(dataset, temporary, manifest.shards))
         write_manifest(temporary, manifest)
-        with storage.writing(folder):
-            os.rename(temporary, folder)
-            storage.sync(os.path.dirname(folder))
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return manifest
 
 
-def plan_shards(splits: Mapping[str, RatingsByUser]) -> list[Shard]:
-    """Divides the users into ranges. Where a shard ends depends only on the numbers of ratings of all users."""
-    num_bytes = sum(np.diff(part.offsets) * _bytes_per_rating(part) for part in splits.values())
-    shard_of_user = (np.cumsum(num_bytes) - num_bytes) // SHARD_BYTES
+@contextlib.contextmanager
+def whole_or_not_at_all(folder: str) -> Iterator[str]:
+    """Gives a temporary folder beside `folder`, and moves it there when the body ends without an error.
+
+    On gs://, where a folder cannot be moved in one step, it gives `folder` itself, and a data set is there once its
+    manifest is, which is written last.
+
+    Raises:
+      StorageError: there is something at `folder` by then, or it cannot be written. Nothing is left.
+    """
+    is_remote = "://" in folder
+    temporary = folder if is_remote else f"{folder}.{os.getpid()}.tmp"
+    try:
+        yield temporary
+        if not is_remote:
+            with storage.writing(folder):
+                os.rename(temporary, folder)
+                storage.sync(os.path.dirname(folder))
+    except BaseException:
+        # On gs:// a manifest is that of a whole data set, which another process may have written.
+        if not (is_remote and storage.exists(storage.join(folder, MANIFEST))):
+            storage.remove(temporary)
+        raise
+
+
+def plan_shards(num_ratings: Mapping[str, np.ndarray], bytes_per_rating: int, shard_bytes: int) -> list[Shard]:
+    """Divides the users into ranges. Where a shard ends depends only on the numbers of ratings of all users.
+
+    Args:
+      num_ratings: split → the number of ratings of each user, integers [num_users].
+      bytes_per_rating: the size of a rating with its features.
+      shard_bytes: the size of a shard. The user who exceeds it is the last one of the shard.
+    """
+    num_bytes = np.sum([of_split * bytes_per_rating for of_split in num_ratings.values()], axis=0)
+    shard_of_user = (np.cumsum(num_bytes) - num_bytes) // shard_bytes
     begins = np.unique(shard_of_user, return_index=True)[1].tolist()
     return [
-        Shard(begin, end, {name: int(part.offsets[end] - part.offsets[begin]) for name, part in splits.items()})
+        Shard(begin, end, {name: int(of_split[begin:end].sum()) for name, of_split in num_ratings.items()})
         for begin, end in zip(begins, [*begins[1:], len(shard_of_user)], strict=True)
     ]
 
@@ -112,20 +159,46 @@ def write_shard(folder: str, splits: Mapping[str, RatingsByUser]) -> None:
 
 def _write(dataset: Dataset, folder: str, shards: list[Shard]) -> dict[str, dict[str, Any]]:
     """Writes everything but the manifest, and returns the size and the digest of each file."""
-    dataset.vocabulary.save(storage.join(folder, VOCABULARY))
-    storage.make_folder(storage.join(folder, "features"))
-    for spec in dataset.features:
-        if spec.owner != "example":
-            values = dataset.query_features if spec.owner == "query" else dataset.item_features
-            _save(storage.join(folder, feature_file(spec)), values[spec.name])
+    write_descriptions(folder, dataset.vocabulary, {"query": dataset.query_features, "item": dataset.item_features})
     splits = _by_user(dataset)
     for number, shard in enumerate(shards):
         users = {name: part.of_users(shard.begin, shard.end) for name, part in splits.items()}
         write_shard(storage.join(folder, shard_folder(number, len(shards))), users)
+    return facts_of_files(folder)
+
+
+def write_descriptions(folder: str, vocabulary: Vocabulary, features: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Writes the vocabulary, and the values of the features of users and items.
+
+    Args:
+      folder: the folder of the data set.
+      vocabulary: with the encoders of the features.
+      features: owner → name → [num_users or num_items, *shape].
+
+    Raises:
+      StorageError: a file cannot be written.
+    """
+    vocabulary.save(storage.join(folder, VOCABULARY))
+    storage.make_folder(storage.join(folder, FEATURES))
+    for spec in (encoder.spec for encoder in vocabulary.features):
+        if spec.owner != "example":
+            _save(storage.join(folder, feature_file(spec)), features[spec.owner][spec.name])
+
+
+def facts_of_files(folder: str, *names: str) -> dict[str, dict[str, Any]]:
+    """Returns the size and the SHA-256 digest of each file below a folder, by its path there.
+
+    Args:
+      folder: the folder of the data set.
+      names: the subfolders that are looked at; all if there are none.
+
+    Raises:
+      StorageError: a file cannot be read.
+    """
     with storage.writing(folder):
-        return {
-            name: {"size": os.path.getsize(path), "sha256": storage.sha256(path)} for name, path in _files_in(folder)
-        }
+        files = [storage.join(name, file) for name in names for file in storage.list_files(storage.join(folder, name))]
+        paths = {name: storage.join(folder, name) for name in (files if names else storage.list_files(folder))}
+        return {name: {"size": storage.size(path), "sha256": storage.sha256(path)} for name, path in paths.items()}
 
 
 def _by_user(dataset: Dataset) -> dict[str, RatingsByUser]:
@@ -165,29 +238,23 @@ def _are_equal(queries: Queries, ratings: RatingsByUser) -> bool:
 
 
 def _bytes_per_rating(ratings: RatingsByUser) -> int:
-    arrays = (ratings.items, ratings.ratings, ratings.timestamps, *ratings.features.values())
-    return sum(array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in arrays)
+    of_features = (array.dtype.itemsize * int(np.prod(array.shape[1:])) for array in ratings.features.values())
+    return RATING_BYTES + sum(of_features)
 
 
 def _uses_seed(arguments: Mapping[str, Any]) -> bool:
     """Whether the seed shapes the data: a random split, or synthetic ratings."""
     sources = (arguments["source"], arguments["validation_source"], arguments["test_source"])
+    return is_split_random(arguments) or SYNTHETIC in sources
+
+
+def is_split_random(arguments: Mapping[str, Any]) -> bool:
+    """Returns whether the arguments of `load_source` hold out random ratings."""
     takes_validation = arguments["validation_fraction"] > 0 and not arguments["validation_source"]
-    is_random = arguments["split_method"] == "random" or (arguments["split_method"] == "given" and takes_validation)
-    return is_random or SYNTHETIC in sources
+    return arguments["split_method"] == "random" or (arguments["split_method"] == "given" and takes_validation)
 
 
 def _save(path: str, array: np.ndarray) -> None:
-    with storage.writing(path):
-        with open(path, "wb") as file:
-            np.save(file, array)
-        storage.sync(path)
-
-
-def _files_in(folder: str) -> Iterator[tuple[str, str]]:
-    """The path of each file below a folder, relative to it and whole, sorted."""
-    for parent, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = os.path.join(parent, name)
-            yield os.path.relpath(path, folder), path
+    # In one step, because on Beam a second worker may write the same file: one that was given up and is still alive.
+    with storage.open_for_writing(path) as file:
+        np.save(file, array)

@@ -1,7 +1,8 @@
 """Loads any source of ratings or events as an Arrow table of ratings and one of items. Every row is checked."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -53,6 +54,20 @@ class Ratings:
     reports: list[dict[str, int]]
 
 
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A source whose files are known and not yet read.
+
+    Attributes:
+      parts: one function per file, in their order, that reads its rows without any change. Without the columns of
+        OPTIONAL that have no name in the config.
+      items: schema.ITEMS_SCHEMA, with the columns of features; None if the items are in the rows.
+    """
+
+    parts: Sequence[Callable[[], cleaning.Part]]
+    items: pa.Table | None
+
+
 def is_path(source: str) -> bool:
     """Returns whether a source is a path, and not the name of ratings that are found without one."""
     return source != SYNTHETIC and not source.startswith(MOVIELENS)
@@ -98,35 +113,35 @@ def load_ratings(
     cleaned: list[cleaning.Cleaned] = []
     item_tables: list[pa.Table] = []
     for source in sources:
-        field = "A source of config.split" if cleaned else "config.data.source"
-        parts, item_table = _read(source, field, data_dir=data_dir, columns=columns, features=features, seed=seed)
-        unwanted = [name for name in OPTIONAL if not columns.get(name)]
+        opened = open_source(
+            source,
+            "A source of config.split" if cleaned else "config.data.source",
+            data_dir=data_dir,
+            columns=columns,
+            features=features,
+            seed=seed,
+        )
         cleaned.append(
             cleaning.clean(
-                _without_columns(parts, unwanted),
+                (read() for read in opened.parts),
                 source=source,
                 rating_range=rating_range,
                 max_bad_fraction=max_bad_fraction,
                 first_row_number=sum(of_source.report[cleaning.READ] for of_source in cleaned),
             )
         )
-        if item_table is not None:
-            item_tables.append(item_table)
-    _require_agreement("ratings", schema.RATING, {s: c.has_ratings for s, c in zip(sources, cleaned, strict=True)})
-    _require_agreement("times", schema.TIMESTAMP, {s: c.has_timestamps for s, c in zip(sources, cleaned, strict=True)})
-    if cleaned[0].has_ratings and duplicates == "count":
-        raise ConfigError(
-            f"config.data.duplicates='count' cannot be used: {sources[0]} has ratings, and only events are counted. "
-            "Set config.data.columns.rating to an empty string to use its rows as events, or set "
-            "config.data.duplicates to 'once'."
-        )
+        if opened.items is not None:
+            item_tables.append(opened.items)
+        del opened  # It may hold the rows.
+    has_ratings, has_timestamps = check_sources(sources, cleaned, duplicates=duplicates)
     merged = merging.merge(cleaned, duplicates=duplicates)
     ratings = merged.ratings
     if len(item_tables) < len(sources):
         item_tables.append(merged.items)
     item_table = items.complete(items.first_of_each(item_tables), rated=ratings[schema.ITEM_ID])
     if item_identity == schema.TITLE:
-        ratings, item_table = items.identify_by_title(ratings, item_table)
+        titles = items.titles_of(ratings[schema.ITEM_ID], item_table)
+        ratings, item_table = merging.replace_column(ratings, schema.ITEM_ID, titles), items.by_title(item_table)
     in_rows = set(ratings.column_names)
     of_items = [name for name in features.get("item", ()) if feature_columns.column_name(name) not in in_rows]
     item_table = feature_columns.of_items(item_table, of_items)
@@ -134,14 +149,14 @@ def load_ratings(
         ratings,
         item_table,
         {kind: sum(report[kind] for report in merged.reports) for kind in merged.reports[0]},
-        cleaned[0].has_ratings,
-        cleaned[0].has_timestamps,
+        has_ratings,
+        has_timestamps,
         merged.source_of_row,
         merged.reports,
     )
 
 
-def _read(
+def open_source(
     source: str,
     field: str,
     *,
@@ -149,12 +164,63 @@ def _read(
     columns: Mapping[str, str],
     features: Mapping[str, Sequence[str]],
     seed: int,
-) -> tuple[Iterator[cleaning.Part], pa.Table | None]:
-    """The rows without any change, and the items; None if the items are in the rows."""
+) -> Source:
+    """Finds the files of a source. Only the items are read, if they are in a file of their own.
+
+    Args:
+      source: one of the sources of `load_ratings`.
+      field: the name of its field in messages.
+      data_dir, columns, features, seed: as in `load_ratings`.
+
+    Raises:
+      ConfigError: the source is unknown, there is nothing at a path, or it lacks a feature.
+      DataError: its items have the wrong format.
+      StorageError: its items cannot be read.
+    """
+    parts, items = _parts_and_items(source, field, data_dir, columns, features, seed)
+    unwanted = [name for name in OPTIONAL if not columns.get(name)]
+    return Source([functools.partial(_read_without, unwanted, read) for read in parts], items)
+
+
+def check_sources(
+    sources: Sequence[str], accounts: Sequence[cleaning.Account | cleaning.Cleaned], *, duplicates: merging.Duplicates
+) -> tuple[bool, bool]:
+    """Returns whether the sources have ratings, and whether they have times.
+
+    Args:
+      sources: the names of the sources.
+      accounts: what is known of each.
+      duplicates: as in `load_ratings`.
+
+    Raises:
+      ConfigError: the ratings would be counted.
+      DataError: some sources have ratings or times, and others do not.
+    """
+    has_ratings = {source: account.has_ratings for source, account in zip(sources, accounts, strict=True)}
+    has_timestamps = {source: account.has_timestamps for source, account in zip(sources, accounts, strict=True)}
+    _require_agreement("ratings", schema.RATING, has_ratings)
+    _require_agreement("times", schema.TIMESTAMP, has_timestamps)
+    if has_ratings[sources[0]] and duplicates == "count":
+        raise ConfigError(
+            f"config.data.duplicates='count' cannot be used: {sources[0]} has ratings, and only events are counted. "
+            "Set config.data.columns.rating to an empty string to use its rows as events, or set "
+            "config.data.duplicates to 'once'."
+        )
+    return has_ratings[sources[0]], has_timestamps[sources[0]]
+
+
+def _parts_and_items(
+    source: str,
+    field: str,
+    data_dir: str,
+    columns: Mapping[str, str],
+    features: Mapping[str, Sequence[str]],
+    seed: int,
+) -> tuple[Sequence[Callable[[], cleaning.Part]], pa.Table | None]:
     if source == SYNTHETIC:
         feature_columns.require(features, {"item": feature_columns.ITEM_FEATURES}, source=source)
         synthetic = generate_ratings(seed=seed)
-        return iter([cleaning.Part(source, synthetic.ratings)]), synthetic.items
+        return [lambda: cleaning.Part(source, synthetic.ratings)], synthetic.items
     if source.startswith(MOVIELENS):
         return tensorflow_datasets.read(source, data_dir=data_dir, features=features)
     if not source or not files.exists(source):
@@ -172,10 +238,10 @@ def _read(
     return tables.read(source, container, columns=columns, features=features), None
 
 
-def _without_columns(parts: Iterator[cleaning.Part], columns: Sequence[str]) -> Iterator[cleaning.Part]:
-    for part in parts:
-        kept = [name for name in part.rows.column_names if name not in columns]
-        yield dataclasses.replace(part, rows=part.rows.select(kept))
+def _read_without(columns: Sequence[str], read: Callable[[], cleaning.Part]) -> cleaning.Part:
+    part = read()
+    kept = [name for name in part.rows.column_names if name not in columns]
+    return dataclasses.replace(part, rows=part.rows.select(kept))
 
 
 def _require_agreement(what: str, column: str, has_column: Mapping[str, bool]) -> None:

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -69,6 +69,34 @@ class Part:
 
 
 @dataclasses.dataclass(frozen=True)
+class Account:
+    """What became of the rows of one file or source.
+
+    Attributes:
+      report: see `ratings.Ratings`.
+      num_lost_lines: the lines of malformed rows, beyond one line for each of them.
+      first_bad: where the first bad row is and why it is bad; "" if no row is bad.
+      has_ratings: whether the rows have ratings. If not, they are events.
+      has_timestamps: whether the rows have times.
+    """
+
+    report: dict[str, int]
+    num_lost_lines: int
+    first_bad: str
+    has_ratings: bool
+    has_timestamps: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class CleanedPart:
+    """The usable rows of one file: schema.RATINGS_SCHEMA with dictionaries for ids, and schema.ITEMS_SCHEMA."""
+
+    ratings: pa.Table
+    items: pa.Table
+    account: Account
+
+
+@dataclasses.dataclass(frozen=True)
 class Cleaned:
     """The usable rows of a source, and the number of rows of each kind.
 
@@ -109,28 +137,60 @@ def clean(
     Raises:
       DataError: more rows are bad, or no row can be used.
     """
-    report = dict.fromkeys((READ, USED, DUPLICATE, *BAD), 0)
-    ratings, named_items = [], []
-    first_bad = ""
-    num_lost_lines = 0  # Beyond the one line of each bad row.
-    has_ratings = has_timestamps = False
+    ratings, named_items, accounts = [], [], []
     for part in parts:
-        has_ratings, has_timestamps = (name in part.rows.column_names for name in (schema.RATING, schema.TIMESTAMP))
-        with _naming_types(part):
-            columns = _Columns.of(part, first_row_number=first_row_number + report[READ])
-            bad = columns.bad(rating_range if has_ratings else (EVENT_RATING, EVENT_RATING))
-            is_bad = np.logical_or.reduce(list(bad.values()))
-            named_items.append(items.from_rows(part.rows, columns.item_id, ~is_bad))
-        report[READ] += len(is_bad) + len(part.malformed)
-        report[MALFORMED] += len(part.malformed)
-        num_lost_lines += sum(row.num_lines - 1 for row in part.malformed)
-        for reason, rows in bad.items():
-            report[reason] += int(rows.sum())
-        first_bad = first_bad or _describe_first_bad(part, bad, is_bad)
-        table = columns.ratings()
-        ratings.append(table.filter(pa.array(~is_bad)) if is_bad.any() else table)
-        del part, columns, bad, table  # With 25 million rows, these are gigabytes.
+        cleaned = clean_part(part, rating_range=rating_range, first_row_number=first_row_number)
+        first_row_number += cleaned.account.report[READ]
+        ratings.append(cleaned.ratings)
+        named_items.append(cleaned.items)
+        accounts.append(cleaned.account)
+        del part, cleaned  # With 25 million rows, these are gigabytes.
+    account = join_accounts(accounts, source=source, rating_range=rating_range, max_bad_fraction=max_bad_fraction)
+    return Cleaned(ratings, pa.concat_tables(named_items), account.has_ratings, account.has_timestamps, account.report)
 
+
+def clean_part(part: Part, *, rating_range: tuple[float, float], first_row_number: int = 0) -> CleanedPart:
+    """Drops the bad rows of one file. The arguments are those of `clean`.
+
+    Raises:
+      DataError: a column has a type that cannot be used.
+    """
+    has_ratings, has_timestamps = (name in part.rows.column_names for name in (schema.RATING, schema.TIMESTAMP))
+    with _naming_types(part):
+        columns = _Columns.of(part, first_row_number=first_row_number)
+        bad = columns.bad(rating_range if has_ratings else (EVENT_RATING, EVENT_RATING))
+        is_bad = np.logical_or.reduce(list(bad.values()))
+        named_items = items.from_rows(part.rows, columns.item_id, ~is_bad)
+    num_malformed = len(part.malformed)
+    report = {
+        READ: len(is_bad) + num_malformed,
+        USED: int(np.count_nonzero(~is_bad)),
+        DUPLICATE: 0,
+        MALFORMED: num_malformed,
+        **{reason: int(np.count_nonzero(rows)) for reason, rows in bad.items()},
+    }
+    num_lost_lines = sum(row.num_lines - 1 for row in part.malformed)
+    first_bad = _describe_first_bad(part, bad, is_bad)
+    table = columns.ratings()
+    return CleanedPart(
+        table.filter(pa.array(~is_bad)) if is_bad.any() else table,
+        named_items,
+        Account(report, num_lost_lines, first_bad, has_ratings, has_timestamps),
+    )
+
+
+def join_accounts(
+    accounts: Sequence[Account], *, source: str, rating_range: tuple[float, float], max_bad_fraction: float
+) -> Account:
+    """Adds up the accounts of the files of a source, in their order. The other arguments are those of `clean`.
+
+    Raises:
+      DataError: more rows are bad, or no row can be used.
+    """
+    report = {kind: sum(account.report[kind] for account in accounts) for kind in accounts[0].report}
+    num_lost_lines = sum(account.num_lost_lines for account in accounts)
+    first_bad = next((account.first_bad for account in accounts if account.first_bad), "")
+    has_ratings = accounts[-1].has_ratings
     num_bad = sum(report[reason] for reason in BAD)
     reasons = ", ".join(f"{report[reason]:,} {reason}" for reason in BAD if report[reason])
     if num_bad + num_lost_lines > max_bad_fraction * (report[READ] + num_lost_lines):
@@ -147,8 +207,7 @@ def clean(
         raise DataError(
             f"{source} has no ratings ({reasons or 'no rows at all'}). Set config.data.source to a file with ratings."
         )
-    report[USED] = report[READ] - num_bad
-    return Cleaned(ratings, pa.concat_tables(named_items), has_ratings, has_timestamps, report)
+    return Account(report, num_lost_lines, first_bad, has_ratings, accounts[-1].has_timestamps)
 
 
 @contextlib.contextmanager

@@ -101,13 +101,14 @@ def with_one_type(tables: Sequence[pa.Table]) -> list[pa.Table]:
                 "all files, or take it out of config.data.features."
             )
         tables = [
-            table.set_column(table.column_names.index(name), name, _as_text(table[name].combine_chunks()))
+            table.set_column(table.column_names.index(name), name, as_text(table[name].combine_chunks()))
             for table in tables
         ]
     return tables
 
 
-def _as_text(values: pa.Array) -> pa.DictionaryArray:
+def as_text(values: pa.Array) -> pa.DictionaryArray:
+    """Converts the values of a feature from NUMBERS to TEXT."""
     # The text of a whole float has no point: pandas writes whole numbers as floats if one is missing.
     return values if pa.types.is_dictionary(values.type) else values.cast(pa.string()).dictionary_encode()
 

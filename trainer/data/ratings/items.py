@@ -77,12 +77,12 @@ def complete(items: pa.Table, *, rated: pa.ChunkedArray) -> pa.Table:
     return pa.concat_tables([items, build(lacking, lacking, [None] * len(lacking))]) if lacking else items
 
 
-def identify_by_title(ratings: pa.Table, items: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Returns both tables with titles as item ids: one item per title, and all ratings."""
-    row = pc.index_in(ratings[schema.ITEM_ID], value_set=items[schema.ITEM_ID].combine_chunks())
-    position = ratings.schema.get_field_index(schema.ITEM_ID)
+def titles_of(item_ids: pa.ChunkedArray | pa.Array, items: pa.Table) -> pa.ChunkedArray:
+    """Returns the titles of items, strings [n]; null for an id that is not in the table `items`."""
+    return items[schema.TITLE].take(pc.index_in(item_ids, value_set=items[schema.ITEM_ID].combine_chunks()))
+
+
+def by_title(items: pa.Table) -> pa.Table:
+    """Returns the table with titles as item ids: one item per title."""
     titles = items[schema.TITLE].to_pylist()
-    return (
-        ratings.set_column(position, schema.ITEM_ID, items[schema.TITLE].take(row)),
-        build(titles, titles, items[schema.GENRES].to_pylist()),
-    )
+    return build(titles, titles, items[schema.GENRES].to_pylist())

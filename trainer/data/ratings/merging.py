@@ -1,7 +1,7 @@
 """Merges the usable rows of all sources: one spelling for each id, and one row for each pair of a user and an item."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,9 @@ from trainer.data.ratings import feature_columns, items
 from trainer.data.ratings.cleaning import COUNTED, DUPLICATE, USED, Cleaned
 
 WHOLE_FLOAT = r"^(-?\d+)\.0$"
+
+POINTS_ARE_NO_PART = {True}
+"""The result of `kinds_of_points` for ids that lose a final ".0"."""
 
 ROWS_PER_CHUNK = 1 << 22
 """An Arrow string array has at most 2 GiB, so the ids are stored in several arrays."""
@@ -56,17 +59,8 @@ def merge(sources: Sequence[Cleaned], *, duplicates: Duplicates) -> Merged:
     for source, length in zip(sources, num_rows, strict=True):
         rows = all_rows.slice(start, length)
         start += length
-        report = dict(source.report)
-        is_kept, counts = _last_of_each_pair(rows)
-        num_others = length - int(np.count_nonzero(is_kept))
-        if duplicates == "count":
-            rows = _with_ratings(rows, counts)
-            report[DUPLICATE], report[COUNTED] = 0, num_others
-        else:
-            report[DUPLICATE] = num_others
-        report[USED] = length - num_others
-        kept.append(rows.filter(pa.array(is_kept)) if num_others else rows)
-        reports.append(report)
+        kept.append(keep_last(rows, duplicates=duplicates))
+        reports.append(with_others(source.report, length - kept[-1].num_rows, duplicates=duplicates))
     table = pa.concat_tables(kept)
     source_of_row = np.repeat(np.arange(len(kept), dtype=np.int8), [part.num_rows for part in kept])
     table = pa.Table.from_batches(table.to_batches(max_chunksize=ROWS_PER_CHUNK), table.schema)
@@ -79,6 +73,31 @@ def merge(sources: Sequence[Cleaned], *, duplicates: Duplicates) -> Merged:
     )
 
 
+def keep_last(rows: pa.Table, *, duplicates: Duplicates) -> pa.Table:
+    """Keeps the last row of each pair of a user and an item: by time, then by row. The result is in row order.
+
+    Args:
+      rows: usable rows, with dictionaries for ids.
+      duplicates: as in `merge`.
+    """
+    is_kept, counts = _last_of_each_pair(rows)
+    if duplicates == "count":
+        rows = replace_column(rows, schema.RATING, pa.array(counts.astype(np.float32)))
+    return rows if is_kept.all() else rows.filter(pa.array(is_kept))
+
+
+def with_others(report: Mapping[str, int], num_others: int, *, duplicates: Duplicates) -> dict[str, int]:
+    """Returns a report [see `ratings.Ratings`] in which `num_others` rows are not the last ones of their pairs."""
+    kind = COUNTED if duplicates == "count" else DUPLICATE
+    return {**report, USED: report[USED] - num_others, kind: num_others}
+
+
+def kinds_of_points(ids: pa.Array) -> set[bool]:
+    """Returns for the ids that contain a point whether they are whole floats, such as 42.0: both if some are."""
+    has_point = ids.filter(pc.match_substring(ids, "."))
+    return set(pc.match_substring_regex(has_point, WHOLE_FLOAT).unique().to_pylist())
+
+
 def _unify_ids(ratings: list[pa.Table], all_items: pa.Table) -> tuple[pa.Table, pa.Table]:
     """Joins the ratings of all parts and writes equal ids in one way.
 
@@ -88,25 +107,27 @@ def _unify_ids(ratings: list[pa.Table], all_items: pa.Table) -> tuple[pa.Table, 
     """
     for name in (schema.USER_ID, schema.ITEM_ID):
         columns = [table[name].combine_chunks() for table in ratings]
-        has_point = pa.chunked_array([column.dictionary for column in columns])
-        has_point = has_point.filter(pc.match_substring(has_point, "."))
-        if not len(has_point) or not pc.all(pc.match_substring_regex(has_point, WHOLE_FLOAT)).as_py():
+        if set().union(*(kinds_of_points(column.dictionary) for column in columns)) != POINTS_ARE_NO_PART:
             continue
-        position = schema.RATINGS_SCHEMA.get_field_index(name)
-        ratings = [
-            table.set_column(position, name, _without_points(column))
-            for table, column in zip(ratings, columns, strict=True)
-        ]
+        ratings = [replace_column(table, name, without_points(table[name])) for table in ratings]
         if name == schema.ITEM_ID:
-            item_ids = pc.replace_substring_regex(all_items[name], WHOLE_FLOAT, r"\1")
-            all_items = all_items.set_column(all_items.schema.get_field_index(name), name, item_ids)
+            all_items = replace_column(all_items, name, without_points(all_items[name]))
     return pa.concat_tables(ratings).unify_dictionaries().combine_chunks(), all_items
 
 
-def _without_points(ids: pa.DictionaryArray) -> pa.DictionaryArray:
+def without_points(ids: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """Returns ids, strings or dictionaries of them, without the final ".0" of those that are whole floats."""
+    if not pa.types.is_dictionary(ids.type):
+        return pc.replace_substring_regex(ids, WHOLE_FLOAT, r"\1")
     # Encoded again, because 42 and 42.0 may both be in the dictionary.
-    values = pc.replace_substring_regex(ids.dictionary, WHOLE_FLOAT, r"\1").dictionary_encode()
-    return pa.DictionaryArray.from_arrays(values.indices.take(ids.indices), values.dictionary)
+    codes = ids.combine_chunks()
+    values = without_points(codes.dictionary).dictionary_encode()
+    return pa.DictionaryArray.from_arrays(values.indices.take(codes.indices), values.dictionary)
+
+
+def replace_column(table: pa.Table, name: str, values: pa.ChunkedArray | pa.Array) -> pa.Table:
+    """Returns the table with other values in one of its columns."""
+    return table.set_column(table.schema.get_field_index(name), name, values)
 
 
 def _last_of_each_pair(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
@@ -129,8 +150,3 @@ def _last_of_each_pair(table: pa.Table) -> tuple[np.ndarray, np.ndarray]:
     kept[rows[:-1][pair[rows[:-1]] == pair[rows[1:]]]] = False
     counts[rows] = np.searchsorted(in_order, pair[rows], "right") - np.searchsorted(in_order, pair[rows], "left")
     return kept, counts
-
-
-def _with_ratings(table: pa.Table, ratings: np.ndarray) -> pa.Table:
-    position = table.schema.get_field_index(schema.RATING)
-    return table.set_column(position, schema.RATING, pa.array(ratings.astype(np.float32)))

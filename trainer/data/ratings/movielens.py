@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import io
 import posixpath
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -92,8 +93,8 @@ class Layout:
 
     def read(
         self, container: files.Container, features: Mapping[str, Sequence[str]]
-    ) -> tuple[Iterator[Part], pa.Table]:
-        """Returns the ratings without any change, with the features of their users, and the items [ITEMS_SCHEMA].
+    ) -> tuple[list[Callable[[], Part]], pa.Table]:
+        """Returns what reads the ratings without any change, with the features of their users, and the items.
 
         Raises:
           ConfigError: there is no such feature.
@@ -101,9 +102,10 @@ class Layout:
         has_users = posixpath.join(self.folder, self.users[0]) in container.names
         available = {"query": USER_FEATURES if has_users else (), "item": feature_columns.ITEM_FEATURES}
         feature_columns.require(features, available, source=container.path)
-        return self._read_ratings(container, features.get("query", ())), self._read_items(container)
+        read_ratings = functools.partial(self._read_ratings, container, features.get("query", ()))
+        return [read_ratings], self._read_items(container)
 
-    def _read_ratings(self, container: files.Container, user_features: Sequence[str]) -> Iterator[Part]:
+    def _read_ratings(self, container: files.Container, user_features: Sequence[str]) -> Part:
         ratings = posixpath.join(self.folder, self.ratings)
         path = f"{container.path}/{ratings}"
         with files.reading(path):
@@ -118,7 +120,7 @@ class Layout:
                 part = dataclasses.replace(
                     part, rows=part.rows.append_column(feature_columns.column_name(name), values)
                 )
-        yield part
+        return part
 
     def _read_users(self, container: files.Container) -> pa.Table:
         """The columns of the file of users, as text."""

@@ -1,6 +1,7 @@
 """Reads CSV, TSV and Parquet, one file or a folder of files, and text files with lines "user item item ..."."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -24,8 +25,8 @@ def read(
     *,
     columns: Mapping[str, str],
     features: Mapping[str, Sequence[str]],
-) -> Iterator[Part]:
-    """Reads the file at `source`, or all tables of a folder in the order of their names.
+) -> list[Callable[[], Part]]:
+    """Returns a function that reads the file at `source`, or one for each table of a folder, in the order of names.
 
     Args:
       source: the path of the file or folder.
@@ -39,18 +40,14 @@ def read(
     """
     if container is None and source.endswith(LINES):
         feature_columns.require(features, {}, source=f"{source}, a file of lines,")
-        with files.reading(source):
-            file = files.open_file(source)
-        yield lines.read(source, file)
-        return
+        return [functools.partial(_read_lines, source)]
     for name in REQUIRED_COLUMNS:
         if not columns.get(name):
             raise ConfigError(f"config.data.columns.{name} is empty. Set it to the name of that column in {source}.")
     wanted = {name: columns[name] for name in ALL_COLUMNS if columns.get(name)}
     wanted |= {feature_columns.column_name(name): name for name in feature_columns.names(features)}
     if container is None:
-        yield _read_table(source, source, files.open_file, wanted)
-        return
+        return [functools.partial(_read_table, source, source, files.open_file, wanted)]
     names = [name for name in container.names if _is_table(name)]
     nested = [name for name in names if "/" in name]
     if nested:
@@ -65,8 +62,8 @@ def read(
             f"movies.csv) and no {_formats()} file; found: {found}. Set config.data.source to the folder or file "
             f"with the ratings. A file of lines ({', '.join(LINES)}) is only read if the source is its own path."
         )
-    for name in names:
-        yield _read_table(f"{source.rstrip('/')}/{name}", name, container.open, wanted)
+    folder = source.rstrip("/")
+    return [functools.partial(_read_table, f"{folder}/{name}", name, container.open, wanted) for name in names]
 
 
 def _formats() -> str:
@@ -76,6 +73,12 @@ def _formats() -> str:
 def _is_table(name: str) -> bool:
     # Spark and macOS add files of their own whose names start with these characters.
     return name.endswith((*DELIMITERS, PARQUET)) and not name.startswith((".", "_"))
+
+
+def _read_lines(path: str) -> Part:
+    with files.reading(path):
+        file = files.open_file(path)
+    return lines.read(path, file)
 
 
 def _read_table(path: str, name: str, open_fn: Callable[[str], pa.NativeFile], columns: Mapping[str, str]) -> Part:

@@ -7,7 +7,7 @@ import contextlib
 import io
 import posixpath
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,9 @@ BATCH_SIZE = 8192
 PROBE_SECONDS = 10
 
 
-def read(name: str, *, data_dir: str, features: Mapping[str, Sequence[str]]) -> tuple[Iterator[Part], pa.Table]:
+def read(
+    name: str, *, data_dir: str, features: Mapping[str, Sequence[str]]
+) -> tuple[list[Callable[[], Part]], pa.Table]:
     """Reads a dataset in the order of its rows. If it is missing, it is downloaded and prepared first.
 
     Args:
@@ -43,7 +45,8 @@ def read(name: str, *, data_dir: str, features: Mapping[str, Sequence[str]]) -> 
       features: owner → the features to keep.
 
     Returns:
-      The ratings without any change, with the features of their users, and the items [schema.ITEMS_SCHEMA].
+      What returns the ratings without any change, with the features of their users, and the items
+      [schema.ITEMS_SCHEMA].
 
     Raises:
       ConfigError: there is no dataset with this name, or it does not have a feature.
@@ -99,7 +102,7 @@ def read(name: str, *, data_dir: str, features: Mapping[str, Sequence[str]]) -> 
         movies["movie_title"].to_pylist(),
         [genres[labels].tolist() for labels in movies["movie_genres"].to_pylist()],
     )
-    return iter([Part(name, rows)]), item_table
+    return [lambda: Part(name, rows)], item_table
 
 
 def _user_features(builder: Any) -> dict[str, str]:
