@@ -6,7 +6,7 @@ import numpy as np
 
 from trainer import schema
 from trainer.data.dataset import Dataset
-from trainer.evaluation.catalogue import ItemLists
+from trainer.evaluation.item_lists import ItemLists
 
 
 @dataclass(frozen=True, eq=False)

@@ -36,6 +36,7 @@ from trainer.data.queries import QuerySource
 from trainer.data.vocabulary import NUM_RATINGS, Vocabulary
 from trainer.evaluation import catalogue
 from trainer.evaluation.catalogue_ranking import Ranker
+from trainer.evaluation.catalogue_scorer import candidate_matrix
 from trainer.modeling.chunks import CHUNK_BYTES, map_in_chunks
 from trainer.modeling.two_tower import Features
 from trainer.serving.ids import IdTable, string_variable
@@ -90,9 +91,7 @@ class ServingModel(tf.Module):
         self._vectors_fn = model.query_vectors
         # A candidate has no feature that changes from request to request, so its vector is computed once. The tables
         # that it comes from are not exported.
-        self.candidates = tf.Variable(
-            catalogue.candidate_matrix(model.candidate_vectors, model.num_items), trainable=False
-        )
+        self.candidates = tf.Variable(candidate_matrix(model.candidate_vectors, model.num_items), trainable=False)
         self.popularity = tf.Variable(vocabulary.items[NUM_RATINGS].to_numpy().astype(np.float32), trainable=False)
         self.users = IdTable(vocabulary.users[schema.USER_ID], name="user_ids")
         self.items = IdTable(vocabulary.items[schema.ITEM_ID], name="item_ids")
@@ -164,9 +163,19 @@ class ServingModel(tf.Module):
         is_known = _is_known(features)
 
         def score_chunk(begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-            return tf.where(is_known, score_by_model(begin, end), self.popularity[begin:end])
+            return tf.cond(
+                tf.reduce_all(is_known),
+                lambda: score_by_model(begin, end),
+                lambda: tf.where(is_known, score_by_model(begin, end), self.popularity[begin:end]),
+            )
 
-        return catalogue.top_k(score_chunk, self.candidates.shape[0], k, excluded)
+        return catalogue.top_k(
+            score_chunk,
+            self.candidates.shape[0],
+            k,
+            catalogue.pairs_of(excluded),
+            batch_size=tf.shape(excluded)[0],
+        )
 
     @tf.function(input_signature=[_IDS, _ID_LISTS])
     def score(self, user_ids: tf.Tensor, item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
