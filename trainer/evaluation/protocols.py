@@ -41,6 +41,7 @@ from trainer.evaluation.recommendations import (
     recommendation_metrics,
 )
 from trainer.evaluation.report import Protocols
+from trainer.evaluation.statistics import means_of_scorers
 from trainer.modeling.two_tower import Features
 
 MODEL = "model"
@@ -134,10 +135,7 @@ def means_of(protocols: Mapping[str, QueryMetrics], *, seed: int) -> Protocols:
       protocols: The metrics of each list.
       seed: Determines the bootstrap samples.
     """
-    return {
-        protocol: {scorer: lists.means_with_intervals(seed=seed) for scorer, lists in metrics.by_scorer.items()}
-        for protocol, metrics in protocols.items()
-    }
+    return {protocol: means_of_scorers(metrics.by_scorer, seed=seed) for protocol, metrics in protocols.items()}
 
 
 def unknown_last(scorer: Scorer) -> Scorer:
