@@ -3,9 +3,11 @@
 Run:      python -m trainer.main --config=configs/movielens_25m.py --strategy=mirrored \
               --config.data.source=PATH/ml-25m --workdir=runs/movielens_25m
           or, with TensorFlow Datasets, --config.data.source=movielens/25m --config.data.data_dir=DIR
+          or, with synthetic ratings of the same shape:
+          python -m benchmarks.ratings_file --output=ratings.csv
+          python -m trainer.main --config=configs/movielens_25m.py --config.data.source=ratings.csv --workdir=DIR
 Data:     25,000,095 ratings of 162,541 users and 59,047 movies, per user 80% / 10% / 10%
-Hardware: 8 GiB of memory for the ratings; use GPUs, because each step updates all embeddings. With 59,047 items,
-          negatives are sampled.
+Hardware: 8 GiB of memory. With 59,047 items, negatives are sampled.
 Expect:   not measured yet
 Paper:    Harper and Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015
 """
@@ -16,14 +18,14 @@ from configs import movielens_1m
 
 
 def get_config() -> ConfigDict:
-    """Returns the config of MovieLens 1M with large batches and few epochs, and several validations per epoch."""
+    """Returns the config of MovieLens 1M with large batches and few epochs, without EASE, and with more test users."""
     config = movielens_1m.get_config()
     config.data.source = "movielens/25m"
     config.ease.weight = 0.0
     config.train.global_batch_size = 1024
     config.train.num_epochs = 5
+    # The batches of a call are in memory together, and so are those of the next call.
+    config.train.steps_per_execution = 10
     config.train.log_every_steps = 50
-    config.train.eval_every_steps = 100
-    config.train.checkpoint_every_steps = 100
-    config.eval.num_catalogue_users = 500
+    config.eval.num_catalogue_users = 10_000
     return config

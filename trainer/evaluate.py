@@ -7,6 +7,7 @@ from absl import flags
 
 from settings import cli
 from settings.errors import ConfigError
+from settings.progress import showing_progress
 
 
 def main() -> int:
@@ -40,15 +41,17 @@ def main() -> int:
         relevance_threshold=config.eval.relevance_threshold,
         item_subtopics=dataset.vocabulary.item_genres(),
     )
-    evaluation = evaluate_queries(
-        tf.distribute.get_strategy(),
-        model,
-        dataset,
-        split,
-        metrics,
-        **config_lib.protocol_arguments(config, has_timestamps=dataset.has_timestamps),
-    )
     console = cli.build_console()
+    with showing_progress(console) as progress:
+        evaluation = evaluate_queries(
+            tf.distribute.get_strategy(),
+            model,
+            dataset,
+            split,
+            metrics,
+            progress=progress,
+            **config_lib.protocol_arguments(config, has_timestamps=dataset.has_timestamps),
+        )
     print_protocols(console, split, means_of(evaluation.protocols, seed=config.seed))
     print_recommendations(console, split, evaluation.recommendations)
     return 0

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from settings import cli
 from settings.errors import ConfigError, UserError
+from settings.progress import showing_progress
 from trainer import schema
 
 if TYPE_CHECKING:
@@ -71,15 +72,22 @@ def main() -> int:
     from trainer.serving.recommender import Recommender, write_recommendations
 
     recommender = Recommender(flags.FLAGS.workdir)
-    if given is not None and output is not None:
-        num_rows = write_recommendations(recommender.recommend_from_ratings(given, _K.value), output)
-        _print_written(num_rows, len(given.user_ids), output)
-        _print_account(given)
+    if output is not None:
+        with showing_progress(cli.build_console()) as progress:
+            if given is not None:
+                num_users = len(given.user_ids)
+                tables = recommender.recommend_from_ratings(given, _K.value, advance=progress("users", num_users))
+            else:
+                num_users = recommender.vocabulary.num_users - 1
+                tables = recommender.recommend_all(
+                    _K.value, exclude_seen=_EXCLUDE_SEEN.value, advance=progress("users", num_users)
+                )
+            num_rows = write_recommendations(tables, output)
+        _print_written(num_rows, num_users, output)
+        if given is not None:
+            _print_account(given)
     elif given is not None:
         _print_given(recommender, given)
-    elif output is not None:
-        tables = recommender.recommend_all(_K.value, exclude_seen=_EXCLUDE_SEEN.value)
-        _print_written(write_recommendations(tables, output), recommender.vocabulary.num_users - 1, output)
     elif user_id is not None:
         _print_one(recommender, user_id)
     return 0

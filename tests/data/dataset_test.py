@@ -10,6 +10,7 @@ from settings.errors import DataError
 from settings.trainer_config import load_trainer_config
 from tests.conftest import NUM_ITEMS, NUM_USERS, planted_ratings
 from trainer.config import dataset_arguments
+from trainer.data import dataset as dataset_module
 from trainer.data.loading import load_dataset
 from trainer.schema import (
     HISTORY,
@@ -101,6 +102,29 @@ def test_histories_and_times_belong_to_their_ratings(load):
         0: ([0, 0, 0], [0.0, 0.0, 0.0]),
         2: ([4, 0, 0], [1.5, 0.0, 0.0]),
     }
+
+
+@pytest.mark.parametrize("ratings_per_chunk", [1, 30, 10_000])
+def test_histories_are_in_time_order_however_many_users_are_built_at_a_time(load, monkeypatch, ratings_per_chunk):
+    """Many ratings have the same time. Those of the earlier split then come first, then those of the earlier row."""
+    monkeypatch.setattr(dataset_module, "_RATINGS_PER_CHUNK", ratings_per_chunk)
+    table = planted_ratings()
+    table = table.set_column(3, "timestamp", pa.array(np.arange(table.num_rows) % 3))
+    dataset = load(table, history_size=100)
+    splits = ("train", "validation", "test")
+    for present in (splits, splits[:2], splits[1:]):
+        found = dataset.query_source(*present)
+        expected = [[] for _ in range(dataset.vocabulary.num_users)]
+        for split in present:
+            for *row, time in zip(*dataset.ratings[split], dataset.timestamps[split], strict=True):
+                expected[row[0]].append((time, *row[1:]))
+        for user, rows in enumerate(expected):
+            rows.sort(key=lambda row: row[0])
+            known = [(item, rating) for _, item, rating in rows if item != UNKNOWN_INDEX]
+            entries = slice(found.offsets[user], found.offsets[user + 1])
+            assert list(zip(found.items[entries], found.ratings[entries], strict=True)) == known
+        assert found.history_sizes.tolist() == np.diff(found.offsets).tolist()
+        assert (found.items.dtype, found.ratings.dtype) == (np.int32, np.float32)
 
 
 def test_without_histories_and_features_the_lists_have_three_features(known):

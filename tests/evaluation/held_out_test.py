@@ -8,6 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.evaluation.helpers import dataset_of, random_dataset
+from trainer.evaluation import held_out as held_out_module
 from trainer.evaluation.held_out import held_out_items, relevance_of
 from trainer.schema import UNKNOWN_INDEX
 
@@ -17,8 +18,8 @@ def rows_of(lists):
 
 
 @settings(deadline=None, max_examples=60)
-@given(seed=st.integers(0, 2**32 - 1), split=st.sampled_from(["validation", "test"]))
-def test_candidates_and_relevant_items_are_those_of_brute_force(seed, split):
+@given(seed=st.integers(0, 2**32 - 1), split=st.sampled_from(["validation", "test"]), users_per_chunk=st.integers(1, 6))
+def test_candidates_and_relevant_items_are_those_of_brute_force(seed, split, users_per_chunk):
     dataset = random_dataset(seed)
     ratings = {
         name: list(zip(*(c.tolist() for c in columns), strict=True)) for name, columns in dataset.ratings.items()
@@ -34,7 +35,9 @@ def test_candidates_and_relevant_items_are_those_of_brute_force(seed, split):
         relevant = sorted((item, rating - 3) for item, rating in held_out if rating >= 4)
         expected[user] = (relevant, candidates)
 
-    actual = held_out_items(dataset, split, num_users=-1, relevance_threshold=4.0, seed=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(held_out_module, "_USERS_PER_CHUNK", users_per_chunk)
+        actual = held_out_items(dataset, split, num_users=-1, relevance_threshold=4.0, seed=0)
     assert actual.queries.tolist() == list(expected)
     assert actual.num_candidates.tolist() == [len(candidates) for _, candidates in expected.values()]
     every_item = set(range(1, dataset.vocabulary.num_items))

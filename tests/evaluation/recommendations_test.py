@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainer.evaluation.catalogue import ItemLists
+from trainer.evaluation.item_lists import ItemLists
 from trainer.evaluation.recommendations import random_recommendation_metrics, recommendation_metrics
 
 NUM_RATINGS = np.array([0, 8, 4, 2, 1, 1])

@@ -1,6 +1,8 @@
-"""Metrics of one list in plain NumPy, straight from their definitions."""
+"""Metrics of one list and the order of a catalogue in plain NumPy, straight from their definitions."""
 
 import numpy as np
+
+LOWEST = np.finfo(np.float32).min
 
 
 def reference(name, labels, scores, items, *, threshold, subtopics):
@@ -60,3 +62,21 @@ def reference(name, labels, scores, items, *, threshold, subtopics):
         case "precision_ia":
             return ratio(np.sum(covers[:n]), n * np.sum(np.any(covers > 0, axis=0)))
     raise AssertionError(name)
+
+
+def naive_order(scores, excluded):
+    """The candidates of one query, best first."""
+    candidates = [item for item in range(1, len(scores)) if item not in set(excluded)]
+    usable = {item: scores[item] if scores[item] > LOWEST else LOWEST for item in candidates}
+    return sorted(candidates, key=lambda item: (-usable[item], item))
+
+
+def naive_ties(scores, items, excluded):
+    """(best rank, number of tied candidates) of each item of one query; (0, 0) for item 0."""
+    usable = np.where(scores > LOWEST, scores, LOWEST)
+    ties = []
+    for item in items:
+        others = [o for o in range(1, len(scores)) if o != item and o not in set(excluded)]
+        better, equal = (sum(compare(usable[o], usable[item]) for o in others) for compare in (np.greater, np.equal))
+        ties.append((1 + better, 1 + equal) if item else (0, 0))
+    return ties

@@ -14,6 +14,7 @@ from trainer.evaluation.statistics import (
     ListMetrics,
     Mean,
     bootstrap_intervals,
+    means_of_scorers,
     paired_differences,
     weighted_means,
 )
@@ -59,6 +60,23 @@ def test_each_metric_has_its_column():
         alone = ListMetrics([name], values[:, i : i + 1], weights[:, i : i + 1]).means_with_intervals(seed=5)
         assert dataclasses.astuple(together[name]) == pytest.approx(dataclasses.astuple(alone[name]))
         assert together[name].value == pytest.approx(np.average(values[:, i], weights=weights[:, i]))
+
+
+def test_scorers_share_their_samples_and_keep_their_own_metrics():
+    rng = np.random.default_rng(0)
+    by_scorer = {
+        name: ListMetrics(
+            ["a", "b"][:size], rng.normal(size=[30, size]), rng.integers(0, 3, [30, size]), num_left_out=7
+        )
+        for name, size in (("model", 2), ("popularity", 1), ("random", 2))
+    }
+    together = means_of_scorers(by_scorer, seed=5)
+    assert list(together) == list(by_scorer)
+    for name, lists in by_scorer.items():
+        alone = lists.means_with_intervals(seed=5)
+        assert list(together[name]) == list(alone)
+        for metric, mean in alone.items():
+            assert dataclasses.astuple(together[name][metric]) == pytest.approx(dataclasses.astuple(mean))
 
 
 def test_a_mean_prints_half_the_width_of_its_interval():

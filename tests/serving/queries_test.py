@@ -11,6 +11,7 @@ from trainer.data.features import build_encoder
 from trainer.data.queries import Queries
 from trainer.schema import HISTORY, HISTORY_RATINGS, QUERY
 from trainer.serving import stored_queries
+from trainer.serving.ids import IdTable
 from trainer.serving.new_queries import FeatureInput, decode, latest_known
 from trainer.serving.stored_queries import StoredQueries
 
@@ -72,6 +73,15 @@ def test_a_given_history_keeps_the_latest_known_items_in_their_order(histories, 
     np.testing.assert_array_equal(found_ratings, [[rating for _, rating in row] for row in expected])
 
 
+def feature_input(encoder):
+    """As in a model that was loaded."""
+    feature = FeatureInput(encoder)
+    for module in feature.submodules:
+        if isinstance(module, IdTable):
+            module.fill()
+    return feature
+
+
 TEXTS = st.lists(st.sampled_from(["a", "b", "ü", " a ", "?", ""]), min_size=1, max_size=5)
 
 
@@ -79,7 +89,7 @@ TEXTS = st.lists(st.sampled_from(["a", "b", "ü", " a ", "?", ""]), min_size=1, 
 @given(TEXTS)
 def test_a_category_of_a_caller_is_encoded_as_in_training(values):
     encoder = build_encoder("x", "query", pa.chunked_array([["a", "b", "ü"]]))
-    encoded = FeatureInput(encoder).encode(tf.constant(values))
+    encoded = feature_input(encoder).encode(tf.constant(values))
     np.testing.assert_array_equal(encoded, encoder.encode(pa.array(values)))
 
 
@@ -89,7 +99,7 @@ def test_several_categories_are_encoded_as_in_training(lists):
     encoder = build_encoder("x", "query", pa.chunked_array([["a|b|ü", "b"]]))
     width = max(map(len, lists))
     padded = [sorted(row, key=lambda word: not word) + [""] * (width - len(row)) for row in lists]
-    feature = FeatureInput(encoder)
+    feature = feature_input(encoder)
     assert feature.tensor_spec == tf.TensorSpec([None, None], tf.string, name="x")
     encoded = feature.encode(tf.constant(padded))
     np.testing.assert_array_equal(encoded, encoder.encode(pa.array([[word for word in row if word] for row in padded])))
@@ -99,7 +109,7 @@ def test_several_categories_are_encoded_as_in_training(lists):
 @given(st.lists(st.floats(-1e6, 1e6, width=32) | st.just(float("nan")), min_size=1, max_size=5))
 def test_a_number_is_encoded_as_in_training(values):
     encoder = build_encoder("x", "query", pa.chunked_array([[1.5, 40.25, 1000.0]]))
-    encoded = FeatureInput(encoder).encode(tf.constant(values, tf.float32))
+    encoded = feature_input(encoder).encode(tf.constant(values, tf.float32))
     np.testing.assert_array_equal(encoded, encoder.encode(pa.array(values)))
 
 
@@ -115,5 +125,5 @@ def test_decoding_gives_what_a_caller_would_give(training, values, decoded):
     encoder = build_encoder("x", "query", pa.chunked_array([training]))
     found = decode(encoder, encoder.encode(pa.array(values)))
     assert found == decoded
-    again = FeatureInput(encoder).encode(tf.constant(found))
+    again = feature_input(encoder).encode(tf.constant(found))
     np.testing.assert_allclose(again, encoder.encode(pa.array(values)), rtol=1e-6)

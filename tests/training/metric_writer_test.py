@@ -223,12 +223,36 @@ def test_on_a_terminal_the_rate_is_shown_once_it_is_known():
     assert "steps/s" not in shown
 
 
+def test_on_a_terminal_other_work_has_a_bar_beside_that_of_the_steps():
+    def write(sink):
+        advance = sink.progress("users", 30)
+        advance(10)
+        sink._progress.refresh()
+
+    shown = console_output(write, terminal=True)
+    assert "users 10 of 30" in shown
+    assert "step 0 of 1,000" in shown
+
+
+def test_progress_reaches_every_sink():
+    received = []
+
+    class Listener(Sink):
+        def progress(self, what, total):
+            return lambda number: received.append((what, total, number))
+
+    advance = MetricWriter([Listener(), Sink(), Listener()]).progress("users", 3)
+    advance(2)
+    assert received == [("users", 3, 2)] * 2
+
+
 def test_every_sink_receives_every_call():
     calls = {
         "write_scalars": (1, 0.1, "train", {"loss": 1.0}),
         "write_text": (1, "train", "tag", "text"),
         "write_config": ({"seed": 0, "list_size": 9}, {"seed": 0}, [("test", "mrr")]),
         "advance": (1, 2.0),
+        "progress": ("users", 3),
         "truncate_after": (1,),
         "flush": (),
         "close": (),

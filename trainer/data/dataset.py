@@ -22,6 +22,9 @@ from trainer.features import FeatureSpec
 HISTORY_OF = {"train": ("train",), "validation": ("train",), "test": ("train", "validation")}
 """The splits whose ratings are the histories of the lists of a split."""
 
+_RATINGS_PER_CHUNK = 1 << 20
+"""Limits what the building of histories needs beside the histories to some 100 MB."""
+
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -110,22 +113,55 @@ class Dataset:
         present = tuple(split for split in splits if split in self.lists)
         if present in self.histories:
             return self.histories[present]
-        users, items, ratings = (
-            np.concatenate(column) for column in zip(*(self.ratings[split] for split in present), strict=True)
-        )
-        return build_queries(
-            users,
-            items,
-            ratings,
-            np.concatenate([self.timestamps[split] for split in present]),
-            num_users=self.vocabulary.num_users,
+        num_users = self.vocabulary.num_users
+        offsets = {split: self.lists[split].user_offsets(num_users) for split in present}
+        # Some users at a time, because sorting needs several arrays of 64-bit numbers.
+        parts = [
+            build_queries(
+                *self._ratings_of_users(offsets, begin, end),
+                num_users=end - begin,
+                history_size=self.history_size,
+                features={},
+            )
+            for begin, end in _user_ranges(np.sum(list(offsets.values()), axis=0))
+        ]
+        sizes = np.concatenate([np.diff(part.offsets) for part in parts])
+        return Queries(
+            offsets=np.append(0, np.cumsum(sizes, dtype=np.int64)),
+            items=np.concatenate([part.items for part in parts]),
+            ratings=np.concatenate([part.ratings for part in parts]),
             history_size=self.history_size,
             features=self.query_features,
         )
 
+    def _ratings_of_users(self, offsets: Mapping[str, np.ndarray], begin: int, end: int) -> list[np.ndarray]:
+        """User numbers from 0, items, ratings and times of the users begin to end - 1, split after split.
+
+        Args:
+          offsets: the offsets of each user in each split.
+        """
+        parts = []
+        for split, of_user in offsets.items():
+            users = np.repeat(np.arange(end - begin), np.diff(of_user[begin : end + 1]))
+            entries = slice(int(of_user[begin]), int(of_user[end]))
+            columns = self.lists[split].items, self.lists[split].labels, self.times[split]
+            parts.append((users, *(column[entries] for column in columns)))
+        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+
     def _items_by_user(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         lists = self.lists[split]
         return lists.user_offsets(self.vocabulary.num_users), np.asarray(lists.items)
+
+
+def _user_ranges(offsets: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Splits users into ranges of at least one user, with at most _RATINGS_PER_CHUNK ratings if they are more."""
+    num_users = len(offsets) - 1
+    begin = 0
+    while begin < num_users:
+        end = int(np.searchsorted(offsets, offsets[begin] + _RATINGS_PER_CHUNK, side="right")) - 1
+        end = max(end, begin + 1)
+        yield begin, end
+        begin = end
 
 
 class _OnAccess(Mapping[str, Any]):

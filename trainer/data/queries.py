@@ -21,6 +21,11 @@ class QuerySource(Protocol):
     @property
     def history_size(self) -> int: ...
 
+    @property
+    def history_sizes(self) -> np.ndarray:
+        """The number of items in the history of each query: int64 [num_users], at most history_size."""
+        ...
+
     def gather(self, users: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the features of the queries `users`.
 
@@ -59,6 +64,11 @@ class Queries:
     ratings: EntryArray
     history_size: int
     features: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def history_sizes(self) -> np.ndarray:
+        """The number of items in the history of each query; see `QuerySource.history_sizes`."""
+        return np.minimum(np.diff(self.offsets), self.history_size)
 
     def gather(self, users: np.ndarray) -> dict[str, np.ndarray]:
         """Returns the features of the queries `users` int32 [n]; see `QuerySource.gather`."""

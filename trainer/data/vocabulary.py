@@ -7,8 +7,6 @@ Ids are compared as UTF-8 bytes, so "10" comes before "9". The order of the rati
 """
 
 import dataclasses
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +17,7 @@ import pyarrow.compute as pc
 from settings.errors import DataError, StorageError
 from trainer import storage
 from trainer.data.features import FeatureEncoder, load_encoders, save_encoders
+from trainer.data.fingerprints import digest_of_lists
 from trainer.schema import GENRES, INDEX, ITEM_ID, ITEMS_SCHEMA, TITLE, UNKNOWN_INDEX, USER_ID
 
 NUM_RATINGS = "num_ratings"
@@ -67,11 +66,10 @@ class Vocabulary:
 
         It is equal only if all indices are, and if numeric features are standardised in the same way.
         """
-        content: list[Any] = [self.users.column(USER_ID).to_pylist(), self.items.column(ITEM_ID).to_pylist()]
+        lists: list[Any] = [self.users.column(USER_ID), self.items.column(ITEM_ID)]
         if self.features:
-            content.append([dataclasses.asdict(encoder) for encoder in self.features])
-        # JSON marks the end of each id. Joined ids could be equal for different ids.
-        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+            lists.append([dataclasses.asdict(encoder) for encoder in self.features])
+        return digest_of_lists(lists)
 
     def save(self, folder: str) -> None:
         """Writes users.parquet, items.parquet and features.parquet to `folder`, local or gs://.

@@ -16,7 +16,7 @@ from rich.filesize import decimal
 from settings.errors import ConfigError
 from settings.trainer_config import TrainerConfig
 from trainer.config import history_size
-from trainer.evaluation.catalogue import QUERIES_PER_CHUNK
+from trainer.evaluation.catalogue_scorer import QUERIES_PER_CHUNK
 from trainer.modeling.chunks import CHUNK_BYTES
 from trainer.modeling.embedding import is_product_faster
 from trainer.modeling.history import histories_at_a_time

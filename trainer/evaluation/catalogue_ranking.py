@@ -5,12 +5,13 @@ from typing import Protocol
 
 import numpy as np
 
+from settings.progress import Advance, Progress, silent
 from trainer import schema
 from trainer.compat import tf
 from trainer.data.dataset import Dataset
 from trainer.data.lists import QueryLists
 from trainer.data.queries import QuerySource
-from trainer.evaluation.catalogue import CatalogueScorer, candidate_matrix
+from trainer.evaluation.catalogue_scorer import CatalogueScorer, candidate_matrix
 from trainer.evaluation.held_out import HeldOut, earlier_splits, held_out_items
 from trainer.evaluation.metrics import RankingMetric
 from trainer.evaluation.rank_metrics import RankedLists, ranked_lists
@@ -36,10 +37,22 @@ class Ranker(Protocol):
         ...
 
 
-def build_scorer(ranker: Ranker, query_source: QuerySource, *, num_items: int) -> CatalogueScorer:
-    """Builds a scorer with the ranker's current weights. It compiles the ranker's `query_vectors`."""
+def build_scorer(
+    ranker: Ranker, query_source: QuerySource, *, num_items: int, advance: Advance = lambda number: None
+) -> CatalogueScorer:
+    """Builds a scorer with the ranker's current weights. It compiles the ranker's `query_vectors`.
+
+    Args:
+      ranker: The model.
+      query_source: Has the features of the queries.
+      num_items: Number of item indices, including index 0.
+      advance: See `CatalogueScorer`.
+    """
     return CatalogueScorer(
-        tf.function(ranker.query_vectors), candidate_matrix(ranker.candidate_vectors, num_items), query_source
+        tf.function(ranker.query_vectors),
+        candidate_matrix(ranker.candidate_vectors, num_items),
+        query_source,
+        advance=advance,
     )
 
 
@@ -52,6 +65,7 @@ def catalogue_evaluator(
     num_users: int,
     relevance_threshold: float,
     seed: int,
+    progress: Progress = silent,
 ) -> Callable[[], Metrics]:
     """Prepares the catalogue evaluation of a model on a held-out split, for validation during training.
 
@@ -65,6 +79,7 @@ def catalogue_evaluator(
       num_users: Number of users to rank the catalogue for; -1 for all.
       relevance_threshold: Ratings at or above this value are relevant. Events are always relevant.
       seed: Determines which users are drawn.
+      progress: Is told how far each evaluation is.
 
     Returns:
       A function that computes the means of the metrics, without intervals, with the model's current weights. They are
@@ -76,7 +91,9 @@ def catalogue_evaluator(
 
     def evaluate() -> Metrics:
         candidates = candidate_matrix(model.candidate_vectors, dataset.vocabulary.num_items)
-        lists = held_out_lists(CatalogueScorer(query_fn, candidates, query_source), held_out)
+        advance = progress("catalogue rankings", len(held_out.queries))
+        scorer = CatalogueScorer(query_fn, candidates, query_source, advance=advance)
+        lists = held_out_lists(scorer, held_out)
         return metrics_from_ranks(lists, metrics, num_left_out=held_out.num_left_out).means()
 
     return evaluate

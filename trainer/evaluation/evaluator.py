@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
+from settings.progress import Advance
 from trainer import schema
 from trainer.compat import tf
 from trainer.data.lists import ListSource
@@ -74,10 +75,17 @@ class Evaluator:
         """The means of the metrics, with the scorer's current weights."""
         return self.evaluate_lists().means()
 
-    def evaluate_lists(self) -> ListMetrics:
-        """The metrics of each list, in the order of the lists, with the scorer's current weights."""
+    def evaluate_lists(self, advance: Advance = lambda number: None) -> ListMetrics:
+        """The metrics of each list, in the order of the lists, with the scorer's current weights.
+
+        Args:
+          advance: Is called with the number of lists of each batch that was evaluated.
+        """
         batches = iter(self._batches)
-        parts = [self._eval_call(next(batches)).numpy() for _ in range(self._num_batches)]
+        parts = []
+        for _ in range(self._num_batches):
+            parts.append(self._eval_call(next(batches)).numpy())
+            advance(len(parts[-1]))
         pairs = np.concatenate(parts)[: self._num_lists]
         return ListMetrics(self._names, pairs[:, :, 0], pairs[:, :, 1])
 
@@ -138,6 +146,7 @@ def evaluate_scorers(
     metrics: Sequence[RankingMetric],
     *,
     global_batch_size: int,
+    advance: Advance = lambda number: None,
 ) -> dict[str, ListMetrics]:
     """Evaluates several scorers in one pass over the lists. Returns the metrics of each list by scorer."""
 
@@ -145,7 +154,9 @@ def evaluate_scorers(
         return tf.stack([scorer(features) for scorer in scorers.values()])
 
     of_scorers = [_MetricOfScorer(position, metric) for position in range(len(scorers)) for metric in metrics]
-    together = Evaluator(strategy, score, lists, of_scorers, global_batch_size=global_batch_size).evaluate_lists()
+    together = Evaluator(strategy, score, lists, of_scorers, global_batch_size=global_batch_size).evaluate_lists(
+        advance
+    )
     names = [metric.name for metric in metrics]
     columns = [slice(i * len(names), (i + 1) * len(names)) for i in range(len(scorers))]
     return {

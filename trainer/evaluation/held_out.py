@@ -1,12 +1,15 @@
 """The users and held-out items of the catalogue protocol."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from trainer import schema
 from trainer.data.dataset import Dataset
-from trainer.evaluation.catalogue import ItemLists
+from trainer.evaluation.item_lists import ItemLists
+
+_USERS_PER_CHUNK = 8192
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,19 +83,40 @@ def held_out_items(dataset: Dataset, split: str, *, num_users: int, relevance_th
     is_last = np.append(pairs[1:] != pairs[:-1], True)[: len(pairs)] | (items == schema.UNKNOWN_INDEX)
     counts = is_last & (relevance > 0)
 
-    seen = ItemLists(*dataset.items_by_user(*earlier_splits(split))).take(drawn)
-    seen_pairs = np.repeat(np.arange(len(drawn)), np.diff(seen.offsets)) * num_items + seen.items
-    # A held-out item is a candidate, also if the user rated it before.
-    excluded = np.setdiff1d(seen_pairs[seen.items != schema.UNKNOWN_INDEX], pairs)
-    excluded_rows = excluded // num_items
+    excluded = _excluded_items(dataset, earlier_splits(split), drawn, pairs)
     return HeldOut(
         queries=drawn.astype(np.int32),
         items=ItemLists(_offsets(rows[counts], len(drawn)), items[counts].astype(np.int32)),
         relevance=relevance[counts],
-        excluded=ItemLists(_offsets(excluded_rows, len(drawn)), (excluded % num_items).astype(np.int32)),
-        num_candidates=num_items - 1 - np.bincount(excluded_rows, minlength=len(drawn)),
+        excluded=excluded,
+        num_candidates=num_items - 1 - np.diff(excluded.offsets),
         num_left_out=num_left_out,
     )
+
+
+def _excluded_items(dataset: Dataset, splits: Sequence[str], users: np.ndarray, pairs: np.ndarray) -> ItemLists:
+    """The items that each user rated in `splits`, without the held-out ones: they are candidates even so.
+
+    Args:
+      dataset: The ratings of all splits.
+      splits: The earlier splits.
+      users: The user of each row, in ascending order.
+      pairs: row · num_items + item of each held-out item, in ascending order.
+    """
+    num_items = dataset.vocabulary.num_items
+    of_splits = [ItemLists(*dataset.items_by_user(split)) for split in splits if split in dataset.lists]
+    offsets, items = [np.zeros(1, np.int64)], [np.zeros(0, np.int32)]
+    # Some users at a time, because pairs are 64-bit numbers and sorting them needs several copies.
+    for begin in range(0, len(users), _USERS_PER_CHUNK):
+        end = min(begin + _USERS_PER_CHUNK, len(users))
+        parts = [lists.take(users[begin:end]).pairs() for lists in of_splits]
+        rows, seen = np.concatenate(parts).T.astype(np.int64)
+        first, last = np.searchsorted(pairs, [begin * num_items, end * num_items])
+        seen_pairs = ((begin + rows) * num_items + seen)[seen != schema.UNKNOWN_INDEX]
+        left = np.setdiff1d(seen_pairs, pairs[first:last])
+        offsets.append(offsets[-1][-1] + _offsets(left // num_items - begin, end - begin)[1:])
+        items.append((left % num_items).astype(np.int32))
+    return ItemLists(np.concatenate(offsets), np.concatenate(items))
 
 
 def _offsets(rows: np.ndarray, num_rows: int) -> np.ndarray:

@@ -5,7 +5,7 @@
   held-out items should come first. `held_out.relevance_of` defines the labels. Held-out items that training has not
   seen count as missed; see `rank_metrics.values_from_ranks`. Users without a relevant held-out item are left out.
 
-Memory is bounded. `rated` scores one batch of lists at a time, and `catalogue` one chunk of `catalogue.CHUNK_BYTES`.
+Memory is bounded. `rated` scores one batch of lists at a time, and `catalogue` one chunk of `chunks.CHUNK_BYTES`.
 Besides that, evaluation holds the vectors of all items, one value per list and metric, and a copy of the ratings of
 the users it ranks for. Nothing has a cell for each pair of user and item.
 """
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from settings.progress import Progress, silent
 from trainer import schema
 from trainer.compat import tf
 from trainer.data.dataset import Dataset
@@ -40,6 +41,7 @@ from trainer.evaluation.recommendations import (
     recommendation_metrics,
 )
 from trainer.evaluation.report import Protocols
+from trainer.evaluation.statistics import means_of_scorers
 from trainer.modeling.two_tower import Features
 
 MODEL = "model"
@@ -78,6 +80,7 @@ def evaluate_queries(
     relevance_threshold: float,
     recent_days: float | None,
     seed: int,
+    progress: Progress = silent,
 ) -> Evaluation:
     """Evaluates each list of a held-out split, with the model and with the baselines.
 
@@ -92,13 +95,21 @@ def evaluate_queries(
       relevance_threshold: Ratings at or above this value are relevant. Events are always relevant.
       recent_days: The period of the baseline `recent_popularity`, in days. None leaves it out.
       seed: Determines which users are drawn.
+      progress: Is told how far the evaluation is.
     """
     baselines = build_baselines(dataset, recent_days=recent_days)
     protocols = {}
     if dataset.has_ratings:
         lists = dataset.lists[split]
         scorers: dict[str, Scorer] = {MODEL: unknown_last(model), **baselines}
-        rated = evaluate_scorers(strategy, scorers, lists, metrics, global_batch_size=global_batch_size)
+        rated = evaluate_scorers(
+            strategy,
+            scorers,
+            lists,
+            metrics,
+            global_batch_size=global_batch_size,
+            advance=progress("rated lists", lists.num_lists),
+        )
         rated[RANDOM] = metrics_from_ranks(random_order_of(lists, relevance_threshold=relevance_threshold), metrics)
         test_set = fingerprint_test_set(
             dataset.vocabulary, lists.queries, lists.offsets, np.asarray(lists.items), np.asarray(lists.labels)
@@ -112,7 +123,7 @@ def evaluate_queries(
     if not len(held_out.queries):
         return Evaluation(split, protocols, {}, {})
     catalogue, recommendations, by_group = _evaluate_catalogue(
-        {MODEL: model, **baselines}, dataset, split, held_out, metrics
+        {MODEL: model, **baselines}, dataset, split, held_out, metrics, progress=progress
     )
     return Evaluation(split, {**protocols, "catalogue": catalogue}, recommendations, by_group)
 
@@ -124,10 +135,7 @@ def means_of(protocols: Mapping[str, QueryMetrics], *, seed: int) -> Protocols:
       protocols: The metrics of each list.
       seed: Determines the bootstrap samples.
     """
-    return {
-        protocol: {scorer: lists.means_with_intervals(seed=seed) for scorer, lists in metrics.by_scorer.items()}
-        for protocol, metrics in protocols.items()
-    }
+    return {protocol: means_of_scorers(metrics.by_scorer, seed=seed) for protocol, metrics in protocols.items()}
 
 
 def unknown_last(scorer: Scorer) -> Scorer:
@@ -150,6 +158,8 @@ def _evaluate_catalogue(
     split: str,
     held_out: HeldOut,
     metrics: Sequence[RankingMetric],
+    *,
+    progress: Progress,
 ) -> tuple[QueryMetrics, dict[str, dict[str, float]], dict[str, Any]]:
     """The metrics of each user, of the recommended items, and by group, for the rankers and a random order."""
     num_items, num_users = dataset.vocabulary.num_items, dataset.vocabulary.num_users - 1
@@ -158,7 +168,9 @@ def _evaluate_catalogue(
     num_ratings = np.bincount(train_items, minlength=num_items)
     ranked, recommended = {}, {}
     for name, ranker in rankers.items():
-        scorer = build_scorer(ranker, query_source, num_items=num_items)
+        # Every user is ranked for the held-out items, and for the best items.
+        advance = progress(f"catalogue rankings, {name}", 2 * len(held_out.queries))
+        scorer = build_scorer(ranker, query_source, num_items=num_items, advance=advance)
         ranked[name] = held_out_lists(scorer, held_out)
         best, _ = scorer.top_k(held_out.queries, NUM_RECOMMENDED, held_out.excluded)
         recommended[name] = recommendation_metrics(best, num_ratings, num_users=num_users)

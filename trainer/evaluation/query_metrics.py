@@ -11,7 +11,6 @@ The file has one row per protocol and list, sorted by protocol and then by user 
 The metadata of the file says which test set the metrics belong to.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ import pyarrow.parquet as pq
 
 from settings.errors import StorageError
 from trainer import schema, storage
+from trainer.data.fingerprints import digest_of_lists
 from trainer.data.vocabulary import Vocabulary
 from trainer.evaluation.statistics import ListMetrics
 
@@ -96,12 +96,12 @@ def fingerprint_test_set(
         }
     ).sort_by([("row", "ascending"), ("item", "ascending"), ("relevance", "ascending")])
     parts = {
-        "users": _digest(vocabulary.users[schema.USER_ID].take(queries).to_pylist()),
-        "held-out items": _digest(offsets.tolist(), *(column.to_pylist() for column in entries.columns[1:])),
+        "users": digest_of_lists([vocabulary.users[schema.USER_ID].take(queries)]),
+        "held-out items": digest_of_lists([pa.array(offsets), *entries.columns[1:]]),
     }
     if num_candidates is not None:
-        ids = sorted(vocabulary.items[schema.ITEM_ID].to_pylist())
-        parts["candidates"] = _digest(ids, num_candidates.tolist())
+        ids = vocabulary.items[schema.ITEM_ID]
+        parts["candidates"] = digest_of_lists([ids.take(pc.sort_indices(ids)), pa.array(num_candidates)])
     return parts
 
 
@@ -193,8 +193,3 @@ def _protocol_of(table: pa.Table, described: Mapping[str, Any]) -> StoredQueries
                 weights[:, i] = np.nan_to_num(table[f"{_WEIGHT}/{name}"].to_numpy())
         by_scorer[scorer] = ListMetrics(names, np.nan_to_num(values), weights, described["num_left_out"])
     return StoredQueries(table[schema.USER_ID], by_scorer, described["test_set"])
-
-
-def _digest(*parts: Any) -> str:
-    # JSON marks the end of each id. Joined ids could be equal for different ids.
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer import schema
-from trainer.evaluation.catalogue import ItemLists
+from trainer.evaluation.item_lists import ItemLists
 
 NUM_RECOMMENDED = 10
 """The number of items that are recommended to each user, k."""

@@ -17,6 +17,7 @@ from trainer.compat import tf
 from trainer.data.queries import QuerySource
 from trainer.data.vocabulary import Vocabulary
 from trainer.evaluation import catalogue
+from trainer.evaluation.catalogue_scorer import candidate_matrix
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.serving import manifest, verify_export
 from trainer.serving.new_queries import decode
@@ -195,12 +196,13 @@ def _build_history_sample(
             # A number of a caller has 32 bits, so its encoding may differ in the last one.
             features = {**features, name: encoder.encode(pa.array(values[name]))}
     history = features[schema.HISTORY]
-    candidates = catalogue.candidate_matrix(model.candidate_vectors, model.num_items)
+    candidates = candidate_matrix(model.candidate_vectors, model.num_items)
     _, scores = catalogue.top_k(
         catalogue.dot_products(model.query_vectors(_tensors(features)), candidates),
         model.num_items,
         _NUM_SAMPLE_RECOMMENDATIONS,
-        tf.constant(history),
+        catalogue.pairs_of(tf.constant(history)),
+        batch_size=len(history),
     )
     item_ids = vocabulary.items[schema.ITEM_ID].take(history.ravel()).to_pylist()
     return {

@@ -5,6 +5,7 @@ import numpy as np
 from trainer import schema
 from trainer.compat import tf
 from trainer.data.features import FeatureEncoder
+from trainer.serving.ids import IdTable
 
 
 def latest_known(items: tf.Tensor, ratings: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
@@ -51,13 +52,8 @@ class FeatureInput(tf.Module):
             [None] * (1 + len(spec.shape)), tf.string if spec.is_categorical else tf.float32, name=spec.name
         )
         if spec.is_categorical:
-            self._index = tf.lookup.StaticHashTable(
-                tf.lookup.KeyValueTensorInitializer(
-                    tf.constant(list(encoder.categories), tf.string),
-                    tf.range(1, len(encoder.categories) + 1, dtype=tf.int32),
-                ),
-                default_value=schema.UNKNOWN_INDEX,
-            )
+            # The first one stands for a missing or unknown value.
+            self._categories = IdTable(["", *encoder.categories], name=f"{spec.name}_categories")
         else:
             self._mean, self._standard_deviation = encoder.mean, encoder.standard_deviation
 
@@ -66,7 +62,7 @@ class FeatureInput(tf.Module):
         if not self._is_categorical:
             numbers = tf.cast((tf.cast(values, tf.float64) - self._mean) / self._standard_deviation, tf.float32)
             return tf.where(tf.math.is_finite(numbers), numbers, 0.0)
-        indices = self._index.lookup(tf.strings.strip(values))
+        indices = self._categories.lookup(tf.strings.strip(values))
         if not self._shape:
             return indices
         size = self._shape[0]

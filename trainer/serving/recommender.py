@@ -6,11 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from settings.progress import Advance
 from trainer import schema, storage
 from trainer.compat import tf
 from trainer.data.lists import load_item_lists
 from trainer.data.vocabulary import load_vocabulary
-from trainer.evaluation.catalogue import QUERIES_PER_CHUNK, ItemLists
+from trainer.evaluation.catalogue_scorer import QUERIES_PER_CHUNK
+from trainer.evaluation.item_lists import ItemLists, chunks
 from trainer.serving.export import load_export
 from trainer.serving.given_ratings import GivenRatings
 from trainer.workdir import Workdir
@@ -26,11 +28,8 @@ RECOMMENDATIONS_SCHEMA = pa.schema(
 )
 """One row per recommendation, sorted by user and then by rank, which starts at 1."""
 
-_MAX_CHUNK_ENTRIES = 1 << 22
-"""Limits the matrices [users of a chunk, k] and [users of a chunk, most items of a user] to 16 MiB each.
-
-A single user with more entries is a chunk.
-"""
+_ROWS_PER_GROUP = 1 << 18
+"""The number of rows of a Parquet row group: some 20 MB."""
 
 
 class Recommender:
@@ -70,10 +69,17 @@ class Recommender:
         user_ids = self.vocabulary.users[schema.USER_ID].take(users)
         return self._recommend(user_ids, self._model.user_features(users), k, excluded)
 
-    def recommend_all(self, k: int, *, exclude_seen: bool) -> Iterator[pa.Table]:
+    def recommend_all(
+        self, k: int, *, exclude_seen: bool, advance: Advance = lambda number: None
+    ) -> Iterator[pa.Table]:
         """Recommends to every known user, in the order of their indices, in chunks that limit the memory.
 
-        A chunk has at most `catalogue.QUERIES_PER_CHUNK` users.
+        A chunk has at most QUERIES_PER_CHUNK users.
+
+        Args:
+          k: the number of items per user, at least 1.
+          exclude_seen: leave out the items that the user has seen.
+          advance: is called with the number of users of each chunk.
 
         Yields:
           Tables as from `recommend`, one per chunk.
@@ -81,8 +87,11 @@ class Recommender:
         num_seen = np.diff(self._seen.offsets)[schema.UNKNOWN_INDEX + 1 :]
         for rows in self._chunks(num_seen if exclude_seen else np.zeros_like(num_seen), k):
             yield self.recommend(schema.UNKNOWN_INDEX + 1 + rows, k, exclude_seen=exclude_seen)
+            advance(len(rows))
 
-    def recommend_from_ratings(self, given: GivenRatings, k: int) -> Iterator[pa.Table]:
+    def recommend_from_ratings(
+        self, given: GivenRatings, k: int, *, advance: Advance = lambda number: None
+    ) -> Iterator[pa.Table]:
         """Recommends to users who are described by given ratings alone, also if the model knows their ids.
 
         The items that they have rated are left out. Users without a known item get the most popular items.
@@ -90,6 +99,7 @@ class Recommender:
         Args:
           given: the ratings. They must be made for a model with a history.
           k: the number of items per user, at least 1.
+          advance: is called with the number of users of each chunk.
 
         Yields:
           Tables as from `recommend`, one per chunk, in the order of the users.
@@ -105,6 +115,7 @@ class Recommender:
                 features[name] = features[name][:, :longest]
             tensors = {name: tf.constant(features[name]) for name in names}
             yield self._recommend(given.user_ids.take(pa.array(rows)), tensors, k, rated.take(rows).padded())
+            advance(len(rows))
 
     def _recommend(
         self, user_ids: pa.Array | pa.ChunkedArray, features: Mapping[str, tf.Tensor], k: int, excluded: np.ndarray
@@ -127,18 +138,11 @@ class Recommender:
 
     def _chunks(self, widths: np.ndarray, k: int) -> Iterator[np.ndarray]:
         """Splits users, whose rows have these widths and at least k entries, into chunks of positions, int32 [n]."""
-        widths = np.maximum(widths, min(k, self.vocabulary.num_items))
-        first = 0
-        while first < len(widths):
-            widest = np.maximum.accumulate(widths[first : first + QUERIES_PER_CHUNK])
-            num_entries = widest * np.arange(1, len(widest) + 1)
-            size = max(int((num_entries <= _MAX_CHUNK_ENTRIES).sum()), 1)
-            yield np.arange(first, first + size, dtype=np.int32)
-            first += size
+        return chunks(np.maximum(widths, min(k, self.vocabulary.num_items)), max_rows=QUERIES_PER_CHUNK)
 
 
 def write_recommendations(tables: Iterable[pa.Table], path: str) -> int:
-    """Writes recommendations as one Parquet file, local or gs://.
+    """Writes recommendations as one Parquet file, local or gs://. At most one row group is in memory.
 
     Args:
       tables: of RECOMMENDATIONS_SCHEMA.
@@ -151,8 +155,18 @@ def write_recommendations(tables: Iterable[pa.Table], path: str) -> int:
       StorageError: the file cannot be written. An earlier file at `path` is not changed.
     """
     num_rows = 0
+    group: list[pa.Table] = []
     with storage.open_for_writing(path) as file, pq.ParquetWriter(file, RECOMMENDATIONS_SCHEMA) as writer:
+
+        def write_group() -> None:
+            writer.write_table(pa.concat_tables(group))
+            group.clear()
+
         for table in tables:
-            writer.write_table(table)
             num_rows += table.num_rows
+            group.append(table)
+            if sum(part.num_rows for part in group) >= _ROWS_PER_GROUP:
+                write_group()
+        if group:
+            write_group()
     return num_rows

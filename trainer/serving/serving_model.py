@@ -36,8 +36,10 @@ from trainer.data.queries import QuerySource
 from trainer.data.vocabulary import NUM_RATINGS, Vocabulary
 from trainer.evaluation import catalogue
 from trainer.evaluation.catalogue_ranking import Ranker
+from trainer.evaluation.catalogue_scorer import candidate_matrix
 from trainer.modeling.chunks import CHUNK_BYTES, map_in_chunks
 from trainer.modeling.two_tower import Features
+from trainer.serving.ids import IdTable, string_variable
 from trainer.serving.new_queries import FeatureInput, latest_known
 from trainer.serving.stored_queries import StoredQueries
 
@@ -89,14 +91,11 @@ class ServingModel(tf.Module):
         self._vectors_fn = model.query_vectors
         # A candidate has no feature that changes from request to request, so its vector is computed once. The tables
         # that it comes from are not exported.
-        self.candidates = tf.Variable(
-            catalogue.candidate_matrix(model.candidate_vectors, model.num_items), trainable=False
-        )
+        self.candidates = tf.Variable(candidate_matrix(model.candidate_vectors, model.num_items), trainable=False)
         self.popularity = tf.Variable(vocabulary.items[NUM_RATINGS].to_numpy().astype(np.float32), trainable=False)
-        self.user_index = _lookup_table(vocabulary.users[schema.USER_ID].to_pylist())
-        self.item_index = _lookup_table(vocabulary.items[schema.ITEM_ID].to_pylist())
-        self.item_ids = tf.Variable(vocabulary.items[schema.ITEM_ID].to_pylist(), trainable=False)
-        self.titles = tf.Variable(vocabulary.items[schema.TITLE].to_pylist(), trainable=False)
+        self.users = IdTable(vocabulary.users[schema.USER_ID], name="user_ids")
+        self.items = IdTable(vocabulary.items[schema.ITEM_ID], name="item_ids")
+        self.titles = string_variable(vocabulary.items[schema.TITLE], name="titles")
         # The index tells known queries, also to a model that has no embedding of its own for them.
         names = list(dict.fromkeys([schema.QUERY, *model.query_features]))
         self.query_features = tf.Variable(names, trainable=False)
@@ -164,21 +163,31 @@ class ServingModel(tf.Module):
         is_known = _is_known(features)
 
         def score_chunk(begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
-            return tf.where(is_known, score_by_model(begin, end), self.popularity[begin:end])
+            return tf.cond(
+                tf.reduce_all(is_known),
+                lambda: score_by_model(begin, end),
+                lambda: tf.where(is_known, score_by_model(begin, end), self.popularity[begin:end]),
+            )
 
-        return catalogue.top_k(score_chunk, self.candidates.shape[0], k, excluded)
+        return catalogue.top_k(
+            score_chunk,
+            self.candidates.shape[0],
+            k,
+            catalogue.pairs_of(excluded),
+            batch_size=tf.shape(excluded)[0],
+        )
 
     @tf.function(input_signature=[_IDS, _ID_LISTS])
     def score(self, user_ids: tf.Tensor, item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """Ids [batch_size] and [batch_size, list_size] → `scores` [batch_size, list_size]."""
-        features = self.user_features(self.user_index.lookup(user_ids))
-        return {"scores": self.score_indices(features, self.item_index.lookup(item_ids))}
+        features = self.user_features(self.users.lookup(user_ids))
+        return {"scores": self.score_indices(features, self.items.lookup(item_ids))}
 
     @tf.function(input_signature=[_IDS, _NUMBER, _ID_LISTS])
     def recommend(self, user_ids: tf.Tensor, k: tf.Tensor, excluded_item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """Ids [batch_size], k, and ids to exclude → `item_ids`, `titles`, `scores` [batch_size, min(k, num_items)]."""
-        features = self.user_features(self.user_index.lookup(user_ids))
-        return self._named(*self.recommend_indices(features, k, self.item_index.lookup(excluded_item_ids)))
+        features = self.user_features(self.users.lookup(user_ids))
+        return self._named(*self.recommend_indices(features, k, self.items.lookup(excluded_item_ids)))
 
     def _recommend_from_history(
         self, item_ids: tf.Tensor, ratings: tf.Tensor, k: tf.Tensor, excluded_item_ids: tf.Tensor, **values: tf.Tensor
@@ -196,7 +205,7 @@ class ServingModel(tf.Module):
         Returns:
           The same as `recommend`.
         """
-        items = self.item_index.lookup(item_ids)
+        items = self.items.lookup(item_ids)
         history, history_ratings = latest_known(items, ratings, self._history_size)
         features = {
             schema.QUERY: tf.fill(tf.shape(items)[:1], schema.UNKNOWN_INDEX),
@@ -204,12 +213,12 @@ class ServingModel(tf.Module):
             schema.HISTORY_RATINGS: history_ratings,
             **{each.tensor_spec.name: each.encode(values[each.tensor_spec.name]) for each in self.feature_inputs},
         }
-        excluded = tf.concat([items, self.item_index.lookup(excluded_item_ids)], axis=1)
+        excluded = tf.concat([items, self.items.lookup(excluded_item_ids)], axis=1)
         return self._named(*self.recommend_indices(features, k, excluded))
 
     def _named(self, items: tf.Tensor, scores: tf.Tensor) -> dict[str, tf.Tensor]:
         return {
-            "item_ids": tf.gather(self.item_ids, items),
+            "item_ids": self.items.take(items),
             "titles": tf.gather(self.titles, items),
             "scores": scores,
         }
@@ -252,9 +261,3 @@ def _tensor_specs(query_source: QuerySource, names: Sequence[str]) -> dict[str, 
         )
         for name in names
     }
-
-
-def _lookup_table(ids: list[str]) -> tf.lookup.StaticHashTable:
-    """Maps each id to its index, and every other string to UNKNOWN_INDEX."""
-    initializer = tf.lookup.KeyValueTensorInitializer(ids, np.arange(len(ids), dtype=np.int32))
-    return tf.lookup.StaticHashTable(initializer, default_value=schema.UNKNOWN_INDEX)

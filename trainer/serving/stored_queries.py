@@ -8,8 +8,10 @@ from trainer import schema
 from trainer.compat import tf
 from trainer.data.queries import QuerySource
 
-_ENTRIES_PER_CHUNK = 1 << 22
-"""Limits the histories that are read at a time to 32 MiB."""
+_ENTRIES_PER_CHUNK = 1 << 20
+"""Limits the histories that are read at a time to 8 MiB."""
+
+_HISTORIES = (schema.HISTORY, schema.HISTORY_RATINGS)
 
 
 class StoredQueries(tf.Module):
@@ -25,23 +27,11 @@ class StoredQueries(tf.Module):
         """
         super().__init__(name="stored_queries")
         self._names = tuple(names)
-        size = max(1, _ENTRIES_PER_CHUNK // max(1, query_source.history_size))
-        chunks = [
-            query_source.gather(np.arange(begin, min(begin + size, num_queries), dtype=np.int32))
-            for begin in range(0, num_queries, size)
-        ]
+        arrays = _read(query_source, num_queries, [name for name in names if name != schema.QUERY])
+        # One at a time, because a variable is a copy.
+        self._values = {name: _variable(arrays.pop(name)) for name in list(arrays)}
         if schema.HISTORY in names:
-            chunks = [_without_padding(chunk) for chunk in chunks]
-            sizes = np.concatenate([chunk["sizes"] for chunk in chunks])
-            self._offsets = _variable(np.append(0, np.cumsum(sizes, dtype=np.int64)))
-            # One more entry, which is never used, because a lookup needs at least one.
-            self._items = _variable(np.append(_joined(chunks, schema.HISTORY), np.int32(schema.UNKNOWN_INDEX)))
-            self._ratings = _variable(np.append(_joined(chunks, schema.HISTORY_RATINGS), np.float32(0)))
-        self._values = {
-            name: _variable(_joined(chunks, name))
-            for name in names
-            if name not in (schema.QUERY, schema.HISTORY, schema.HISTORY_RATINGS)
-        }
+            self._offsets = _variable(_offsets_of(query_source))
 
     def gather(self, queries: tf.Tensor) -> dict[str, tf.Tensor]:
         """The features of queries int32 [batch_size], each [batch_size, ...].
@@ -55,23 +45,39 @@ class StoredQueries(tf.Module):
             position = tf.range(tf.reduce_max(tf.concat([sizes, [1]], 0)))
             is_real = position < sizes[:, tf.newaxis]
             entries = tf.where(is_real, begins[:, tf.newaxis] + position, 0)
-            features[schema.HISTORY] = tf.where(is_real, tf.gather(self._items, entries), schema.UNKNOWN_INDEX)
-            features[schema.HISTORY_RATINGS] = tf.where(is_real, tf.gather(self._ratings, entries), 0.0)
-        return features | {name: tf.gather(values, queries) for name, values in self._values.items()}
+        for name, values in self._values.items():
+            if name in _HISTORIES:
+                features[name] = tf.where(is_real, tf.gather(values, entries), tf.zeros([], values.dtype))
+            else:
+                features[name] = tf.gather(values, queries)
+        return features
 
 
-def _without_padding(features: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Histories end to end, and their `sizes`."""
-    is_real = features[schema.HISTORY] != schema.UNKNOWN_INDEX
-    return features | {
-        schema.HISTORY: features[schema.HISTORY][is_real],
-        schema.HISTORY_RATINGS: features[schema.HISTORY_RATINGS][is_real],
-        "sizes": is_real.sum(axis=1),
+def _read(query_source: QuerySource, num_queries: int, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """The features of all queries, [num_queries, *shape]; histories end to end, [num_entries + 1]."""
+    # One more entry of the histories, which is never used, because a lookup needs at least one.
+    offsets = _offsets_of(query_source)
+    kinds = query_source.gather(np.zeros(0, np.int32))
+    shapes = {
+        name: (offsets[-1] + 1,) if name in _HISTORIES else (num_queries, *kinds[name].shape[1:]) for name in names
     }
+    arrays = {name: np.zeros(shape, kinds[name].dtype) for name, shape in shapes.items()}
+    size = max(1, _ENTRIES_PER_CHUNK // max(1, query_source.history_size))
+    for begin in range(0, num_queries, size):
+        end = min(begin + size, num_queries)
+        features = query_source.gather(np.arange(begin, end, dtype=np.int32))
+        for name in names:
+            if name in _HISTORIES:
+                is_real = features[schema.HISTORY] != schema.UNKNOWN_INDEX
+                arrays[name][offsets[begin] : offsets[end]] = features[name][is_real]
+            else:
+                arrays[name][begin:end] = features[name]
+    return arrays
 
 
-def _joined(chunks: list[dict[str, np.ndarray]], name: str) -> np.ndarray:
-    return np.concatenate([chunk[name] for chunk in chunks])
+def _offsets_of(query_source: QuerySource) -> np.ndarray:
+    """Where the history of each query begins: int64 [num_queries + 1]."""
+    return np.append(0, np.cumsum(query_source.history_sizes, dtype=np.int64))
 
 
 def _variable(values: np.ndarray) -> tf.Variable:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from rich import progress
 from rich.console import Console
 from tensorboard.plugins.hparams import api as hparams_api
 from tensorflow.core.util import event_pb2
 from typing_extensions import Self
 
 from settings.errors import StorageError
+from settings.progress import Advance, build_bars, on_console, silent
 from trainer import schema, storage
 from trainer.compat import tf
 
@@ -52,6 +52,10 @@ class Sink:
 
     def advance(self, step: int, steps_per_second: float) -> None:
         """Shows that training has reached `step`."""
+
+    def progress(self, what: str, total: int) -> Advance:
+        """Begins to show a piece of work after or between the steps; see `settings.progress.Progress`."""
+        return silent(what, total)
 
     def truncate_after(self, step: int) -> None:
         """Removes what a run that resumes after `step` writes again: later steps, and the final metrics of `step`.
@@ -89,6 +93,15 @@ class MetricWriter(Sink):
     def advance(self, step: int, steps_per_second: float) -> None:
         for sink in self._sinks:
             sink.advance(step, steps_per_second)
+
+    def progress(self, what: str, total: int) -> Advance:
+        advances = [sink.progress(what, total) for sink in self._sinks]
+
+        def advance(number: int) -> None:
+            for of_sink in advances:
+                of_sink(number)
+
+        return advance
 
     def truncate_after(self, step: int) -> None:
         for sink in self._sinks:
@@ -286,7 +299,7 @@ class TuningSink(Sink):
 
 
 class ConsoleSink(Sink):
-    """One short line per set of metrics. On a terminal also a progress bar, which hides the cursor until `close`."""
+    """One short line per set of metrics. On a terminal also progress bars, which hide the cursor until `close`."""
 
     def __init__(self, console: Console, *, first_step: int, total_steps: int, best_metric: str):
         """Starts the progress bar.
@@ -300,22 +313,17 @@ class ConsoleSink(Sink):
         self._console = console
         self._total_steps = total_steps
         self._best_metric = best_metric
-        self._progress = progress.Progress(
-            progress.TextColumn("step {task.completed:,.0f} of {task.total:,.0f}"),
-            progress.BarColumn(),
-            progress.TextColumn("{task.fields[rate]}"),
-            progress.TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task("", completed=first_step, total=total_steps, rate="")
+        self._progress = build_bars(console)
+        self._task = self._progress.add_task("step", completed=first_step, total=total_steps, rate="")
         self._progress.start()
 
     def advance(self, step: int, steps_per_second: float) -> None:
         # The rate is NaN before the first measurement.
         rate = "" if math.isnan(steps_per_second) else f"{steps_per_second:,.0f} steps/s"
         self._progress.update(self._task, completed=step, rate=rate)
+
+    def progress(self, what: str, total: int) -> Advance:
+        return on_console(self._console, self._progress)(what, total)
 
     def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
         """`step 480  epoch 10  validation  loss 13.3254  catalogue/ndcg@10 0.1450`"""

@@ -213,6 +213,7 @@ def train_and_evaluate(
                 dataset,
                 dataset.held_out_split,
                 learner.metrics,
+                progress=writer.progress,
                 **config_lib.protocol_arguments(config, has_timestamps=dataset.has_timestamps),
             )
             protocols = protocols_lib.means_of(evaluation.protocols, seed=config.seed)
@@ -348,7 +349,7 @@ def _build_trainer(
         metric_names=["loss", *(metric.name for metric in learner.train_metrics)],
         epoch_steps=epoch_steps,
         global_batch_size=global_batch_size,
-        validate_fn=build_validation(config, strategy, dataset, learner),
+        validate_fn=build_validation(config, strategy, dataset, learner, progress=writer.progress),
         best_metric=config.eval.best_metric,
         best_direction=config.eval.best_direction,
         writer=writer,

@@ -9,8 +9,9 @@ import pyarrow as pa
 from trainer import schema
 from trainer.compat import tf
 from trainer.data.dataset import Dataset
-from trainer.evaluation.catalogue import CatalogueScorer, ItemLists, candidate_matrix
 from trainer.evaluation.catalogue_ranking import Ranker
+from trainer.evaluation.catalogue_scorer import CatalogueScorer, candidate_matrix
+from trainer.evaluation.item_lists import ItemLists
 
 _NUM_ITEMS = 5
 

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 
 from settings.errors import ConfigError, DataError
+from settings.progress import Progress, silent
 from settings.trainer_config import TrainerConfig
 from settings.trainer_config.evaluation import CATALOGUE
 from trainer import strategy as strategy_lib
@@ -40,7 +41,12 @@ def check_best_metric(config: TrainerConfig, dataset: Dataset) -> None:
 
 
 def build_validation(
-    config: TrainerConfig, strategy: tf.distribute.Strategy, dataset: Dataset, learner: Learner
+    config: TrainerConfig,
+    strategy: tf.distribute.Strategy,
+    dataset: Dataset,
+    learner: Learner,
+    *,
+    progress: Progress = silent,
 ) -> Callable[[], Metrics] | None:
     """What evaluates the validation split: the loss, the rated lists and the catalogue. None if there is no split."""
     if "validation" not in dataset.lists:
@@ -63,6 +69,7 @@ def build_validation(
         num_users=config.eval.num_validation_users,
         relevance_threshold=config.eval.relevance_threshold,
         seed=config.seed,
+        progress=progress,
     )
 
     def validate() -> Metrics:
