@@ -12,13 +12,14 @@ The number of steps is a tensor. So one compilation serves calls of any length, 
 machine code as an uninterrupted one.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainer import schema
 from trainer import strategy as strategy_lib
 from trainer.compat import keras, tf
-from trainer.evaluation.metrics import RankingMetric
+from trainer.evaluation.metrics import RankingMetric, compute_metrics
 from trainer.modeling.two_tower import Features, TwoTowerModel
 from trainer.strategy import Compilation
 from trainer.training.objectives import Objective
@@ -115,13 +116,14 @@ def sum_metrics(
     """
     losses, scores = accumulators
     taken = tf.cast(tf.range(losses.shape[0]) < num_steps, tf.float32)
-    labels, items = merge_steps(superbatch[schema.LABELS]), merge_steps(superbatch[schema.ITEMS])
-    weights = merge_steps(superbatch[schema.WEIGHTS] * taken[:, None])
-    sums = [tf.stack([tf.reduce_sum(losses), tf.reduce_sum(weights)])]
-    for metric in metrics:
-        values, value_weights = metric(labels, merge_steps(scores), weights, items=items)
-        sums.append(tf.stack([tf.reduce_sum(values * value_weights), tf.reduce_sum(value_weights)]))
-    return tf.stack(sums)
+    weights = superbatch[schema.WEIGHTS] * taken[:, None]
+    sums = tf.stack([tf.reduce_sum(losses), tf.reduce_sum(weights)])[None]
+    if not metrics:
+        return sums
+    pairs = compute_metrics(metrics, superbatch[schema.LABELS], scores, weights, superbatch[schema.ITEMS])
+    values, value_weights = tf.unstack(pairs, axis=-1)
+    of_metrics = tf.stack([values * value_weights, value_weights], axis=-1)
+    return tf.concat([sums, tf.reduce_sum(of_metrics, axis=[0, 1])], axis=0)
 
 
 def build_train_call(
@@ -150,6 +152,9 @@ def build_train_call(
     train_loop = build_train_loop(train_step)
     if compilation is Compilation.LOOP:
         train_loop = tf.function(train_loop, jit_compile=True)
+    sum_metrics_fn = tf.function(
+        functools.partial(sum_metrics, metrics), jit_compile=compilation is not Compilation.RUN
+    )
 
     @tf.function
     def train_call(superbatch: Features, first_step: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
@@ -159,7 +164,7 @@ def build_train_call(
             accumulators = strategy.run(train_step.empty_accumulators, (superbatch,))
             for index in tf.range(num_steps):
                 accumulators = strategy.run(train_step, (superbatch, index, first_step, accumulators))
-        sums = strategy.run(lambda *arguments: sum_metrics(metrics, *arguments), (superbatch, accumulators, num_steps))
+        sums = strategy.run(sum_metrics_fn, (superbatch, accumulators, num_steps))
         return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
     return train_call
@@ -169,8 +174,3 @@ def batch_at(feature: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """[K, ...] → [...] at `index`. The slice has a constant size, which XLA compiles to a plain offset."""
     begin = tf.concat([index[None], tf.zeros([feature.shape.rank - 1], index.dtype)], 0)
     return tf.reshape(tf.slice(feature, begin, [1, *feature.shape[1:]]), feature.shape[1:])
-
-
-def merge_steps(feature: tf.Tensor) -> tf.Tensor:
-    """[K, batch_size, ...] → [K·batch_size, ...]."""
-    return tf.reshape(feature, [-1, *feature.shape[2:]])
