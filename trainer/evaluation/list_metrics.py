@@ -75,7 +75,7 @@ class ScoredLists:
     @functools.cached_property
     def gains(self) -> tf.Tensor:
         """2^label − 1: float32 [list_size, num_lists]."""
-        return tf.math.expm1(self.labels * np.float32(np.log(2)))
+        return tf.exp(self.labels * np.float32(np.log(2))) - 1
 
     def within(self, cutoff: int | None) -> tf.Tensor:
         """Which entries have a rank up to the cutoff: bool [list_size, num_lists]."""

@@ -8,12 +8,17 @@ One call runs up to K steps over a superbatch [K, batch_size, list_size]. The st
   outside, and forward and backward pass of a step are compiled.
 - RUN: TensorFlow compiles whatever `strategy.run` runs, and the loop stands outside.
 
+The metrics of the training lists are a function of their own, which has no part in the updates. So that it does not
+keep the steps waiting, a compiled loop is called for a part of the steps at a time: while it takes the next steps,
+TensorFlow computes the metrics of the last ones on another core.
+
 The number of steps is a tensor. So one compilation serves calls of any length, and a resumed run executes the same
 machine code as an uninterrupted one.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from trainer import schema
@@ -33,6 +38,9 @@ Accumulators = tuple[tf.Tensor, tf.Tensor]
 
 If there are no metrics, the scores are zeros [K].
 """
+
+_NUM_PARTS = 4
+"""How many parts the steps of a call have at most."""
 
 
 class TrainStep:
@@ -91,15 +99,17 @@ class TrainStep:
         return losses, scores, self._model.update_gradients(gradients, allow_sparse=self._allow_sparse)
 
 
-def build_train_loop(train_step: TrainStep) -> Callable[[Features, tf.Tensor, tf.Tensor], Accumulators]:
-    """Builds the loop over the steps of a call as one graph, which XLA can compile."""
+def build_train_loop(
+    train_step: TrainStep,
+) -> Callable[[Features, tf.Tensor, tf.Tensor, tf.Tensor], Accumulators]:
+    """Builds the loop over the steps `begin` to `end - 1` of a superbatch as one graph, which XLA can compile."""
 
-    def train_loop(superbatch: Features, first_step: tf.Tensor, num_steps: tf.Tensor) -> Accumulators:
+    def train_loop(superbatch: Features, first_step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> Accumulators:
         # A loop over tf.range would make its length a constant under XLA, and each new length would compile again.
         _, losses, scores = tf.while_loop(
-            lambda index, *_: index < num_steps,
+            lambda index, *_: index < end,
             lambda index, *accumulators: (index + 1, *train_step(superbatch, index, first_step, accumulators)),
-            (tf.constant(0), *train_step.empty_accumulators(superbatch)),
+            (begin, *train_step.empty_accumulators(superbatch)),
         )
         return losses, scores
 
@@ -107,16 +117,20 @@ def build_train_loop(train_step: TrainStep) -> Callable[[Features, tf.Tensor, tf
 
 
 def sum_metrics(
-    metrics: Sequence[RankingMetric], superbatch: Features, accumulators: Accumulators, num_steps: tf.Tensor
+    metrics: Sequence[RankingMetric],
+    superbatch: Features,
+    accumulators: Accumulators,
+    begin: tf.Tensor,
+    end: tf.Tensor,
 ) -> tf.Tensor:
-    """Sums the loss and each metric over the lists of this replica.
+    """Sums the loss and each metric over the lists of this replica in the steps `begin` to `end - 1`.
 
     Returns:
       float32 [1 + num_metrics, 2]: the sum over lists and the sum of their weights, of the loss and of each metric.
     """
     losses, scores = accumulators
-    taken = tf.cast(tf.range(losses.shape[0]) < num_steps, tf.float32)
-    weights = superbatch[schema.WEIGHTS] * taken[:, None]
+    index = tf.range(losses.shape[0])
+    weights = superbatch[schema.WEIGHTS] * tf.cast((begin <= index) & (index < end), tf.float32)[:, None]
     sums = tf.stack([tf.reduce_sum(losses), tf.reduce_sum(weights)])[None]
     if not metrics:
         return sums
@@ -156,18 +170,40 @@ def build_train_call(
         functools.partial(sum_metrics, metrics), jit_compile=compilation is not Compilation.RUN
     )
 
-    @tf.function
-    def train_call(superbatch: Features, first_step: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
+    def take_steps(superbatch: Features, first_step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
         if compilation is Compilation.LOOP:
-            accumulators = train_loop(superbatch, first_step, num_steps)
+            accumulators = train_loop(superbatch, first_step, begin, end)
         else:
             accumulators = strategy.run(train_step.empty_accumulators, (superbatch,))
-            for index in tf.range(num_steps):
+            for index in tf.range(begin, end):
                 accumulators = strategy.run(train_step, (superbatch, index, first_step, accumulators))
-        sums = strategy.run(sum_metrics_fn, (superbatch, accumulators, num_steps))
+        sums = strategy.run(sum_metrics_fn, (superbatch, accumulators, begin, end))
         return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
+    @tf.function
+    def train_call(superbatch: Features, first_step: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
+        if not metrics or compilation is not Compilation.LOOP:
+            return take_steps(superbatch, first_step, tf.constant(0), num_steps)
+        sums = []
+        for part, offset, begin in parts_of(superbatch):
+            end = tf.minimum(num_steps - offset, part[schema.LABELS].shape[0])
+            sums.append(take_steps(part, first_step + offset, tf.constant(begin), end))
+        return tf.add_n(sums)
+
     return train_call
+
+
+def parts_of(superbatch: Features) -> Iterator[tuple[Features, int, int]]:
+    """Splits a superbatch into at most `_NUM_PARTS` parts of the same size, which one compilation serves.
+
+    Yields:
+      The part, where it starts in the superbatch, and how many of its first batches belong to the part before too.
+    """
+    num_batches = superbatch[schema.LABELS].shape[0]
+    size = math.ceil(num_batches / _NUM_PARTS)
+    for begin in range(0, num_batches, size):
+        offset = min(begin, num_batches - size)
+        yield {name: feature[offset : offset + size] for name, feature in superbatch.items()}, offset, begin - offset
 
 
 def batch_at(feature: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
