@@ -108,12 +108,12 @@ def sum_over_partners(fn: Callable[..., tf.Tensor], partners: Sequence[tuple[tf.
 
     Args:
       fn: Takes a tensor [list_size, ...] for each pair in `partners`, with the partner of entry i in row i. Returns
-        int32 [list_size, ...].
+        int32 of the shape of the first.
       partners: What `fn` needs to know of a partner, [list_size, ...] twice: of a partner that is the entry itself or
         comes later in the list, and of one that comes earlier.
 
     Returns:
-      int32 [list_size, ...].
+      int32 of the shape that `fn` returns.
     """
     list_size = partners[0][0].shape[0]
     # Row i + d of both, end to end, is the partner d places after entry i, where the list goes on from its start.
@@ -130,9 +130,9 @@ def sum_over_partners(fn: Callable[..., tf.Tensor], partners: Sequence[tuple[tf.
             total += at(distance + offset)
         return distance + _PARTNERS_PER_ITERATION, total
 
-    total = at(0)
-    rest = 1 + (list_size - 1) % _PARTNERS_PER_ITERATION
-    for distance in range(1, rest):
+    total = tf.zeros(partners[0][0].shape, tf.int32)
+    rest = list_size % _PARTNERS_PER_ITERATION
+    for distance in range(rest):
         total += at(distance)
     return tf.while_loop(lambda distance, _: distance < list_size, add_some, (tf.constant(rest), total))[1]
 
