@@ -17,8 +17,6 @@ import sys
 import types
 from collections.abc import Iterator
 
-import numpy as np
-
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -133,32 +131,3 @@ def stateless_random(seed: tf.Tensor | int, step: tf.Tensor | int, rows: tf.Tens
         yield
     finally:
         tf.random.uniform = stateful
-
-
-@contextlib.contextmanager
-def sorting_once(seed: int) -> Iterator[None]:
-    """Makes the metrics of TensorFlow Ranking sort lists once instead of twice, and break ties the same way every time.
-
-    The metrics break ties at random. They sort each list by random numbers, and then by score. While this context is
-    open, that is, while a metric is traced, a permutation of the positions replaces the first sort. It depends only on
-    the seed. The second sort is stable, so entries with equal scores keep the order of the permutation. Padding comes
-    last. NDCG and MRR together take half the time.
-    """
-    utils = tfr.keras.metrics.metrics_impl.utils
-
-    def sort_by_scores(scores, features_list, topn=None, shuffle_ties=True, seed=None, mask=None):  # type: ignore[no-untyped-def]
-        scores = tf.cast(scores, tf.float32)
-        if mask is not None:
-            scores = tf.where(mask, scores, scores.dtype.min)
-        list_size = scores.shape[1]
-        shuffled = tf.constant(np.random.default_rng(tie_seed).permutation(list_size), tf.int32)
-        order = tf.gather(shuffled, tf.math.top_k(tf.gather(scores, shuffled, axis=1), list_size).indices)
-        return [tf.gather(feature, order[:, :topn], batch_dims=1) for feature in features_list]
-
-    tie_seed = seed
-    twice = utils.sort_by_scores
-    utils.sort_by_scores = sort_by_scores
-    try:
-        yield
-    finally:
-        utils.sort_by_scores = twice

@@ -9,7 +9,7 @@ from settings.errors import ConfigError
 from settings.trainer_config.evaluation import METRIC_KEYS
 from tests.evaluation.reference import reference
 from trainer.compat import tf, tfr
-from trainer.evaluation.metrics import build_metrics
+from trainer.evaluation.metrics import build_metrics, compute_metrics
 
 PAD = -1.0
 THRESHOLD = 3.0
@@ -26,12 +26,12 @@ NAMES = [f"{key}{at}" for key in PLAIN + WITH_SUBTOPICS for at in ("", "@1", "@3
 
 def compute(names, labels, scores, weights=None, items=None, threshold=THRESHOLD):
     labels = np.asarray(labels, np.float32)
-    weights = np.ones(len(labels)) if weights is None else weights
+    weights = np.ones(len(labels), np.float32) if weights is None else weights
     items = np.zeros(labels.shape, np.int32) if items is None else items
     metrics = build_metrics(names, relevance_threshold=threshold, item_subtopics=SUBTOPICS)
     assert [metric.name for metric in metrics] == list(names)
-    arguments = labels, tf.constant(scores, tf.float32), tf.constant(weights, tf.float32)
-    return {m.name: tuple(x.numpy() for x in m(*arguments, items=tf.constant(items))) for m in metrics}
+    pairs = compute_metrics(metrics, tf.constant(labels), tf.constant(scores, tf.float32), weights, tf.constant(items))
+    return {name: tuple(pair) for name, pair in zip(names, np.moveaxis(pairs.numpy(), 0, 2), strict=True)}
 
 
 @st.composite
@@ -133,18 +133,15 @@ def test_ties_are_broken_at_random_but_always_the_same_way():
     assert sorted(ranks) == list(range(1, LIST_SIZE + 1)) and ranks != sorted(ranks)
 
 
-def test_inside_a_compiled_function_the_values_are_the_same():
-    metrics = build_metrics(NAMES, relevance_threshold=THRESHOLD, item_subtopics=SUBTOPICS)
+def test_several_scores_of_the_same_lists_are_computed_together():
+    metrics = build_metrics(["ndcg", "arp", "precision_ia"], relevance_threshold=3.0, item_subtopics=SUBTOPICS)
     items = np.arange(LABELS.size, dtype=np.int32).reshape(LABELS.shape) % len(SUBTOPICS)
-
-    @tf.function
-    def evaluate(labels, scores, weights, items):
-        return {metric.name: metric(labels, scores, weights, items=items) for metric in metrics}
-
-    eager = compute(NAMES, LABELS, SCORES, WEIGHTS, items)
-    for name, (values, weights) in evaluate(LABELS, SCORES, WEIGHTS, items).items():
-        np.testing.assert_allclose(values, eager[name][0], rtol=1e-6)
-        np.testing.assert_array_equal(weights, eager[name][1])
+    stacked = np.stack([SCORES, -SCORES, SCORES[::-1]])
+    together = compute_metrics(metrics, *map(tf.constant, (LABELS, stacked, WEIGHTS, items)))
+    assert together.shape == [3, len(LABELS), len(metrics), 2]
+    for scores, pairs in zip(stacked, together, strict=True):
+        alone = compute_metrics(metrics, *map(tf.constant, (LABELS, scores, WEIGHTS, items)))
+        np.testing.assert_array_equal(pairs, alone)
 
 
 def test_every_key_of_tf_ranking_is_there():

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from tests.evaluation.reference import reference
 from trainer.compat import tf
-from trainer.evaluation.metrics import build_metrics
+from trainer.evaluation.metrics import build_metrics, compute_metrics
 from trainer.evaluation.rank_metrics import ranked_lists
 from trainer.schema import PADDING_LABEL
 
 NUM_ITEMS = 12
+MAX_QUERIES = 4
 SUBTOPICS = np.random.default_rng(5).integers(0, 2, [NUM_ITEMS, 3]).astype(bool)
 SUBTOPICS[0] = False
 KEYS = [
@@ -33,16 +34,15 @@ NAMES = [f"{key}{at}" for key in KEYS for at in ("", "@1", "@3", "@50")] + ["arp
 METRICS = build_metrics(NAMES, relevance_threshold=1.0, item_subtopics=SUBTOPICS)
 
 
-@tf.function(reduce_retracing=True)
+@tf.function
 def whole_list_metrics(labels, scores, items):
-    weights = tf.ones(tf.shape(labels)[:1])
-    return [metric(labels, scores, weights, items=items) for metric in METRICS]
+    return compute_metrics(METRICS, labels, scores, tf.ones(labels.shape[0]), items)
 
 
 @st.composite
 def catalogues(draw):
     """Labels and distinct scores of every item for some queries, and which items are no candidates."""
-    num_queries = draw(st.integers(1, 4))
+    num_queries = draw(st.integers(1, MAX_QUERIES))
     labels = [0.0, 0.0, 0.0, 1.0, 1.5, 2.0, 3.0]
     rows = [
         (
@@ -81,9 +81,11 @@ def lists_of_entries(rows, num_candidates):
 def test_values_and_weights_are_those_of_the_whole_list(catalogue, with_zeros):
     labels, scores, is_excluded = catalogue
     items = np.tile(np.arange(NUM_ITEMS, dtype=np.int32), [len(labels), 1])
-    whole = whole_list_metrics(np.where(is_excluded, PADDING_LABEL, labels).astype(np.float32), scores, items)
+    rows = np.where(is_excluded, PADDING_LABEL, labels).astype(np.float32), scores, items
+    # Always as many lists, so that the metrics are traced once.
+    whole = whole_list_metrics(*(np.resize(array, [MAX_QUERIES, NUM_ITEMS]) for array in rows)).numpy()[: len(labels)]
     lists = ranked(labels, scores, is_excluded, with_zeros=with_zeros)
-    for metric, (values, weights) in zip(METRICS, whole, strict=True):
+    for metric, (values, weights) in zip(METRICS, np.moveaxis(whole, 0, 2), strict=True):
         actual, actual_weights = metric.from_ranks(lists)
         np.testing.assert_allclose(actual, values, rtol=1e-5, atol=1e-6, err_msg=metric.name)
         np.testing.assert_allclose(actual_weights, weights, rtol=1e-6, err_msg=metric.name)

@@ -33,25 +33,38 @@ def strategies():
     return {"default": tf.distribute.get_strategy(), **mirrored}
 
 
-def train(
-    strategy,
-    lists,
-    num_calls,
-    *,
-    loss_key="softmax_loss",
-    optimizer_name="adagrad",
-    num_steps=STEPS_PER_EXECUTION,
-    first_call=0,
-    weights=None,
-):
-    """Trains from call `first_call`. Returns the sums of each call, and the final weights."""
+def build(strategy, *, loss_key="softmax_loss", optimizer_name="adagrad", metric_names=("ndcg", "mrr")):
+    """A small model and the call that trains it."""
     with strategy.scope():
         model = TwoTowerModel(num_queries=NUM_LISTS + 1, num_items=20, embedding_size=4, seed=5)
         schedule = optimizers.build_schedule("constant", learning_rate=0.3, total_steps=100, warmup_steps=0)
         optimizer = optimizers.build_optimizer(optimizer_name, schedule, tables=model.table_variables)
         optimizer.build(model.trainable_variables)
-        if weights is not None:
-            model.set_weights(weights)
+    train_call = steps.build_train_call(
+        strategy,
+        model,
+        optimizer,
+        Objective(model, rank_rated(model, losses.build_loss(loss_key, global_batch_size=BATCH_SIZE))),
+        metrics.build_metrics(metric_names, relevance_threshold=2.0),
+    )
+    return model, train_call
+
+
+def train(
+    strategy,
+    lists,
+    num_calls,
+    *,
+    num_steps=STEPS_PER_EXECUTION,
+    steps_per_execution=STEPS_PER_EXECUTION,
+    first_call=0,
+    weights=None,
+    **options,
+):
+    """Trains from call `first_call`. Returns the sums of each call, and the final weights."""
+    model, train_call = build(strategy, **options)
+    if weights is not None:
+        model.set_weights(weights)
     starts = np.arange(first_call, first_call + num_calls) * num_steps
     batches = iter(
         strategy.distribute_datasets_from_function(
@@ -59,18 +72,11 @@ def train(
                 lists,
                 starts,
                 global_batch_size=BATCH_SIZE,
-                steps_per_execution=STEPS_PER_EXECUTION,
+                steps_per_execution=steps_per_execution,
                 seed=1,
                 context=context,
             )
         )
-    )
-    train_call = steps.build_train_call(
-        strategy,
-        model,
-        optimizer,
-        Objective(model, rank_rated(model, losses.build_loss(loss_key, global_batch_size=BATCH_SIZE))),
-        metrics.build_metrics(["ndcg", "mrr"], relevance_threshold=2.0),
     )
     sums = [
         train_call(next(batches), tf.constant(start, tf.int64), tf.constant(num_steps, tf.int32)).numpy()
@@ -144,6 +150,53 @@ def test_a_short_call_takes_only_its_steps(lists):
     np.testing.assert_allclose(one_by_one.sum(axis=0), together[0], rtol=1e-5)
     # Two of the eight lists have no relevant entry, so their MRR is undefined.
     np.testing.assert_array_equal(together[0, :, 1], [8, 8, 6])
+
+
+@pytest.mark.parametrize("num_steps", [4, 6, 7])
+def test_the_parts_of_a_call_take_each_step_once_and_measure_it(lists, num_steps):
+    """Seven steps are four parts of two, of which the last two overlap. A call of one step ends in the first part."""
+    strategy = tf.distribute.get_strategy()
+    options = {"steps_per_execution": 7}
+    one_by_one, weights_one = train(strategy, lists, num_steps, num_steps=1, **options)
+    together, weights_together = train(strategy, lists, 1, num_steps=num_steps, **options)
+    for part, other in zip(weights_one, weights_together, strict=True):
+        np.testing.assert_array_equal(part, other)
+    np.testing.assert_allclose(one_by_one.sum(axis=0), together[0], rtol=1e-5)
+    without, weights_without = train(strategy, lists, 1, num_steps=num_steps, metric_names=(), **options)
+    for part, other in zip(weights_without, weights_together, strict=True):
+        np.testing.assert_allclose(part, other, atol=1e-6)
+    np.testing.assert_allclose(without[0], together[0, :1], rtol=1e-5)
+
+
+def ancestors(op):
+    """All operations that have to end before this one starts."""
+    found, new = set(), {op}
+    while new:
+        new = {of for op in new for of in [*(tensor.op for tensor in op.inputs), *op.control_inputs]} - found
+        found |= new
+    return found
+
+
+def test_no_step_waits_for_the_metrics_of_earlier_steps(lists):
+    """Or they could not be computed on another core meanwhile."""
+    dataset = input_pipeline.build_train_dataset(
+        lists,
+        np.zeros(1, np.int64),
+        global_batch_size=BATCH_SIZE,
+        steps_per_execution=STEPS_PER_EXECUTION,
+        seed=1,
+        context=tf.distribute.InputContext(),
+    )
+    _, train_call = build(tf.distribute.get_strategy())
+    arguments = dataset.element_spec, tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int32)
+    graph = train_call.get_concrete_function(*arguments).graph
+    loops, measured = (
+        {op for op in graph.get_operations() if op.type == kind}
+        for kind in ("StatefulPartitionedCall", "PartitionedCall")
+    )
+    assert len(loops) == len(measured) == STEPS_PER_EXECUTION
+    assert all(ancestors(op) & loops for op in measured)
+    assert not any(ancestors(op) & measured for op in loops)
 
 
 def test_noise_is_a_function_of_the_step(lists):

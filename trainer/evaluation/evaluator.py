@@ -1,19 +1,20 @@
 """Evaluates a scorer on the lists of a split, on all replicas of a strategy."""
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from settings.progress import Advance
 from trainer import schema
+from trainer import strategy as strategy_lib
 from trainer.compat import tf
 from trainer.data.lists import ListSource
-from trainer.evaluation.metrics import RankingMetric
+from trainer.evaluation.metrics import RankingMetric, compute_metrics
 from trainer.evaluation.statistics import ListMetrics, Metrics
 from trainer.modeling import input_pipeline
 from trainer.modeling.two_tower import Features
+from trainer.strategy import Compilation
 
 LossesFn = Callable[[Features], tf.Tensor]
 """Takes a batch of features and returns the loss of each list, float32 [batch_size]."""
@@ -24,17 +25,6 @@ Scorer = Callable[[Features], tf.Tensor]
 EvalCall = Callable[[Features], tf.Tensor]
 
 
-class ListMetric(Protocol):
-    """The interface of a metric that an evaluator can compute; see `RankingMetric`."""
-
-    @property
-    def name(self) -> str: ...
-
-    def __call__(
-        self, labels: tf.Tensor, scores: tf.Tensor, weights: tf.Tensor, *, items: tf.Tensor | None = None
-    ) -> tuple[tf.Tensor, tf.Tensor]: ...
-
-
 class Evaluator:
     """Evaluates a scorer on lists, on all replicas of a strategy."""
 
@@ -43,7 +33,7 @@ class Evaluator:
         strategy: tf.distribute.Strategy,
         scorer: Scorer,
         lists: ListSource,
-        metrics: Sequence[ListMetric],
+        metrics: Sequence[RankingMetric],
         *,
         global_batch_size: int,
         losses_fn: LossesFn | None = None,
@@ -75,8 +65,13 @@ class Evaluator:
         """The means of the metrics, with the scorer's current weights."""
         return self.evaluate_lists().means()
 
-    def evaluate_lists(self, advance: Advance = lambda number: None) -> ListMetrics:
-        """The metrics of each list, in the order of the lists, with the scorer's current weights.
+    def evaluate_lists(self) -> ListMetrics:
+        """The metrics of each list, in the order of the lists, with the scorer's current weights."""
+        pairs = self.evaluate_pairs()
+        return ListMetrics(self._names, pairs[:, :, 0], pairs[:, :, 1])
+
+    def evaluate_pairs(self, advance: Advance = lambda number: None) -> np.ndarray:
+        """The metrics of each list as float32 [num_lists, num_metrics, 2], see `build_eval_call`.
 
         Args:
           advance: Is called with the number of lists of each batch that was evaluated.
@@ -86,14 +81,13 @@ class Evaluator:
         for _ in range(self._num_batches):
             parts.append(self._eval_call(next(batches)).numpy())
             advance(len(parts[-1]))
-        pairs = np.concatenate(parts)[: self._num_lists]
-        return ListMetrics(self._names, pairs[:, :, 0], pairs[:, :, 1])
+        return np.concatenate(parts)[: self._num_lists]
 
 
 def build_eval_call(
     strategy: tf.distribute.Strategy,
     scorer: Scorer,
-    metrics: Sequence[ListMetric],
+    metrics: Sequence[RankingMetric],
     *,
     global_batch_size: int,
     losses_fn: LossesFn | None = None,
@@ -102,17 +96,23 @@ def build_eval_call(
 
     It takes the features of `input_pipeline.build_eval_dataset` and returns float32
     [global_batch_size, num_metrics, 2]: the value and the weight of each metric, for the loss first if
-    `losses_fn` is given. Row i is row i of the global batch.
+    `losses_fn` is given. Row i is row i of the global batch. If the scorer stacks the scores of several scorers,
+    [num_scorers, batch_size, list_size], the metrics of each follow those of the one before.
     """
+    compute = tf.function(
+        functools.partial(compute_metrics, metrics),
+        jit_compile=strategy_lib.compilation(strategy) is not Compilation.RUN,
+    )
 
     def eval_step(features: Features) -> tf.Tensor:
-        scores, labels, weights = scorer(features), features[schema.LABELS], features[schema.WEIGHTS]
-        rows = features[schema.ROWS]
-        pairs = [(losses_fn(features), weights)] if losses_fn else []
-        pairs += [metric(labels, scores, weights, items=features[schema.ITEMS]) for metric in metrics]
-        of_replica = tf.stack([tf.stack(pair, axis=-1) for pair in pairs], axis=1)
+        labels, weights, rows = features[schema.LABELS], features[schema.WEIGHTS], features[schema.ROWS]
+        pairs = [tf.stack([losses_fn(features), weights], axis=-1)[:, tf.newaxis]] if losses_fn else []
+        if metrics:
+            values = compute(labels, scorer(features), weights, features[schema.ITEMS])
+            pairs += tf.unstack(tf.reshape(values, [-1, *values.shape[-3:]]))
+        of_replica = tf.concat(pairs, axis=1)
         # Each replica fills in its own rows. The sum over replicas then holds all rows in order.
-        empty = tf.zeros([global_batch_size, len(pairs), 2])
+        empty = tf.zeros([global_batch_size, *of_replica.shape[1:]])
         return tf.tensor_scatter_nd_update(empty, rows[:, tf.newaxis], of_replica)
 
     @tf.function
@@ -120,23 +120,6 @@ def build_eval_call(
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(eval_step, (features,)), axis=None)
 
     return eval_call
-
-
-@dataclass(frozen=True)
-class _MetricOfScorer:
-    """A metric of the scores at one position of stacked scores [num_scorers, batch_size, list_size]."""
-
-    position: int
-    metric: RankingMetric
-
-    @property
-    def name(self) -> str:
-        return f"{self.position}/{self.metric.name}"
-
-    def __call__(
-        self, labels: tf.Tensor, scores: tf.Tensor, weights: tf.Tensor, *, items: tf.Tensor | None = None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        return self.metric(labels, scores[self.position], weights, items=items)
 
 
 def evaluate_scorers(
@@ -153,13 +136,10 @@ def evaluate_scorers(
     def score(features: Features) -> tf.Tensor:
         return tf.stack([scorer(features) for scorer in scorers.values()])
 
-    of_scorers = [_MetricOfScorer(position, metric) for position in range(len(scorers)) for metric in metrics]
-    together = Evaluator(strategy, score, lists, of_scorers, global_batch_size=global_batch_size).evaluate_lists(
-        advance
-    )
+    evaluator = Evaluator(strategy, score, lists, metrics, global_batch_size=global_batch_size)
     names = [metric.name for metric in metrics]
-    columns = [slice(i * len(names), (i + 1) * len(names)) for i in range(len(scorers))]
+    of_scorers = np.split(evaluator.evaluate_pairs(advance), len(scorers), axis=1)
     return {
-        scorer: ListMetrics(names, together.values[:, part], together.weights[:, part])
-        for scorer, part in zip(scorers, columns, strict=True)
+        scorer: ListMetrics(names, pairs[:, :, 0], pairs[:, :, 1])
+        for scorer, pairs in zip(scorers, of_scorers, strict=True)
     }

@@ -142,12 +142,7 @@ def unknown_last(scorer: Scorer) -> Scorer:
     """Returns a scorer that ranks the items that training has not seen last, as the exported model does."""
 
     def score(features: Features) -> tf.Tensor:
-        scores = scorer(features)
-        is_known = features[schema.ITEMS] != schema.UNKNOWN_INDEX
-        # Not −inf: TF-Ranking gives padding the lowest finite score.
-        lowest = tf.reduce_min(tf.where(is_known, scores, scores.dtype.max), axis=1, keepdims=True)
-        lowest = tf.where(tf.reduce_any(is_known, axis=1, keepdims=True), lowest, 0)
-        return tf.where(is_known, scores, lowest - 1 - tf.abs(lowest) / 2)
+        return tf.where(features[schema.ITEMS] != schema.UNKNOWN_INDEX, scorer(features), -np.inf)
 
     return score
 

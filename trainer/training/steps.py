@@ -8,17 +8,23 @@ One call runs up to K steps over a superbatch [K, batch_size, list_size]. The st
   outside, and forward and backward pass of a step are compiled.
 - RUN: TensorFlow compiles whatever `strategy.run` runs, and the loop stands outside.
 
+The metrics of the training lists are a function of their own, which has no part in the updates. So that it does not
+keep the steps waiting, a compiled loop is called for a part of the steps at a time: while it takes the next steps,
+TensorFlow computes the metrics of the last ones on another core.
+
 The number of steps is a tensor. So one compilation serves calls of any length, and a resumed run executes the same
 machine code as an uninterrupted one.
 """
 
-from collections.abc import Callable, Sequence
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from trainer import schema
 from trainer import strategy as strategy_lib
 from trainer.compat import keras, tf
-from trainer.evaluation.metrics import RankingMetric
+from trainer.evaluation.metrics import RankingMetric, compute_metrics
 from trainer.modeling.two_tower import Features, TwoTowerModel
 from trainer.strategy import Compilation
 from trainer.training.objectives import Objective
@@ -32,6 +38,9 @@ Accumulators = tuple[tf.Tensor, tf.Tensor]
 
 If there are no metrics, the scores are zeros [K].
 """
+
+_NUM_PARTS = 4
+"""How many parts the steps of a call have at most."""
 
 
 class TrainStep:
@@ -90,15 +99,17 @@ class TrainStep:
         return losses, scores, self._model.update_gradients(gradients, allow_sparse=self._allow_sparse)
 
 
-def build_train_loop(train_step: TrainStep) -> Callable[[Features, tf.Tensor, tf.Tensor], Accumulators]:
-    """Builds the loop over the steps of a call as one graph, which XLA can compile."""
+def build_train_loop(
+    train_step: TrainStep,
+) -> Callable[[Features, tf.Tensor, tf.Tensor, tf.Tensor], Accumulators]:
+    """Builds the loop over the steps `begin` to `end - 1` of a superbatch as one graph, which XLA can compile."""
 
-    def train_loop(superbatch: Features, first_step: tf.Tensor, num_steps: tf.Tensor) -> Accumulators:
+    def train_loop(superbatch: Features, first_step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> Accumulators:
         # A loop over tf.range would make its length a constant under XLA, and each new length would compile again.
         _, losses, scores = tf.while_loop(
-            lambda index, *_: index < num_steps,
+            lambda index, *_: index < end,
             lambda index, *accumulators: (index + 1, *train_step(superbatch, index, first_step, accumulators)),
-            (tf.constant(0), *train_step.empty_accumulators(superbatch)),
+            (begin, *train_step.empty_accumulators(superbatch)),
         )
         return losses, scores
 
@@ -106,22 +117,27 @@ def build_train_loop(train_step: TrainStep) -> Callable[[Features, tf.Tensor, tf
 
 
 def sum_metrics(
-    metrics: Sequence[RankingMetric], superbatch: Features, accumulators: Accumulators, num_steps: tf.Tensor
+    metrics: Sequence[RankingMetric],
+    superbatch: Features,
+    accumulators: Accumulators,
+    begin: tf.Tensor,
+    end: tf.Tensor,
 ) -> tf.Tensor:
-    """Sums the loss and each metric over the lists of this replica.
+    """Sums the loss and each metric over the lists of this replica in the steps `begin` to `end - 1`.
 
     Returns:
       float32 [1 + num_metrics, 2]: the sum over lists and the sum of their weights, of the loss and of each metric.
     """
     losses, scores = accumulators
-    taken = tf.cast(tf.range(losses.shape[0]) < num_steps, tf.float32)
-    labels, items = merge_steps(superbatch[schema.LABELS]), merge_steps(superbatch[schema.ITEMS])
-    weights = merge_steps(superbatch[schema.WEIGHTS] * taken[:, None])
-    sums = [tf.stack([tf.reduce_sum(losses), tf.reduce_sum(weights)])]
-    for metric in metrics:
-        values, value_weights = metric(labels, merge_steps(scores), weights, items=items)
-        sums.append(tf.stack([tf.reduce_sum(values * value_weights), tf.reduce_sum(value_weights)]))
-    return tf.stack(sums)
+    index = tf.range(losses.shape[0])
+    weights = superbatch[schema.WEIGHTS] * tf.cast((begin <= index) & (index < end), tf.float32)[:, None]
+    sums = tf.stack([tf.reduce_sum(losses), tf.reduce_sum(weights)])[None]
+    if not metrics:
+        return sums
+    pairs = compute_metrics(metrics, superbatch[schema.LABELS], scores, weights, superbatch[schema.ITEMS])
+    values, value_weights = tf.unstack(pairs, axis=-1)
+    of_metrics = tf.stack([values * value_weights, value_weights], axis=-1)
+    return tf.concat([sums, tf.reduce_sum(of_metrics, axis=[0, 1])], axis=0)
 
 
 def build_train_call(
@@ -150,27 +166,47 @@ def build_train_call(
     train_loop = build_train_loop(train_step)
     if compilation is Compilation.LOOP:
         train_loop = tf.function(train_loop, jit_compile=True)
+    sum_metrics_fn = tf.function(
+        functools.partial(sum_metrics, metrics), jit_compile=compilation is not Compilation.RUN
+    )
+
+    def take_steps(superbatch: Features, first_step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+        if compilation is Compilation.LOOP:
+            accumulators = train_loop(superbatch, first_step, begin, end)
+        else:
+            accumulators = strategy.run(train_step.empty_accumulators, (superbatch,))
+            for index in tf.range(begin, end):
+                accumulators = strategy.run(train_step, (superbatch, index, first_step, accumulators))
+        sums = strategy.run(sum_metrics_fn, (superbatch, accumulators, begin, end))
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
     @tf.function
     def train_call(superbatch: Features, first_step: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
-        if compilation is Compilation.LOOP:
-            accumulators = train_loop(superbatch, first_step, num_steps)
-        else:
-            accumulators = strategy.run(train_step.empty_accumulators, (superbatch,))
-            for index in tf.range(num_steps):
-                accumulators = strategy.run(train_step, (superbatch, index, first_step, accumulators))
-        sums = strategy.run(lambda *arguments: sum_metrics(metrics, *arguments), (superbatch, accumulators, num_steps))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+        if not metrics or compilation is not Compilation.LOOP:
+            return take_steps(superbatch, first_step, tf.constant(0), num_steps)
+        sums = []
+        for part, offset, begin in parts_of(superbatch):
+            end = tf.minimum(num_steps - offset, part[schema.LABELS].shape[0])
+            sums.append(take_steps(part, first_step + offset, tf.constant(begin), end))
+        return tf.add_n(sums)
 
     return train_call
+
+
+def parts_of(superbatch: Features) -> Iterator[tuple[Features, int, int]]:
+    """Splits a superbatch into at most `_NUM_PARTS` parts of the same size, which one compilation serves.
+
+    Yields:
+      The part, where it starts in the superbatch, and how many of its first batches belong to the part before too.
+    """
+    num_batches = superbatch[schema.LABELS].shape[0]
+    size = math.ceil(num_batches / _NUM_PARTS)
+    for begin in range(0, num_batches, size):
+        offset = min(begin, num_batches - size)
+        yield {name: feature[offset : offset + size] for name, feature in superbatch.items()}, offset, begin - offset
 
 
 def batch_at(feature: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
     """[K, ...] → [...] at `index`. The slice has a constant size, which XLA compiles to a plain offset."""
     begin = tf.concat([index[None], tf.zeros([feature.shape.rank - 1], index.dtype)], 0)
     return tf.reshape(tf.slice(feature, begin, [1, *feature.shape[1:]]), feature.shape[1:])
-
-
-def merge_steps(feature: tf.Tensor) -> tf.Tensor:
-    """[K, batch_size, ...] → [K·batch_size, ...]."""
-    return tf.reshape(feature, [-1, *feature.shape[2:]])
