@@ -22,20 +22,22 @@ TRAIN_INSTALLED := .venv/.train-installed
 TEST_INSTALLED := .venv/.test-installed
 LAUNCH_INSTALLED := .venv/.launch-installed
 BENCH_INSTALLED := .venv/.bench-installed
+PEERS_INSTALLED := .venv/.peers-installed
 
 # Beam cannot be installed beside TensorFlow, and data preparation needs none: these packages are left out.
 BEAM_BIN := .venv-beam/bin
 BEAM_INSTALLED := .venv-beam/.installed-$(PYTHON_VERSION)
 NOT_FOR_BEAM := optuna tensorboard tensorflow tensorflow-datasets tensorflow-metadata tensorflow-ranking tf-keras
 
-# Where bench-quality finds ml-100k/ and published/, and what it writes. The same folder resumes.
+# Where bench finds tfds/, and bench-quality ml-100k/ and published/. What the latter writes: the same folder resumes.
 DATA_DIR ?= ../shared/data
 BENCH_OUTPUT ?= runs/quality
 
 # Two installations at once would spoil .venv.
 .NOTPARALLEL:
 
-.PHONY: help setup setup-beam train test test-launch test-beam lint bench-quality image image-check constraints supported-python
+.PHONY: help setup setup-beam train test test-launch test-beam lint bench bench-quality image image-check
+.PHONY: constraints supported-python
 
 help:  ## Show this list.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +65,14 @@ lint: $(TEST_INSTALLED)  ## Check format, style and types.
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+bench: $(PEERS_INSTALLED)  ## Compare speed and memory with other tools; takes a quarter of an hour.
+	$(BIN)/python -m benchmarks.step --data_dir=$(wildcard $(DATA_DIR)/tfds)
+	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.reading
+	$(BIN)/python -m benchmarks.recommending
+	$(BIN)/python -m benchmarks.whole_job
+	$(BIN)/python -m benchmarks.replicas --data_dir=$(wildcard $(DATA_DIR)/tfds)
+
 bench-quality: $(BENCH_INSTALLED)  ## Compare the rankings with those of other methods; takes hours.
 	$(BIN)/python -m benchmarks.quality --data_dir=$(DATA_DIR) --output=$(BENCH_OUTPUT)
 
@@ -78,7 +88,7 @@ constraints: $(CREATED)  ## Resolve every dependency anew and write all files of
 	$(PIP_INSTALL) uv
 	@echo "# The full set of versions the project is tested with, for CPython 3.10 to 3.13. \`make constraints\` writes it anew." > .venv/constraints.txt
 	$(BIN)/uv pip compile --quiet --python $(BIN)/python --universal --python-version 3.10 \
-	    --extra gpu --extra vertex --extra test --extra bench \
+	    --extra gpu --extra vertex --extra test --extra bench --extra peers \
 	    --no-annotate --no-header setup.py >> .venv/constraints.txt
 	mv .venv/constraints.txt constraints.txt
 	@echo "# All that Dockerfile.tpu installs, for CPython 3.12 on Linux. \`make constraints\` writes it anew." > .venv/constraints.txt
@@ -116,6 +126,11 @@ $(BENCH_INSTALLED): setup.py constraints.txt $(CREATED)
 	@echo "Installing what training and the comparison with other methods need into .venv; this takes a minute or two."
 	$(PIP_INSTALL) --constraint constraints.txt --editable '.[bench]'
 	@touch $(TRAIN_INSTALLED) $@
+
+$(PEERS_INSTALLED): setup.py constraints.txt $(CREATED)
+	@echo "Installing PyTorch, JAX and the rest of what is compared into .venv: 5 GB on Linux, which takes a few minutes."
+	$(PIP_INSTALL) --constraint constraints.txt --editable '.[peers]'
+	@touch $(TRAIN_INSTALLED) $(BENCH_INSTALLED) $@
 
 # What runs the tests has the versions of constraints.txt.
 $(BEAM_INSTALLED): setup.py constraints-beam.txt constraints.txt | supported-python
