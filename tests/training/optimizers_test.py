@@ -9,7 +9,7 @@ from settings.trainer_config.training import OptimizerName
 from trainer.compat import keras, tf
 from trainer.training.optimizers import build_optimizer, build_schedule
 
-NAMES = get_args(OptimizerName)
+NAMES = [name for name in get_args(OptimizerName) if name != "auto"]  # `size_rules` chooses one of the others.
 
 
 def constant(learning_rate):
