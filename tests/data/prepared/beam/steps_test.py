@@ -110,6 +110,19 @@ def test_the_steps_refuse_what_one_machine_refuses(tmp_path, case, changed, says
     if case == "row order":
         table = pq.read_table(arguments["source"])
         pq.write_table(table.append_column("history", table["age"]), arguments["source"])
+    assert_refused_by_both(arguments, tmp_path, says)
+
+
+def test_a_split_of_unknown_users_alone_is_refused(tmp_path):
+    arguments = arguments_for(tmp_path, "cut in time", validation_fraction=0.0, test_fraction=0.2)
+    table = pq.read_table(arguments["source"]).slice(0, 10)
+    users = pa.array(["early"] * 8 + ["late"] * 2)
+    table = table.set_column(0, "user_id", users).set_column(3, "timestamp", pa.array(range(10)))
+    pq.write_table(table, arguments["source"])
+    assert_refused_by_both(arguments, tmp_path, "All 2 ratings of the test split are from users without training")
+
+
+def assert_refused_by_both(arguments, tmp_path, says):
     messages = []
     for run in (
         lambda: written_by_one_machine(tmp_path / "one", arguments),

@@ -94,55 +94,78 @@ def make_plan(
       DataError: a split has no ratings, or none of a known user.
       StorageError: the vocabulary cannot be written.
     """
-    arguments = job.arguments
-    num_ratings = sum(users.num_ratings.sum(axis=0) for users in buckets)
-    _check_splits(job, num_ratings.tolist())
-    if arguments["item_identity"] == schema.TITLE:
-        item_table = items.by_title(item_table)
-    user_ids = [users.user_ids.filter(pa.array(users.num_ratings[:, 0] > 0)) for users in buckets]
-    item_table = items.complete(item_table, rated=item_counts[schema.ITEM_ID])
-    vocabulary = vocabulary_of(
-        pa.chunked_array(user_ids), item_counts.select([schema.ITEM_ID, NUM_RATINGS]), item_table
-    )
-    query_encoders, query_features = encode_each("query", _values_of_users(job, vocabulary, buckets))
-    item_encoders, item_features = encode_each("item", _values_of_items(job, vocabulary, item_counts, item_table))
-    vocabulary = dataclasses.replace(vocabulary, features=(*query_encoders, *item_encoders))
-    write_descriptions(job.folder, vocabulary, {"query": query_features, "item": item_features})
-
+    all_of, known_of = _count_splits(job, buckets)
+    vocabulary = _write_vocabulary(job, buckets, item_counts, item_table)
     indices = {users.bucket: vocabulary.user_indices(users.user_ids) for users in buckets}
     of_users: np.ndarray = np.zeros((vocabulary.num_users, len(schema.SPLITS)), np.int64)
     for users in buckets:
         is_known = indices[users.bucket] != schema.UNKNOWN_INDEX
         of_users[indices[users.bucket][is_known]] = users.num_ratings[is_known]
-    all_of, known_of = (dict(zip(schema.SPLITS, part.tolist(), strict=True)) for part in (num_ratings, of_users.sum(0)))
-    check_known(all_of, known_of, split_method=arguments["split_method"])
     splits = [name for name in schema.SPLITS if known_of[name]]
+    duplicates = job.arguments["duplicates"]
     counts = count_ratings(
         vocabulary,
         {name: known_of[name] for name in splits},
         sources=job.sources,
         reports=[
-            with_others(report, number, duplicates=arguments["duplicates"])
+            with_others(report, number, duplicates=duplicates)
             for report, number in zip(totals.reports, num_others, strict=True)
         ],
         has_ratings=totals.has_ratings,
-        duplicates=arguments["duplicates"],
+        duplicates=duplicates,
         num_unknown={name: all_of[name] - known_of[name] for name in splits},
         num_test_pairs_in_train=0,
     )
+    num_ratings = {name: of_users[:, schema.SPLITS.index(name)] for name in splits}
     manifest = Manifest(
-        fields=fields_of(arguments),
+        fields=fields_of(job.arguments),
         counts=counts,
         digests={},
         has_ratings=totals.has_ratings,
         has_timestamps=totals.has_timestamps,
-        shards=plan_shards(
-            {name: of_users[:, schema.SPLITS.index(name)] for name in splits}, RATING_BYTES, job.shard_bytes
-        ),
+        shards=plan_shards(num_ratings, RATING_BYTES, job.shard_bytes),
         files=facts_of_files(job.folder, VOCABULARY, FEATURES),
     )
     item_ids = vocabulary.items[schema.ITEM_ID].combine_chunks()
     return Indices(Plan(manifest, vocabulary.num_items), indices, item_ids)
+
+
+def _count_splits(job: Job, buckets: Sequence[Users]) -> tuple[dict[str, int], dict[str, int]]:
+    """The number of ratings of each split, and that of users with training ratings. Raises DataError if one is 0."""
+    arguments = job.arguments
+    num_ratings = sum(users.num_ratings.sum(axis=0) for users in buckets).tolist()
+    num_known = sum(users.num_ratings[_is_known(users)].sum(axis=0) for users in buckets).tolist()
+    method, validation_fraction = arguments["split_method"], arguments["validation_fraction"]
+    if method == GIVEN and "validation" in job.sources:
+        validation_fraction = 0.0
+    check_not_empty(
+        num_ratings,
+        method=method,
+        validation_fraction=validation_fraction,
+        test_fraction=0.0 if method == GIVEN else arguments["test_fraction"],
+    )
+    all_of, known_of = (dict(zip(schema.SPLITS, numbers, strict=True)) for numbers in (num_ratings, num_known))
+    check_known(all_of, known_of, split_method=method)
+    return all_of, known_of
+
+
+def _is_known(users: Users) -> np.ndarray:
+    """Which users have training ratings, bool [num_users]."""
+    return users.num_ratings[:, schema.SPLITS.index("train")] > 0
+
+
+def _write_vocabulary(job: Job, buckets: Sequence[Users], item_counts: pa.Table, item_table: pa.Table) -> Vocabulary:
+    """Builds the vocabulary with its features, and writes both."""
+    if job.arguments["item_identity"] == schema.TITLE:
+        item_table = items.by_title(item_table)
+    item_table = items.complete(item_table, rated=item_counts[schema.ITEM_ID])
+    user_ids = pa.chunked_array([users.user_ids.filter(pa.array(_is_known(users))) for users in buckets])
+    vocabulary = vocabulary_of(user_ids, item_counts.select([schema.ITEM_ID, NUM_RATINGS]), item_table)
+    query_encoders, query = encode_each("query", _values_of_users(job, vocabulary, buckets))
+    item_encoders, item = encode_each("item", _values_of_items(job, vocabulary, item_counts, item_table))
+    vocabulary = dataclasses.replace(vocabulary, features=(*query_encoders, *item_encoders))
+    write_descriptions(job.folder, vocabulary, {"query": query, "item": item})
+    return vocabulary
 
 
 def _values_of_users(job: Job, vocabulary: Vocabulary, buckets: Sequence[Users]) -> dict[str, pa.ChunkedArray]:
@@ -165,19 +188,6 @@ def _values_of_items(
         row_of_item = pc.index_in(item_ids, value_set=table[schema.ITEM_ID].combine_chunks())
         values[name] = table[column].take(row_of_item)
     return values
-
-
-def _check_splits(job: Job, num_ratings: Sequence[int]) -> None:
-    arguments = job.arguments
-    method, validation_fraction = arguments["split_method"], arguments["validation_fraction"]
-    if method == GIVEN and "validation" in job.sources:
-        validation_fraction = 0.0
-    check_not_empty(
-        num_ratings,
-        method=method,
-        validation_fraction=validation_fraction,
-        test_fraction=0.0 if method == GIVEN else arguments["test_fraction"],
-    )
 
 
 def write_rows(job: Job, plan: Plan, number: int, blocks: Sequence[pa.Table]) -> dict[str, dict[str, Any]]:
