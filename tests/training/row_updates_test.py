@@ -123,10 +123,10 @@ def test_row_wise_adagrad_keeps_one_number_a_row_and_sgd_none():
     assert [shape for shape in shapes["lazy_adam"] if shape] == 2 * [[NUM_ROWS, SIZE]]
 
 
-def test_the_positions_of_rows_are_in_no_checkpoint():
+def test_the_positions_of_rows_are_in_no_checkpoint(tmp_path):
     table = tf.Variable(tf.zeros([NUM_ROWS, SIZE]))
     checkpoint = tf.train.Checkpoint(optimizer=build("adagrad", [table]))
-    saved = [shape for _, shape in tf.train.list_variables(checkpoint.write("ram://row_updates/checkpoint"))]
+    saved = [shape for _, shape in tf.train.list_variables(checkpoint.write(str(tmp_path / "checkpoint")))]
     assert [NUM_ROWS] not in saved and [NUM_ROWS, SIZE] in saved
 
 
@@ -159,7 +159,9 @@ def train(strategy, superbatch, name, options):
         return converted
 
     model.update_gradients = update_gradients
-    objective = Objective(model, rank_rated(model, losses.build_loss("softmax_loss", global_batch_size=BATCH_SIZE)))
+    # Softmax does not change with a bias of all scores. Adam would make a step of the rounding error of its gradient.
+    loss_fn = losses.build_loss("mean_squared_loss", global_batch_size=BATCH_SIZE)
+    objective = Objective(model, rank_rated(model, loss_fn))
     train_call = steps.build_train_call(strategy, model, optimizer, objective, [])
     size = BATCH_SIZE // strategy.num_replicas_in_sync
 
@@ -199,7 +201,7 @@ def test_sparse_updates_train_as_dense_ones_do_on_any_number_of_replicas(superba
         found, num_sparse = train(strategy, superbatch, name, options)
         assert num_sparse == 3  # The tables of queries, of items and of the bias.
         for part, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(part, other, atol=3e-6)
+            np.testing.assert_allclose(part, other, rtol=1e-5, atol=1e-5)
 
 
 def test_the_plain_optimizers_of_keras_take_dense_gradients_only(superbatch, monkeypatch):
