@@ -7,8 +7,11 @@ Run:      python -m trainer.main --config=configs/movielens_25m.py --strategy=mi
           python -m benchmarks.ratings_file --output=ratings.csv
           python -m trainer.main --config=configs/movielens_25m.py --config.data.source=ratings.csv --workdir=DIR
 Data:     25,000,095 ratings of 162,541 users and 59,047 movies, per user 80% / 10% / 10%
-Hardware: 8 GiB of memory. With 59,047 items, negatives are sampled.
-Expect:   not measured yet
+Hardware: 8 GiB of memory. Other work took most of the time of the machine in the run below: 26 minutes on 2 CPU cores,
+          with 11 minutes of CPU time, and 4.3 GB of memory at the peak. Another 0.9 GB is needed for a moment by the
+          process that checks the export. trainer.prepare makes a data set that starts faster; it is not needed.
+Expect:   on the synthetic ratings, catalogue ndcg@10 0.2332 ± 0.0043, popularity 0.0242 (10,000 test users); not
+          measured yet on MovieLens itself
 Paper:    Harper and Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015
 """
 

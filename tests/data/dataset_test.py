@@ -127,6 +127,12 @@ def test_histories_are_in_time_order_however_many_users_are_built_at_a_time(load
         assert (found.items.dtype, found.ratings.dtype) == (np.int32, np.float32)
 
 
+def test_users_are_built_together_up_to_a_number_of_ratings(monkeypatch):
+    monkeypatch.setattr(dataset_module, "_RATINGS_PER_CHUNK", 5)
+    offsets = np.append(0, np.cumsum([0, 2, 3, 1, 9, 4, 1, 1, 0]))
+    assert list(dataset_module._user_ranges(offsets)) == [(0, 3), (3, 4), (4, 5), (5, 7), (7, 9)]
+
+
 def test_without_histories_and_features_the_lists_have_three_features(known):
     assert list(known.lists["train"].gather(np.array([0]))) == [QUERY, ITEMS, LABELS]
     assert (known.features, known.item_features, known.has_ratings, known.has_timestamps) == ([], {}, True, True)

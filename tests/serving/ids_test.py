@@ -32,16 +32,17 @@ IDS = [
 
 
 class Model(tf.Module):
-    """Looks up ids, and the next ones."""
+    """Looks up ids in a table, and in another one."""
 
     def __init__(self, ids):
         super().__init__()
         self.table = IdTable(ids, name="ids")
+        self.other = IdTable(["", "other", "a"], name="other")
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
     def find(self, ids):
         indices = self.table.lookup(ids)
-        return {"indices": indices, "ids": self.table.take(indices)}
+        return {"indices": indices, "ids": self.table.take(indices), "other": self.other.lookup(ids)}
 
 
 def save(folder, ids=IDS):
@@ -85,6 +86,7 @@ def test_a_loaded_model_knows_the_same_ids(folder):
     loaded = tf.saved_model.load(folder)
     found = loaded.find(tf.constant([*IDS, *UNKNOWN]))
     assert found["indices"].numpy().tolist() == [*range(len(IDS)), *[0] * len(UNKNOWN)]
+    assert found["other"].numpy().tolist() == [0, 2, *[0] * (len(IDS) + len(UNKNOWN) - 2)]
     assert [text.decode() for text in found["ids"].numpy()] == [*IDS, *[""] * len(UNKNOWN)]
 
 
