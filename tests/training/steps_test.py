@@ -33,7 +33,7 @@ def strategies():
     return {"default": tf.distribute.get_strategy(), **mirrored}
 
 
-def build(strategy, *, loss_key="softmax_loss", optimizer_name="adagrad", metric_names=("ndcg", "mrr")):
+def build(strategy, *, loss_key="softmax_loss", optimizer_name="adagrad"):
     """A small model and the call that trains it."""
     with strategy.scope():
         model = TwoTowerModel(num_queries=NUM_LISTS + 1, num_items=20, embedding_size=4, seed=5)
@@ -45,7 +45,7 @@ def build(strategy, *, loss_key="softmax_loss", optimizer_name="adagrad", metric
         model,
         optimizer,
         Objective(model, rank_rated(model, losses.build_loss(loss_key, global_batch_size=BATCH_SIZE))),
-        metrics.build_metrics(metric_names, relevance_threshold=2.0),
+        metrics.build_metrics(["ndcg", "mrr"], relevance_threshold=2.0),
     )
     return model, train_call
 
@@ -152,20 +152,18 @@ def test_a_short_call_takes_only_its_steps(lists):
     np.testing.assert_array_equal(together[0, :, 1], [8, 8, 6])
 
 
-@pytest.mark.parametrize("num_steps", [4, 6, 7])
-def test_the_parts_of_a_call_take_each_step_once_and_measure_it(lists, num_steps):
-    """Seven steps are four parts of two, of which the last two overlap. A call of one step ends in the first part."""
+def test_the_parts_of_a_call_take_each_step_once_and_measure_it(lists):
+    """Seven steps are four parts of two, of which the last two overlap. A call of one step ends in the first part.
+
+    The loss has noise, which depends on the number of the step.
+    """
     strategy = tf.distribute.get_strategy()
-    options = {"steps_per_execution": 7}
-    one_by_one, weights_one = train(strategy, lists, num_steps, num_steps=1, **options)
-    together, weights_together = train(strategy, lists, 1, num_steps=num_steps, **options)
+    options = {"steps_per_execution": 7, "loss_key": "gumbel_approx_ndcg_loss"}
+    one_by_one, weights_one = train(strategy, lists, 7, num_steps=1, **options)
+    together, weights_together = train(strategy, lists, 1, num_steps=7, **options)
     for part, other in zip(weights_one, weights_together, strict=True):
         np.testing.assert_array_equal(part, other)
     np.testing.assert_allclose(one_by_one.sum(axis=0), together[0], rtol=1e-5)
-    without, weights_without = train(strategy, lists, 1, num_steps=num_steps, metric_names=(), **options)
-    for part, other in zip(weights_without, weights_together, strict=True):
-        np.testing.assert_allclose(part, other, atol=1e-6)
-    np.testing.assert_allclose(without[0], together[0, :1], rtol=1e-5)
 
 
 def ancestors(op):
