@@ -1,5 +1,6 @@
 """The doctor passes a run that works, and each of its checks fails on what was made to fail it."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -195,21 +196,27 @@ def test_a_step_with_strings_does_not_compile():
     assert "XLA cannot compile the step for training" in said and "it has no AsString (while/AsString)" in said
 
 
-def test_only_a_tpu_has_to_compile_the_metrics(tiny_config, monkeypatch):
-    """Elsewhere they, and evaluation, run outside of what is compiled."""
+def test_metrics_are_compiled_everywhere_and_the_rest_of_evaluation_on_a_tpu(tiny_config, monkeypatch):
+    def spell(numbers):
+        return tf.strings.to_number(tf.strings.as_string(numbers))
 
-    def spelling(labels, scores, weights, *, items):
-        return tf.strings.to_number(tf.strings.as_string(scores[:, 0])), weights
+    def calls_of(learner, *, whole):
+        batches = doctor._build_batches(config, dataset, learner, 1)
+        return doctor._build_calls(config, learner, batches, whole=whole)
 
     config = load_trainer_config(tiny_config)
     dataset = doctor.load_dataset(**doctor.config_lib.dataset_arguments(config))
-    monkeypatch.setattr(metrics, "build_metrics", lambda *_, **__: [spelling])
     learner = doctor._build_learner(config, dataset)
-    parts = (config, learner, doctor._build_batches(config, dataset, learner, 1))
-    doctor.check_compilation([doctor.trace_step(*call) for call in doctor._build_calls(*parts, whole=False)])
-    training, evaluation = (doctor.trace_step(*call) for call in doctor._build_calls(*parts, whole=True))
-    assert "training" in refusal(doctor.check_compilation, [training])
-    assert "evaluation" in refusal(doctor.check_compilation, [evaluation])
+    model = learner.model
+    spelling = dataclasses.replace(learner, model=lambda features: spell(model(features)))
+    doctor.check_compilation([doctor.trace_step(*calls_of(spelling, whole=False)[1])])
+    said = refusal(doctor.check_compilation, [doctor.trace_step(*calls_of(spelling, whole=True)[1])])
+    assert "evaluation" in said
+    monkeypatch.setattr(
+        metrics.RankingMetric, "of_lists", lambda self, lists: (spell(lists.list_sizes), lists.list_sizes)
+    )
+    for name, *call in calls_of(learner, whole=False):
+        assert name in refusal(doctor.check_compilation, [doctor.trace_step(name, *call)])
 
 
 def test_the_command_prints_the_table_and_exits_with_78(tmp_path):

@@ -70,7 +70,8 @@ def examine(
 
     Args:
       config: the config with its overrides, not yet checked.
-      strategy_name: one of strategy.STRATEGIES. With `tpu` XLA has to compile a whole call, else the loop over steps.
+      strategy_name: one of strategy.STRATEGIES. With `tpu` XLA has to compile a whole call, else the loop over
+        steps and the metrics.
       num_replicas: of the run, over all its machines.
       workdir: of the run; empty to leave it unchecked.
       accelerator: one of memory.ACCELERATORS; empty to print the estimate of the memory without comparing it.
