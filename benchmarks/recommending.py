@@ -81,7 +81,8 @@ def _build_scorer(folder: str) -> tuple[Any, Any, Any]:
     """A scorer of the vectors, and the seen and held-out items."""
     from trainer import schema
     from trainer.compat import tf
-    from trainer.evaluation.catalogue import CatalogueScorer, ItemLists
+    from trainer.evaluation.catalogue_scorer import CatalogueScorer
+    from trainer.evaluation.item_lists import ItemLists
 
     users, items, seen, held_out = _load(folder)
 
