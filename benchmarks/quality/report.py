@@ -90,8 +90,8 @@ def results(name: str, protocol: Protocol, rows: Sequence[Row]) -> str:
     for published, values in protocol.published:
         cells = ["" if value is None else f"{value:.4f}" for value in values]
         table.append([f"{published} (published)", *cells, *([""] * (len(header) - 1 - len(cells)))])
-    targets = "\n".join(_target(target, rows) for target in protocol.targets)
-    return "\n\n".join([f"### `{name}`: {protocol.title}", _table(table), targets])
+    targets = ["\n".join(_target(target, rows) for target in protocol.targets)] if protocol.targets else []
+    return "\n\n".join([f"### `{name}`: {protocol.title}", _table(table), *targets])
 
 
 def details(name: str, protocol: Protocol, rows: Sequence[Row]) -> str:
