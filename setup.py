@@ -40,8 +40,9 @@ EXTRAS_REQUIRE = {
     "beam": ["apache-beam[gcp]==2.77.0", "gcsfs>=2024.6"],
     # For benchmarks/quality: iALS and BPR, sparse matrices, and the threads of BLAS beside those of implicit.
     "bench": ["implicit>=0.7.2", "scipy>=1.11", "threadpoolctl>=3"],
-    # For the other benchmarks. Apart from `bench`, because PyTorch takes several gigabytes.
-    "peers": ["implicit>=0.7.2", "jax>=0.5", "pandas>=2.2", "scipy>=1.11", "threadpoolctl>=3", "torch>=2.6"],
+    # For the other benchmarks. Apart from `bench`, because PyTorch takes several gigabytes. Up to 2.14 it has the same
+    # dependencies on all versions of Python.
+    "peers": ["implicit>=0.7.2", "jax>=0.5", "pandas>=2.2", "scipy>=1.11", "threadpoolctl>=3", "torch>=2.6,<2.15"],
 }
 
 setup(
