@@ -32,8 +32,10 @@ def train(folder: str, *, flags: Sequence[str], touched_rows: bool = False) -> d
 def compile_step(flags: Sequence[str]) -> Any:
     """Compiles step.c and returns its function `train_epoch`."""
     with tempfile.TemporaryDirectory() as folder:
-        library = f"{folder}/step.so"
-        subprocess.run(["cc", *flags, "-fPIC", "-shared", str(SOURCE), "-o", library, "-lm"], check=True)
+        compiled, library = f"{folder}/step.o", f"{folder}/step.so"
+        subprocess.run(["cc", *flags, "-fPIC", "-c", str(SOURCE), "-o", compiled], check=True)
+        # Linked with -ffast-math, the library would turn the smallest numbers of the whole process into 0.
+        subprocess.run(["cc", "-shared", compiled, "-o", library, "-lm"], check=True)
         function = ctypes.CDLL(library).train_epoch
     function.restype = ctypes.c_double
     return function

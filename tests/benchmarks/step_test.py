@@ -74,6 +74,7 @@ def test_c_trains_as_the_formulas_say(job, flags, touched_rows):
     np.testing.assert_allclose([epochs.take(), epochs.take()], losses, rtol=1e-5)
     for table, expected in zip(epochs.tables, tables, strict=True):
         np.testing.assert_allclose(table, expected, rtol=1e-3, atol=1e-5)
+    assert np.nextafter(0.0, [1.0]) + 0.0 > 0, "The arithmetic of this process has changed."
 
 
 def test_we_train_as_the_formulas_say(tmp_path):

@@ -97,6 +97,7 @@ def test_the_config_gets_the_chosen_values_and_nothing_else_changes():
     expected["candidates"]["method"] = "catalogue"
     expected["model"] |= {"embedding_size": 256, "scale": 4.0}
     expected["history"]["targets"] = "dropped"
+    expected["optimizer"]["name"] = "adamw"
     expected["train"] |= {"num_epochs": 30} | dict.fromkeys(
         ("log_every_steps", "eval_every_steps", "checkpoint_every_steps"), 100
     )
