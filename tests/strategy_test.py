@@ -3,6 +3,7 @@ import json
 import pytest
 
 from settings.errors import ConfigError
+from trainer.compat import tf
 from trainer.strategy import build_strategy
 
 CLUSTER = {"chief": ["127.0.0.1:1"], "worker": ["127.0.0.1:2"]}
@@ -30,3 +31,12 @@ def test_a_tf_config_that_cannot_train_is_refused(monkeypatch, value, says):
     with pytest.raises(ConfigError) as caught:
         build_strategy("multi_worker_mirrored")
     assert says in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("num_devices", "mirrored"), [(1, False), (2, True)])
+def test_only_several_devices_are_mirrored(monkeypatch, num_devices, mirrored):
+    devices = tf.config.list_logical_devices("CPU")[:num_devices]
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: devices if kind == "CPU" else [])
+    strategy = build_strategy("mirrored")
+    assert strategy.num_replicas_in_sync == num_devices
+    assert isinstance(strategy, tf.distribute.MirroredStrategy) == mirrored
