@@ -27,7 +27,7 @@ PEERS_INSTALLED := .venv/.peers-installed
 # Beam cannot be installed beside TensorFlow, and data preparation needs none: these packages are left out.
 BEAM_BIN := .venv-beam/bin
 BEAM_INSTALLED := .venv-beam/.installed-$(PYTHON_VERSION)
-NOT_FOR_BEAM := optuna tensorboard tensorflow tensorflow-datasets tensorflow-metadata tensorflow-ranking tf-keras
+NOT_FOR_BEAM := jinja2 matplotlib optuna tensorboard tensorflow tensorflow-datasets tensorflow-metadata tensorflow-ranking tf-keras
 
 # Where bench finds tfds/, and bench-quality ml-100k/ and published/. What the latter writes: the same folder resumes.
 DATA_DIR ?= ../shared/data
@@ -88,7 +88,7 @@ constraints: $(CREATED)  ## Resolve every dependency anew and write all files of
 	$(PIP_INSTALL) uv
 	@echo "# The full set of versions the project is tested with, for CPython 3.10 to 3.13. \`make constraints\` writes it anew." > .venv/constraints.txt
 	$(BIN)/uv pip compile --quiet --python $(BIN)/python --universal --python-version 3.10 \
-	    --extra gpu --extra vertex --extra test --extra bench --extra peers \
+	    --extra gpu --extra vertex --extra serving --extra test --extra bench --extra peers \
 	    --no-annotate --no-header setup.py >> .venv/constraints.txt
 	mv .venv/constraints.txt constraints.txt
 	@echo "# All that Dockerfile.tpu installs, for CPython 3.12 on Linux. \`make constraints\` writes it anew." > .venv/constraints.txt

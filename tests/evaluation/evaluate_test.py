@@ -8,20 +8,20 @@ import pytest
 from settings.errors import ConfigError
 from tests.conftest import train
 from trainer import evaluate
-from trainer.evaluation import report
+from trainer.evaluation import final_metrics
 
 
 @pytest.fixture
 def evaluated(monkeypatch):
     """Collects what `evaluate.main` prints: (split, protocols)."""
     found = []
-    print_protocols = report.print_protocols
+    print_protocols = final_metrics.print_protocols
 
     def print_and_keep(console, split, results):
-        found.append((split, report.to_json(results)))
+        found.append((split, final_metrics.to_json(results)))
         print_protocols(console, split, results)
 
-    monkeypatch.setattr(report, "print_protocols", print_and_keep)
+    monkeypatch.setattr(final_metrics, "print_protocols", print_and_keep)
     return found
 
 

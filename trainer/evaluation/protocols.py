@@ -31,6 +31,7 @@ from trainer.evaluation.catalogue_ranking import (
     random_order_of,
 )
 from trainer.evaluation.evaluator import Scorer, evaluate_scorers
+from trainer.evaluation.final_metrics import Protocols
 from trainer.evaluation.held_out import HeldOut, earlier_splits, held_out_items
 from trainer.evaluation.metrics import RankingMetric
 from trainer.evaluation.query_metrics import QueryMetrics, fingerprint_test_set
@@ -40,7 +41,6 @@ from trainer.evaluation.recommendations import (
     random_recommendation_metrics,
     recommendation_metrics,
 )
-from trainer.evaluation.report import Protocols
 from trainer.evaluation.statistics import means_of_scorers
 from trainer.modeling.two_tower import Features
 

@@ -20,8 +20,8 @@ from trainer.compat import tf
 from trainer.data.dataset import Dataset
 from trainer.data.lists import save_item_lists
 from trainer.data.loading import load_dataset
+from trainer.evaluation import final_metrics
 from trainer.evaluation import protocols as protocols_lib
-from trainer.evaluation import report
 from trainer.evaluation.query_metrics import write_queries
 from trainer.modeling import input_pipeline
 from trainer.serving.export import Verifier, export_model, is_whole, verify_in_fresh_process
@@ -217,9 +217,9 @@ def train_and_evaluate(
                 **config_lib.protocol_arguments(config, has_timestamps=dataset.has_timestamps),
             )
             protocols = protocols_lib.means_of(evaluation.protocols, seed=config.seed)
-            writer.write_scalars(state.step, trainer.epoch, evaluation.split, report.final_scalars(protocols))
+            writer.write_scalars(state.step, trainer.epoch, evaluation.split, final_metrics.final_scalars(protocols))
             result |= {
-                "protocols": report.to_json(protocols),
+                "protocols": final_metrics.to_json(protocols),
                 "recommendations": evaluation.recommendations,
                 "breakdowns": evaluation.breakdowns,
             }

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 
 from trainer.data.dataset import Dataset
-from trainer.evaluation import report
+from trainer.evaluation import final_metrics
 from trainer.training.loop import Trainer
 
 
@@ -53,8 +53,8 @@ def print_result(console: Console, result: dict[str, Any], *, model_folder: str)
       result: the content of result.json.
     """
     if result["held_out"]:
-        report.print_protocols(console, result["held_out"], report.from_json(result["protocols"]))
-        report.print_recommendations(console, result["held_out"], result["recommendations"])
+        final_metrics.print_protocols(console, result["held_out"], final_metrics.from_json(result["protocols"]))
+        final_metrics.print_recommendations(console, result["held_out"], result["recommendations"])
     else:
         metrics = "  ".join(f"{name} {value:.4f}" for name, value in result["train"].items())
         console.print(f"On the training lists (no ratings were held out): {metrics}")

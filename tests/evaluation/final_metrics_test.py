@@ -5,7 +5,7 @@ import json
 import numpy as np
 
 from settings.cli import build_console
-from trainer.evaluation import report
+from trainer.evaluation import final_metrics
 from trainer.evaluation.statistics import Mean
 
 MEANS = {
@@ -18,7 +18,7 @@ MEANS = {
 
 
 def test_metrics_survive_json():
-    values = report.to_json(MEANS)
+    values = final_metrics.to_json(MEANS)
     assert values["rated"]["model"]["mrr"] == {
         "value": 0.5,
         "low": 0.4,
@@ -27,17 +27,17 @@ def test_metrics_survive_json():
         "num_left_out": 12,
     }
     values["catalogue"]["model"]["mrr"] |= {"low": None, "high": None}  # As result.json has it.
-    again = report.from_json(json.loads(json.dumps(values)))
+    again = final_metrics.from_json(json.loads(json.dumps(values)))
     assert again["rated"] == MEANS["rated"]
     assert np.isnan(again["catalogue"]["model"]["mrr"].low) and again["catalogue"]["model"]["mrr"].value == 0.125
 
 
 def test_scalars_are_those_of_the_model():
-    assert report.final_scalars(MEANS) == {"rated/mrr": 0.5, "rated/ndcg": 0.75, "catalogue/mrr": 0.125}
+    assert final_metrics.final_scalars(MEANS) == {"rated/mrr": 0.5, "rated/ndcg": 0.75, "catalogue/mrr": 0.125}
 
 
 def test_tables_say_what_the_numbers_are(capsys):
-    report.print_protocols(build_console(), "test", MEANS)
+    final_metrics.print_protocols(build_console(), "test", MEANS)
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert " ".join(lines[0]) == (
         "test, rated: 1,471 to 1,483 lists; 12 without a relevant item left out (± half of the 95% interval)"
@@ -52,9 +52,9 @@ def test_tables_say_what_the_numbers_are(capsys):
 
 
 def test_recommendations_have_a_row_per_scorer(capsys):
-    report.print_recommendations(build_console(), "test", {})
+    final_metrics.print_recommendations(build_console(), "test", {})
     assert capsys.readouterr().out == ""
     found = {"model": {"coverage@10": 0.25, "mean_popularity@10": 1234.5}}
-    report.print_recommendations(build_console(), "test", found)
+    final_metrics.print_recommendations(build_console(), "test", found)
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
     assert lines[1:] == [["coverage@10", "mean_popularity@10"], ["model", "0.25", "1,234"]]
