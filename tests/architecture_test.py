@@ -18,10 +18,10 @@ RANKS = [
     ["evaluation"],
     ["serving"],
     ["training"],
-    ["main", "doctor", "evaluate", "recommend", "compare", "prepare", "tune"],
+    ["main", "doctor", "evaluate", "export", "recommend", "compare", "prepare", "tune"],
 ]
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
-ENTRY_POINTS = {"main", "doctor", "evaluate", "recommend", "compare", "prepare", "tune"}
+ENTRY_POINTS = {"main", "doctor", "evaluate", "export", "recommend", "compare", "prepare", "tune"}
 
 
 def sources(folder: str) -> list[pathlib.Path]:

@@ -98,8 +98,8 @@ def test_a_run_on_gs_leaves_what_a_local_one_leaves(runs, service):
 @pytest.mark.launch
 def test_recommending_and_evaluating_read_from_gs(runs, service):
     one, everyone, tables = run_all(
-        ["trainer.recommend", "--exclude_seen", "--user_id=u7", "--k=2", "--format=json"],
-        ["trainer.recommend", "--exclude_seen", "--all_users", "--k=2", f"--output={RUN}-recommended.parquet"],
+        ["trainer.recommend", "--user_id=u7", "--k=2", "--format=json"],
+        ["trainer.recommend", "--all_users", "--k=2", f"--output={RUN}-recommended.parquet"],
         ["trainer.evaluate"],
     )
     assert f"{2 * NUM_USERS} recommendations for {NUM_USERS} users" in everyone
