@@ -153,7 +153,7 @@ def export(model, sizes, folder, query_source=HISTORIES, vocabulary=VOCABULARY, 
 
 
 def test_a_model_without_a_history_has_no_such_signature(loaded):
-    assert set(loaded.signatures) == {"serving_default", "recommend"}
+    assert set(loaded.signatures) == {"serving_default", "score", "recommend", "similar_items"}
 
 
 def test_a_model_with_a_query_embedding_too_uses_the_row_of_unknown_users(tmp_path):
