@@ -67,7 +67,7 @@ class ServedModel(tf.Module):
         return signatures
 
     def _score(self, user_ids: tf.Tensor, item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        return _finite(self.model.score(user_ids, item_ids))
+        return _shaped(self.model.score(user_ids, item_ids), scores=[None, None], known=[None, None])
 
     def _recommend(self, user_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         return self._recommend_excluding(user_ids, _none(user_ids))
@@ -102,13 +102,8 @@ class ServedModel(tf.Module):
         return tf.where(is_real, tf.gather(self._seen_items, entries), schema.UNKNOWN_INDEX)
 
     def _sized(self, found: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Tells the size of the second axis, so that a client can read it from the signature."""
-        return _finite(
-            {
-                name: tf.ensure_shape(values, [None, self._k]) if values.shape.rank == 2 else values
-                for name, values in found.items()
-            }
-        )
+        of_items = [None, self._k]
+        return _shaped(found, item_ids=of_items, titles=of_items, scores=of_items, known=[None])
 
 
 def query_inputs(model: Any) -> dict[str, tf.TensorSpec] | None:
@@ -121,7 +116,8 @@ def query_inputs(model: Any) -> dict[str, tf.TensorSpec] | None:
 
 
 def _trace(function: Any, inputs: Mapping[str, tf.TensorSpec]) -> Any:
-    return tf.function(function).get_concrete_function(
+    # With named arguments only, the signature has their names before it is saved too.
+    return tf.function(lambda **arguments: function(**arguments)).get_concrete_function(
         **{name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in inputs.items()}
     )
 
@@ -131,5 +127,7 @@ def _none(ids: tf.Tensor) -> tf.Tensor:
     return tf.zeros([tf.shape(ids)[0], 0], tf.string)
 
 
-def _finite(found: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {**found, "scores": tf.maximum(found["scores"], LOWEST_SCORE)}
+def _shaped(found: Mapping[str, tf.Tensor], **shapes: list[int | None]) -> dict[str, tf.Tensor]:
+    """The results with shapes that a client can read from the signature, and with finite scores."""
+    finite = {**found, "scores": tf.maximum(found["scores"], LOWEST_SCORE)}
+    return {name: tf.ensure_shape(finite[name], shape) for name, shape in shapes.items()}
