@@ -62,7 +62,7 @@ def compare(sample: dict[str, Any]) -> str | None:
         found, expected = signatures[name](**arguments), expected_fn()
         if found.keys() != expected.keys():
             return f"the results of {name} are {', '.join(sorted(found))} and not {', '.join(sorted(expected))}"
-        for result, values in expected.items():
+        for result, values in sorted(expected.items()):
             wanted, answer = values.numpy(), found[result].numpy()
             if wanted.dtype == np.float32:
                 wanted = np.maximum(wanted, LOWEST_SCORE)
