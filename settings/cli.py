@@ -89,13 +89,19 @@ def report_errors(main: Callable[[], int | None]) -> int | None:
 
 
 def with_default_config(arguments: Sequence[str], default_config: str) -> list[str]:
-    """Adds --config=`default_config` to arguments without --config.
+    """Puts --config in front of its overrides, or adds --config=`default_config` to arguments without it.
 
-    As the default of the flag itself, the file would be loaded before any of its errors could be caught.
+    ml_collections refuses an override such as --config.seed=1 in front of --config. As the default of the flag itself,
+    the file would be loaded before any of its errors could be caught. What follows `--` is not read.
     """
-    if not default_config or any(argument.split("=")[0] in ("--config", "-config") for argument in arguments):
-        return list(arguments)
-    return [f"--config={default_config}", *arguments]
+    num_own = arguments.index("--") if "--" in arguments else len(arguments)
+    own, passed_on = list(arguments[:num_own]), list(arguments[num_own:])
+    position = next((i for i, argument in enumerate(own) if argument.split("=")[0] in ("--config", "-config")), None)
+    if position is not None:
+        num_words = 1 if "=" in own[position] else 2
+        config = own[position : position + num_words]
+        return [*config, *own[:position], *own[position + num_words :], *passed_on]
+    return [*([f"--config={default_config}"] if default_config else []), *own, *passed_on]
 
 
 def parse_flags(
@@ -164,12 +170,22 @@ def _parse_launcher(arguments: Sequence[str], way_out: str) -> list[str]:
 
 def _or_exit(parse: Callable[[Sequence[str]], list[str]]) -> Callable[[Sequence[str]], list[str]]:
     def parse_or_exit(arguments: Sequence[str]) -> list[str]:
+        # absl knows no -h.
+        arguments = [arguments[0], *("--help" if argument == "-h" else argument for argument in arguments[1:])]
         try:
             return parse(arguments)
         except ConfigError as error:
             sys.exit(_print_error(error))
+        except SystemExit as end:
+            # absl prints the help, and then exits with 1.
+            sys.exit(0 if _asks_for_help(arguments) else end.code)
 
     return parse_or_exit
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return any(argument.lstrip("-") in ("help", "?", "helpfull", "helpshort", "helpxml") for argument in own[1:])
 
 
 def _shows_traceback() -> bool:

@@ -1,5 +1,8 @@
 """How a command prints its output, and how it reports its errors."""
 
+import subprocess
+import sys
+
 import pytest
 from absl import flags
 from ml_collections import config_flags
@@ -7,6 +10,7 @@ from ml_collections import config_flags
 from configs import default
 from settings import cli
 from settings.errors import ConfigError, DataError, NoRoomError, StorageError, UserError
+from tests.conftest import REPOSITORY
 
 
 def test_brackets_and_colons_of_a_title_are_printed(capsys):
@@ -70,6 +74,38 @@ def test_the_default_config_is_added_only_where_none_is_given():
     assert cli.with_default_config(["--config=y.py"], "x.py") == ["--config=y.py"]
     assert cli.with_default_config(["--config.seed=1"], "x.py") == ["--config=x.py", "--config.seed=1"]
     assert cli.with_default_config(["--a=1"], "") == ["--a=1"]
+    assert cli.with_default_config(["--", "--config=y.py"], "x.py") == ["--config=x.py", "--", "--config=y.py"]
+
+
+@pytest.mark.parametrize("config", [["--config=y.py"], ["--config", "y.py"]])
+def test_the_config_may_follow_its_overrides(config):
+    arguments = ["--config.seed=1", *config, "--a=1", "--", "--b=2"]
+    expected = [*config, "--config.seed=1", "--a=1", "--", "--b=2"]
+    assert cli.with_default_config(arguments, "x.py") == expected
+
+
+def test_an_override_in_front_of_the_config_counts():
+    values, _ = parse(*cli.with_default_config(["--config.seed=7", f"--config={default.__file__}"], ""))
+    assert cli.load_config(values).seed == 7
+
+
+COMMANDS = [
+    *(f"trainer.{name}" for name in ("main", "recommend", "evaluate", "compare", "prepare", "tune", "doctor")),
+    *("launch.local", "launch.vertex"),
+]
+
+
+def test_help_is_a_success():
+    """In processes of their own, because absl defines the flags of help once in a process."""
+    asked = [*((name, "--help") for name in COMMANDS), ("trainer.compare", "-h")]
+    processes = [
+        subprocess.Popen([sys.executable, "-m", name, flag], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+        for name, flag in asked
+    ]
+    answers = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(asked)
+    for (name, _), answer in zip(asked, answers, strict=True):
+        assert f"python -m {name}" in answer
 
 
 def parse(*arguments):
