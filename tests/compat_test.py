@@ -98,3 +98,14 @@ def test_what_native_code_prints_is_shown_if_the_import_fails(tmp_path, ending):
         check=False,
     )
     assert failed.returncode != 0 and b"the driver is too old" in failed.stderr
+
+
+def test_functions_that_are_traced_again_print_nothing(capfd, caplog):
+    """As in a process that trains several models."""
+
+    def double(value):
+        return 2 * value
+
+    for number in range(8):
+        tf.function(double)(tf.constant(number))
+    assert "retracing" not in capfd.readouterr().err + caplog.text

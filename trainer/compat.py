@@ -92,6 +92,10 @@ with _held_stderr():
 
 keras = tf.keras
 
+# Its warnings, for example of functions that are traced again for another run, are not for the user of a command.
+tf.get_logger().setLevel("ERROR")
+tf.autograph.set_verbosity(0)
+
 
 @contextlib.contextmanager
 def stateless_random(seed: tf.Tensor | int, step: tf.Tensor | int, rows: tf.Tensor, num_rows: int) -> Iterator[None]:

@@ -48,7 +48,7 @@ class Recommender:
         paths = Workdir(workdir)
         paths.load_config()  # Refuses a folder that holds no run, or one whose format cannot be read.
         self.vocabulary = load_vocabulary(paths.vocabulary)
-        self._model = load_export(paths.model, self.vocabulary)
+        self.model = load_export(paths.model, self.vocabulary)
         self._seen = ItemLists(*load_item_lists(paths.seen))
 
     def recommend(self, users: np.ndarray, k: int, *, exclude_seen: bool) -> pa.Table:
@@ -67,7 +67,7 @@ class Recommender:
         """
         excluded = self._seen.take(users).padded() if exclude_seen else np.zeros([len(users), 0], np.int32)
         user_ids = self.vocabulary.users[schema.USER_ID].take(users)
-        return self._recommend(user_ids, self._model.user_features(users), k, excluded)
+        return self._recommend(user_ids, self.model.user_features(users), k, excluded)
 
     def recommend_all(
         self, k: int, *, exclude_seen: bool, advance: Advance = lambda number: None
@@ -105,7 +105,7 @@ class Recommender:
           Tables as from `recommend`, one per chunk, in the order of the users.
         """
         rated = ItemLists(given.queries.offsets, np.asarray(given.queries.items))
-        names = [name.decode() for name in self._model.query_features.numpy()]
+        names = [name.decode() for name in self.model.query_features.numpy()]
         for rows in self._chunks(given.num_known, k):
             features = given.queries.gather(rows)
             features[schema.QUERY] = np.full(len(rows), schema.UNKNOWN_INDEX, np.int32)
@@ -121,7 +121,7 @@ class Recommender:
         self, user_ids: pa.Array | pa.ChunkedArray, features: Mapping[str, tf.Tensor], k: int, excluded: np.ndarray
     ) -> pa.Table:
         k = min(k, self.vocabulary.num_items)
-        items, scores = (tensor.numpy() for tensor in self._model.recommend_indices(features, k, excluded))
+        items, scores = (tensor.numpy() for tensor in self.model.recommend_indices(features, k, excluded))
         is_real = items != schema.UNKNOWN_INDEX
         rows, columns = np.nonzero(is_real)
         found = items[is_real]

@@ -6,6 +6,7 @@ The state is in every checkpoint. So a resumed run logs, validates, keeps and st
 import contextlib
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -74,7 +75,13 @@ class StopSignal:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Remembers a signal that arrives in the body, in `requested`. A second one ends the process at once."""
+        """Remembers a signal that arrives in the body, in `requested`. A second one ends the process at once.
+
+        Python handles signals only in the main thread. In another thread this does nothing.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield

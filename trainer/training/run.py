@@ -47,6 +47,7 @@ def train_and_evaluate(
     require_gpu: bool = False,
     verify_export: Verifier = verify_in_fresh_process,
     evaluate_test: bool = True,
+    quiet: bool = False,
 ) -> int:
     """Trains a model, or resumes its training. Then exports and evaluates it. Writes everything to `workdir`.
 
@@ -55,6 +56,7 @@ def train_and_evaluate(
       verify_export: checks the exported model.
       evaluate_test: False ends the run after training: the model is not exported, and the test split is not evaluated.
         A later call for the same workdir does both.
+      quiet: prints nothing.
 
     Returns:
       The exit code, 0.
@@ -96,7 +98,7 @@ def train_and_evaluate(
         )
         state = _restore(config, paths, strategy, dataset, checkpointer, chosen=chosen, epoch_steps=epoch_steps)
 
-        console = build_console(quiet=not is_chief)
+        console = build_console(quiet=quiet or not is_chief)
         summary.print_start(
             console,
             dataset,
