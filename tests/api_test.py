@@ -1,6 +1,7 @@
 """Training and recommending from Python."""
 
 import functools
+import pathlib
 import threading
 
 import pandas as pd
@@ -76,13 +77,12 @@ def test_a_finished_run_is_opened_again(run):
 
 
 def test_other_ratings_for_the_same_workdir_are_refused(run, config):
-    saved = api.Workdir(run.workdir)
-    before = [open(path, "rb").read() for path in (f"{run.workdir}/ratings.parquet", saved.config, saved.result)]
+    folder = pathlib.Path(run.workdir)
+    names = ("ratings.parquet", "config.json", "result.json")
+    before = [(folder / name).read_bytes() for name in names]
     with pytest.raises(ConfigError, match="has other ratings than the table that was given"):
-        trainer.train(planted_ratings(seed=1), workdir=run.workdir, config=config, quiet=True)
-    assert before == [
-        open(path, "rb").read() for path in (f"{run.workdir}/ratings.parquet", saved.config, saved.result)
-    ]
+        trainer.train(planted_ratings(seed=1), workdir=folder, config=config, quiet=True)
+    assert before == [(folder / name).read_bytes() for name in names]
 
 
 def test_a_data_frame_and_a_path_are_the_same_ratings(run, config, tmp_path, capsys):

@@ -21,8 +21,13 @@ COMMANDS = {
 """The first word after `listwise` → the module that is run."""
 
 _USAGE = "\n".join(
-    ["listwise COMMAND [flags]", "", *(f"  {name:10} python -m {module}" for name, module in COMMANDS.items())]
-    + ["", "`listwise COMMAND --help` explains a command."]
+    [
+        "listwise COMMAND [flags]",
+        "",
+        *(f"  {name:10} python -m {module}" for name, module in COMMANDS.items()),
+        "",
+        "`listwise COMMAND --help` explains a command.",
+    ]
 )
 
 
