@@ -96,6 +96,11 @@ class EaseBlend(tf.Module):
         return self.model(features) + tf.gather(of_all, features[schema.ITEMS], batch_dims=1)
 
     @property
+    def item_vector_size(self) -> int:
+        """That of the model. The weights of EASE stand after it."""
+        return self.model.item_vector_size
+
+    @property
     def query_layers(self) -> list[keras.layers.Layer]:
         """What computes query vectors: the layers of the model. EASE adds no weights to them."""
         return self.model.query_layers

@@ -95,6 +95,7 @@ class TwoTowerModel(keras.Model):
         """
         super().__init__(name="two_tower")
         self.num_items = num_items
+        self._item_vector_size = embedding_size
         self.specs = (*index_features(num_queries, num_items), *features)
         self._normalized, self._scale = similarity == "cosine", scale
         # The features do not change in training, but the exported model needs them.
@@ -149,6 +150,11 @@ class TwoTowerModel(keras.Model):
         """The names of the features that describe a query."""
         histories = [schema.HISTORY, schema.HISTORY_RATINGS] if self.history is not None else []
         return [spec.name for spec in self.query_tower.specs] + histories
+
+    @property
+    def item_vector_size(self) -> int:
+        """How many numbers, the first ones of a candidate vector, come from the tower. The bias stands after them."""
+        return self._item_vector_size
 
     @property
     def query_layers(self) -> list[keras.layers.Layer]:

@@ -8,7 +8,7 @@ import json
 
 from trainer import storage
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Change it when a model that was exported before can no longer be used as a new one is."""
 
 _NAME = "manifest.json"

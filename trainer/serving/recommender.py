@@ -28,6 +28,18 @@ RECOMMENDATIONS_SCHEMA = pa.schema(
 )
 """One row per recommendation, sorted by user and then by rank, which starts at 1."""
 
+SIMILAR_ITEMS_SCHEMA = pa.schema(
+    [
+        (schema.ITEM_ID, pa.string()),
+        (schema.TITLE, pa.string()),
+        ("rank", pa.int32()),
+        ("similar_item_id", pa.string()),
+        ("similar_title", pa.string()),
+        ("score", pa.float32()),
+    ]
+)
+"""One row per similar item, sorted by item in the order of the request, and then by rank, which starts at 1."""
+
 _ROWS_PER_GROUP = 1 << 18
 """The number of rows of a Parquet row group: some 20 MB."""
 
@@ -51,7 +63,7 @@ class Recommender:
         self.model = load_export(paths.model, self.vocabulary)
         self._seen = ItemLists(*load_item_lists(paths.seen))
 
-    def recommend(self, users: np.ndarray, k: int, *, exclude_seen: bool) -> pa.Table:
+    def recommend(self, users: np.ndarray, k: int, *, exclude_seen: bool = True) -> pa.Table:
         """Recommends the best k items to each user.
 
         All users are scored in one call. For many users use `recommend_all`, which limits the memory.
@@ -60,7 +72,7 @@ class Recommender:
           users: int32 [num_users], user indices. UNKNOWN_INDEX gets the most popular items, whose score is their
             number of training ratings.
           k: the number of items per user, at least 1.
-          exclude_seen: leave out the items that the user has seen.
+          exclude_seen: leave out the items that the user has seen, as is the default.
 
         Returns:
           A table of RECOMMENDATIONS_SCHEMA. A user with fewer than k candidates gets fewer rows.
@@ -70,7 +82,7 @@ class Recommender:
         return self._recommend(user_ids, self.model.user_features(users), k, excluded)
 
     def recommend_all(
-        self, k: int, *, exclude_seen: bool, advance: Advance = lambda number: None
+        self, k: int, *, exclude_seen: bool = True, advance: Advance = lambda number: None
     ) -> Iterator[pa.Table]:
         """Recommends to every known user, in the order of their indices, in chunks that limit the memory.
 
@@ -78,7 +90,7 @@ class Recommender:
 
         Args:
           k: the number of items per user, at least 1.
-          exclude_seen: leave out the items that the user has seen.
+          exclude_seen: leave out the items that the user has seen, as is the default.
           advance: is called with the number of users of each chunk.
 
         Yields:
@@ -116,6 +128,38 @@ class Recommender:
             tensors = {name: tf.constant(features[name]) for name in names}
             yield self._recommend(given.user_ids.take(pa.array(rows)), tensors, k, rated.take(rows).padded())
             advance(len(rows))
+
+    def similar_items(self, items: np.ndarray, k: int) -> pa.Table:
+        """Finds the most similar items of each item, by the cosine of the vectors that the model has learnt of them.
+
+        The bias of an item does not count, so an item is not similar because it is popular.
+
+        Args:
+          items: int32 [num_items], item indices, without UNKNOWN_INDEX.
+          k: the number of similar items per item, at least 1.
+
+        Returns:
+          A table of SIMILAR_ITEMS_SCHEMA. The score is the cosine, from -1 to 1. An item is not similar to itself.
+        """
+        tables = [SIMILAR_ITEMS_SCHEMA.empty_table()]
+        k = min(k, self.vocabulary.num_items)
+        of_items = self.vocabulary.items.select([schema.ITEM_ID, schema.TITLE])
+        for chunk in self._chunks(np.zeros(len(items), np.int64), k):
+            found, scores = (tensor.numpy() for tensor in self._model.similar_indices(items[chunk], k))
+            is_real = found != schema.UNKNOWN_INDEX
+            rows, columns = np.nonzero(is_real)
+            tables.append(
+                pa.table(
+                    [
+                        *of_items.take(items[chunk][rows]).columns,
+                        pa.array((columns + 1).astype(np.int32)),
+                        *of_items.take(found[is_real]).columns,
+                        pa.array(scores[is_real].astype(np.float32)),
+                    ],
+                    schema=SIMILAR_ITEMS_SCHEMA,
+                )
+            )
+        return pa.concat_tables(tables)
 
     def _recommend(
         self, user_ids: pa.Array | pa.ChunkedArray, features: Mapping[str, tf.Tensor], k: int, excluded: np.ndarray

@@ -13,6 +13,7 @@ Plain TensorFlow loads the model. It needs no import of this project. Its functi
   the model is one more argument. The items of the history are not recommended. Only a model with a history has it.
 - `user_features`: the stored features of known users, from their indices.
 - `score_indices`, `recommend_indices`, `query_vectors`: the same from features and indices instead of ids.
+- `similar_indices`: item indices [batch_size] and k → the most similar items and their cosines.
 - the variables `candidates`, the vectors of all items, and `query_features`, the names of the features that the
   functions above take.
 
@@ -43,7 +44,7 @@ from trainer.serving.ids import IdTable, string_variable
 from trainer.serving.new_queries import FeatureInput, latest_known
 from trainer.serving.stored_queries import StoredQueries
 
-_ITEMS = tf.TensorSpec([None, None], tf.int32)
+_INDICES, _ITEMS = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None, None], tf.int32)
 _IDS, _ID_LISTS = tf.TensorSpec([None], tf.string), tf.TensorSpec([None, None], tf.string)
 _NUMBER = tf.TensorSpec([], tf.int32)
 
@@ -59,6 +60,11 @@ class RankingModel(Ranker, Protocol):
     @property
     def query_features(self) -> Sequence[str]:
         """The names of the features that describe a query."""
+        ...
+
+    @property
+    def item_vector_size(self) -> int:
+        """How many numbers, the first ones of a candidate vector, say what the item is like; see `similar_indices`."""
         ...
 
     @property
@@ -92,6 +98,7 @@ class ServingModel(tf.Module):
         # A candidate has no feature that changes from request to request, so its vector is computed once. The tables
         # that it comes from are not exported.
         self.candidates = tf.Variable(candidate_matrix(model.candidate_vectors, model.num_items), trainable=False)
+        self._item_vector_size = model.item_vector_size
         self.popularity = tf.Variable(vocabulary.items[NUM_RATINGS].to_numpy().astype(np.float32), trainable=False)
         self.users = IdTable(vocabulary.users[schema.USER_ID], name="user_ids")
         self.items = IdTable(vocabulary.items[schema.ITEM_ID], name="item_ids")
@@ -104,10 +111,11 @@ class ServingModel(tf.Module):
         self.feature_inputs = [FeatureInput(encoder) for encoder in vocabulary.features if encoder.spec.name in names]
 
         specs = _tensor_specs(query_source, names)
-        self.user_features = tf.function(self._user_features, input_signature=[tf.TensorSpec([None], tf.int32)])
+        self.user_features = tf.function(self._user_features, input_signature=[_INDICES])
         self.query_vectors = tf.function(self._query_vectors, input_signature=[specs])
         self.score_indices = tf.function(self._score_indices, input_signature=[specs, _ITEMS])
         self.recommend_indices = tf.function(self._recommend_indices, input_signature=[specs, _NUMBER, _ITEMS])
+        self.similar_indices = tf.function(self._similar_indices, input_signature=[_INDICES, _NUMBER])
         if self._history_size:
             self.recommend_from_history = tf.function(self._recommend_from_history)
 
@@ -176,6 +184,43 @@ class ServingModel(tf.Module):
             catalogue.pairs_of(excluded),
             batch_size=tf.shape(excluded)[0],
         )
+
+    def _similar_indices(self, items: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Finds the k most similar items of each item, by the cosine of the vectors of the candidate tower.
+
+        The bias and the prior are left out, because they only say how popular an item is. The weights of EASE are left
+        out too: no item has a weight for itself, so the weights of two items that go together point in different
+        directions.
+
+        Args:
+          items: int32 [batch_size], item indices.
+          k: int32 [].
+
+        Returns:
+          Item indices int32 and cosines float32, both [batch_size, min(k, num_items)], most similar first, padded with
+          UNKNOWN_INDEX and -inf. An item is not similar to itself, and nothing is similar to the unknown item.
+        """
+        candidates = self.candidates.read_value()
+
+        def unit(vectors: tf.Tensor) -> tf.Tensor:
+            return tf.math.l2_normalize(vectors[:, : self._item_vector_size], axis=1)
+
+        vectors = unit(tf.gather(candidates, items))
+        # A chunk is limited by its scores, and here also by the vectors that are normalized.
+        chunk_size = tf.minimum(
+            catalogue.items_per_chunk(tf.shape(items)[0], candidates.shape[0]),
+            max(1, CHUNK_BYTES // (4 * self._item_vector_size)),
+        )
+        found, cosines = catalogue.top_k(
+            lambda begin, end: tf.matmul(vectors, unit(candidates[begin:end]), transpose_b=True),
+            candidates.shape[0],
+            k,
+            catalogue.pairs_of(items[:, tf.newaxis]),
+            batch_size=tf.shape(items)[0],
+            chunk_size=chunk_size,
+        )
+        is_known = (items != schema.UNKNOWN_INDEX)[:, tf.newaxis]
+        return tf.where(is_known, found, schema.UNKNOWN_INDEX), tf.where(is_known, cosines, -np.inf)
 
     @tf.function(input_signature=[_IDS, _ID_LISTS])
     def score(self, user_ids: tf.Tensor, item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
