@@ -59,6 +59,14 @@ def test_recommendations_are_what_the_user_has_not_seen(run):
     assert run.recommend(["u9", "u7"], k=1)["user_id"].to_pylist() == ["u9", "u7"]
 
 
+def test_similar_items_are_found_by_id(run):
+    found = run.similar_items(["i4", "i7"], k=2)
+    assert found["item_id"].to_pylist() == ["i4", "i4", "i7", "i7"]
+    assert "i4" not in found["similar_item_id"].to_pylist()[:2]
+    with pytest.raises(UserError, match="The item 'i99' is unknown"):
+        run.similar_items(["i99"])
+
+
 def test_an_unknown_user_is_an_error(run):
     with pytest.raises(UserError, match="The user 'nobody' is unknown"):
         run.recommend(["u7", "nobody"])

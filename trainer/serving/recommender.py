@@ -48,6 +48,10 @@ class Recommender:
     """The exported model of a run, its vocabulary and the items that each user has seen.
 
     Seen means rated in any rating that the run was given, also in validation and test ratings.
+
+    Attributes:
+      vocabulary: the users and items of the training ratings.
+      model: the loaded SavedModel, with the functions of `serving_model.ServingModel`.
     """
 
     def __init__(self, workdir: str):
@@ -145,7 +149,7 @@ class Recommender:
         k = min(k, self.vocabulary.num_items)
         of_items = self.vocabulary.items.select([schema.ITEM_ID, schema.TITLE])
         for chunk in self._chunks(np.zeros(len(items), np.int64), k):
-            found, scores = (tensor.numpy() for tensor in self._model.similar_indices(items[chunk], k))
+            found, scores = (tensor.numpy() for tensor in self.model.similar_indices(items[chunk], k))
             is_real = found != schema.UNKNOWN_INDEX
             rows, columns = np.nonzero(is_real)
             tables.append(
