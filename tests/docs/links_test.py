@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 
 import pytest
 
@@ -48,3 +49,15 @@ def test_python_in_the_documents_is_python(page):
 def test_every_page_is_linked_from_the_readme():
     links = {target.partition("#")[0] for target in _LINK.findall(text_of("README.md"))}
     assert {page for page in PAGES if page != "README.md"} <= links | {"examples/README.md"}
+
+
+def test_git_ignores_what_the_commands_of_the_readme_write():
+    lines = [line for block in blocks_of("README.md") for line in block.commands()]
+    written = {path for line in lines for path in re.findall(r"--(?:output|workdir)=([^\s:]+)(?=\s|$)", line)}
+    # A folder is ignored as what lies in it.
+    asked = sorted(f"{path}/x" if "." not in path else path for path in written)
+    ignored = subprocess.run(
+        ["git", "check-ignore", *asked], cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    assert len(asked) > 5
+    assert ignored.stdout.split() == asked
