@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 from rich.console import Console
 
+from settings.config_file import check_config_file
 from settings.errors import ConfigError, UserError
 
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of an error, for a bug report.")
 
-# What absl and ml_collections raise for a flag, a field or a config file that cannot be used.
-_FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError)
+# What absl and ml_collections raise for a flag or a field that cannot be used.
+_FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError)
 
 
 def run(main: Callable[[], int | None], *, default_config: str = "") -> None:
@@ -96,12 +97,25 @@ def with_default_config(arguments: Sequence[str], default_config: str) -> list[s
     """
     num_own = arguments.index("--") if "--" in arguments else len(arguments)
     own, passed_on = list(arguments[:num_own]), list(arguments[num_own:])
-    position = next((i for i, argument in enumerate(own) if argument.split("=")[0] in ("--config", "-config")), None)
-    if position is not None:
-        num_words = 1 if "=" in own[position] else 2
-        config = own[position : position + num_words]
-        return [*config, *own[:position], *own[position + num_words :], *passed_on]
-    return [*([f"--config={default_config}"] if default_config else []), *own, *passed_on]
+    position = _position_of_config(own)
+    if position is None:
+        return [*([f"--config={default_config}"] if default_config else []), *own, *passed_on]
+    num_words = 1 if "=" in own[position] else 2
+    config = own[position : position + num_words]
+    return [*config, *own[:position], *own[position + num_words :], *passed_on]
+
+
+def _position_of_config(arguments: Sequence[str]) -> int | None:
+    names = ("--config", "-config")
+    return next((i for i, argument in enumerate(arguments) if argument.split("=")[0] in names), None)
+
+
+def _config_file(arguments: Sequence[str]) -> str | None:
+    """The value of --config, also where it is an argument of its own."""
+    position = _position_of_config(arguments)
+    if position is None:
+        return None
+    return arguments[position].partition("=")[2] or next(iter(arguments[position + 1 : position + 2]), None)
 
 
 def parse_flags(
@@ -118,6 +132,8 @@ def parse_flags(
     Raises:
       ConfigError: A flag is unknown or has an invalid value, or a config field is unknown.
     """
+    if config_file := _config_file(arguments):
+        check_config_file(config_file)
     try:
         return list(values(["", *arguments], known_only=known_only)[1:])
     except _FLAG_ERRORS as error:
@@ -125,17 +141,7 @@ def parse_flags(
 
 
 def load_config(values: flags.FlagValues = flags.FLAGS) -> ConfigDict:
-    """Returns the value of the flag --config. Its fields are not checked.
-
-    Raises:
-      ConfigError: The file cannot be loaded.
-    """
-    try:
-        values.config.to_dict()
-    except OSError as error:  # ml_collections raises it when a config that did not load is first used.
-        path = config_flags.get_config_filename(values["config"])
-        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
-        raise ConfigError(f"--config={path} cannot be loaded: {reason}.") from error
+    """Returns the value of the flag --config. Its fields are not checked."""
     return values.config
 
 
@@ -201,8 +207,6 @@ def _print_error(error: UserError) -> int:
 def _flag_error(error: Exception, arguments: Sequence[str], defaults_file: str) -> str:
     """Turns an error of absl or ml_collections into a sentence with the way out."""
     message = str(error.args[0] if error.args else error).strip()
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename} is not a config: line {error.lineno}, {error.msg}."
     if isinstance(error, AttributeError | KeyError):  # ml_collections names only the last part of the field.
         fields = [argument.lstrip("-").split("=")[0] for argument in arguments if "-config." in argument]
         unknown = next((field for field in fields if any(part in message for part in field.split(".")[1:])), message)

@@ -140,7 +140,6 @@ def test_an_error_on_the_command_line_is_one_sentence_with_the_way_out(argument,
     assert str(caught.value) == message
 
 
-def test_a_missing_config_file_is_named():
-    values, _ = parse("--config=configs/missing.py")
+def test_a_config_file_is_checked_before_the_flags(tmp_path):
     with pytest.raises(ConfigError, match=r"--config=configs/missing.py cannot be loaded: .*No such file"):
-        cli.load_config(values)
+        parse("--config=configs/missing.py", "--nope=3")
