@@ -109,3 +109,10 @@ def test_functions_that_are_traced_again_print_nothing(capfd, caplog):
     for number in range(8):
         tf.function(double)(tf.constant(number))
     assert "retracing" not in capfd.readouterr().err + caplog.text
+
+
+def test_a_machine_without_gpus_gets_no_error_of_cuda():
+    """As in a notebook. Under absl, which the commands use, TensorFlow prints less."""
+    script = "from trainer.compat import tf; print(float(tf.zeros([])))"
+    found = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert (found.stdout, found.stderr) == ("0.0\n", "")

@@ -280,12 +280,17 @@ class StopAfterReads(StopSignal):
     """A signal that arrives between two looks at it."""
 
     def __init__(self, num_reads):
+        super().__init__()
         self.reads_left = num_reads
 
     @property
     def requested(self):
         self.reads_left -= 1
         return signal.SIGTERM if self.reads_left < 0 else None
+
+    @requested.setter
+    def requested(self, value):
+        pass
 
 
 @pytest.mark.parametrize("num_reads", range(6))
@@ -341,6 +346,22 @@ def test_a_signal_is_remembered_and_the_next_one_ends_it_at_once(number, exit_co
     with pytest.raises(Stopped, match=number.name) as stopped:
         loop.run()
     assert stopped.value.exit_code == exit_code and len(diary.of("save")) == 1
+
+
+def test_a_signal_to_another_worker_stops_this_one_too():
+    """After the same step, with the other worker's signal."""
+    asked = []
+
+    def any_worker(values):
+        asked.append(values)
+        return [False, len(asked) == 3]
+
+    loop, diary = build_loop(stop=StopSignal(any_worker), every=(30, 30, 30), steps_per_execution=4)
+    with pytest.raises(Stopped, match="SIGINT after step 12;") as stopped:
+        loop.run()
+    assert stopped.value.exit_code == 130
+    assert [line[1] for line in diary.of("save")] == [12]
+    assert asked == [[False, False]] * 3
 
 
 def test_a_signal_during_the_last_save_is_not_lost():

@@ -25,6 +25,9 @@ Clock = Callable[[], float]
 """Seconds, from any origin."""
 
 
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
 @dataclass
 class RunState:
     """What a checkpoint holds beside the tensors.
@@ -69,9 +72,20 @@ class StopSignal:
       requested: the signal that arrived; None before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, any_worker: Callable[[Sequence[bool]], list[bool]] = list):
+        """`any_worker` tells which of some statements is true on a worker; see `strategy.build_any_worker`."""
         self.requested: signal.Signals | None = None
+        self._any_worker = any_worker
         self._all_is_saved = False
+
+    def of_any_worker(self) -> signal.Signals | None:
+        """The signal that has arrived at any worker. All workers call it after the same step, and get the same answer.
+
+        So a signal to one worker stops all of them after one step, which they save together.
+        """
+        number = self.requested
+        arrived = self._any_worker([number == each for each in _SIGNALS])
+        return next((each for each, has_arrived in zip(_SIGNALS, arrived, strict=True) if has_arrived), None)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -82,7 +96,7 @@ class StopSignal:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         try:
             yield
         finally:

@@ -141,10 +141,8 @@ def train_and_evaluate(
             config_lib.hyperparameters(config),
             _final_metrics(config, dataset),
         )
-        stop = StopSignal()
-        if strategy_lib.num_workers(strategy) == 1:
-            # Workers get their signals one by one, and a save needs all workers. So a cluster ends at once.
-            stack.enter_context(stop.listening())
+        stop = StopSignal(strategy_lib.build_any_worker(strategy))
+        stack.enter_context(stop.listening())
 
         schedule = plan(config.train, first_step=state.step, epoch_steps=epoch_steps, total_steps=total_steps)
         trainer = _build_trainer(config, strategy, dataset, learner, state, writer, schedule, epoch_steps=epoch_steps)
@@ -268,8 +266,8 @@ def take_steps(
             after_validation()
         # Before the checkpoint: a resume keeps what was written up to the step of the checkpoint, and no more.
         trainer.writer.flush()
-        # Read once. A signal that arrives later is handled after the next call.
-        stopping = stop.requested
+        # Asked once. A signal that arrives later is handled after the next call.
+        stopping = stop.of_any_worker()
         is_finished = state.is_finished(schedule.total_steps, patience)
         if improved or schedule.checkpoint_due(end) or stopping is not None or is_finished:
             save()
