@@ -9,6 +9,7 @@ from launch.trainer_flags import TrainerFlags, read_trainer_flags
 from launch.vertex import machines
 from launch.vertex.config import IMAGE, JobConfig, load_job_config, tensorboard_region
 from launch.vertex.job import Destination
+from launch.vertex.paths import check_config_file, check_sources
 from launch.vertex.secrets import check_no_secrets
 from settings.errors import ConfigError
 from settings.search_space import sample_trials
@@ -34,7 +35,7 @@ def check_job(
       tuning: Whether the job is a study.
 
     Returns:
-      The typed config, and warnings about names that may not exist.
+      The typed config, and warnings about names and paths that may not exist.
 
     Raises:
       ConfigError: It names the flag or field, its value and what is allowed.
@@ -49,20 +50,25 @@ def check_job(
             "config.tensorboard", job.tensorboard, f"a TensorBoard in the region of the job, {destination.region}"
         )
     trainer = read_trainer_flags(trainer_flags)
+    if trainer.config_file:
+        check_config_file(trainer.config_file)
+    warnings = check_sources(trainer.config)
     _check_strategy(job, trainer)
     if tuning:
-        _check_study(job, trainer)
+        warnings += _check_study(job, trainer)
     elif job.study.parameters:
         raise ConfigError(
             "config.study.parameters describes a study, but `submit` runs a single job. Use "
             "`python -m launch.vertex tune`, or a config without parameters."
         )
     reducers = [job.reduction_server.machine_type] if job.reduction_server.num_machines else []
-    return job, machines.find_unknown_names(
+    warnings += machines.find_unknown_names(
         region=destination.region,
         machine_types=[job.machine_type, *reducers],
         accelerator_type=job.accelerator_type,
     )
+    # The trials of a study repeat the warnings of the first one.
+    return job, list(dict.fromkeys(warnings))
 
 
 def _check_destination(destination: Destination) -> None:
@@ -125,8 +131,8 @@ def _check_batch_size(job: JobConfig, global_batch_size: int) -> None:
         )
 
 
-def _check_study(job: JobConfig, trainer: TrainerFlags) -> None:
-    """Checks the study against the metrics and fields of the trainer."""
+def _check_study(job: JobConfig, trainer: TrainerFlags) -> list[str]:
+    """Checks the study against the metrics and fields of the trainer. Returns the warnings of its trials."""
     study = job.study
     measured, split = trainer.config.eval.measured, trainer.config.split
     if study.metric not in measured:
@@ -144,9 +150,12 @@ def _check_study(job: JobConfig, trainer: TrainerFlags) -> None:
         raise ConfigError(
             "config.study.parameters is empty. A study needs parameters to try, as in configs/launch/tune.py."
         )
+    warnings: list[str] = []
     for tried, fields in sample_trials(study.parameters, trainer.config_dict.to_dict(), "config.study.parameters"):
         try:
             config = load_trainer_config(fields)
+            warnings += check_sources(config)
         except ConfigError as error:
             raise ConfigError(f"config.study.parameters: with {tried}, a trial would fail: {error}") from error
         _check_batch_size(job, config.train.global_batch_size)
+    return warnings
