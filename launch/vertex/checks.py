@@ -1,26 +1,20 @@
 """Checks everything about a job that can be checked without the service, before it costs money."""
 
-import re
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from launch.trainer_flags import TrainerFlags, read_trainer_flags
 from launch.vertex import machines
-from launch.vertex.config import IMAGE, JobConfig, load_job_config, tensorboard_region
+from launch.vertex.config import JobConfig, load_job_config, tensorboard_region
 from launch.vertex.job import Destination
+from launch.vertex.names import IMAGE, check_folder, check_place
 from launch.vertex.paths import check_config_file, check_sources
-from launch.vertex.secrets import check_no_secrets
+from launch.vertex.secrets import check_no_secret_variables, check_no_secrets
 from settings.errors import ConfigError
 from settings.search_space import sample_trials
 from settings.sections import cannot_be_used
 from settings.trainer_config import load_trainer_config
-
-_PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]|\d+")
-# The region becomes part of the name of the host that gets the credentials. Custom jobs do not run in "global".
-_REGION = re.compile(r"[a-z]+(-[a-z]+)+\d+")
-# A path can have other characters, but TensorFlow reads *, ?, [ and \ in it as a pattern.
-_BUCKET_PATH = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^/\s*?\[\\]+)*/?")
 
 
 def check_job(
@@ -42,12 +36,14 @@ def check_job(
     """
     # This check comes first, so that no other message repeats a secret.
     environment = config.get("environment", ())
-    check_no_secrets(trainer_flags, list(map(str, environment)) if isinstance(environment, tuple | list) else [])
+    check_no_secrets(trainer_flags, "The trainer's argument")
+    if isinstance(environment, tuple | list):
+        check_no_secret_variables(list(map(str, environment)))
     job = load_job_config(config)
     _check_destination(destination)
-    if job.tensorboard and tensorboard_region(job.tensorboard) != destination.region:
+    if job.tensorboard and tensorboard_region(job.tensorboard) != destination.place.region:
         raise cannot_be_used(
-            "config.tensorboard", job.tensorboard, f"a TensorBoard in the region of the job, {destination.region}"
+            "config.tensorboard", job.tensorboard, f"a TensorBoard in the region of the job, {destination.place.region}"
         )
     trainer = read_trainer_flags(trainer_flags)
     if trainer.config_file:
@@ -63,7 +59,7 @@ def check_job(
         )
     reducers = [job.reduction_server.machine_type] if job.reduction_server.num_machines else []
     warnings += machines.find_unknown_names(
-        region=destination.region,
+        region=destination.place.region,
         machine_types=[job.machine_type, *reducers],
         accelerator_type=job.accelerator_type,
     )
@@ -72,21 +68,12 @@ def check_job(
 
 
 def _check_destination(destination: Destination) -> None:
-    if not _PROJECT.fullmatch(destination.project):
-        raise cannot_be_used("--project", destination.project, "the ID of a project, such as my-project-1")
-    if not _REGION.fullmatch(destination.region):
-        raise cannot_be_used("--region", destination.region, "a region of Google Cloud, such as us-central1")
+    check_place(destination.place)
     if not IMAGE.fullmatch(destination.image_uri):
         raise cannot_be_used(
             "--image_uri", destination.image_uri, "an image in a registry, such as REGION-docker.pkg.dev/P/R/IMAGE:TAG"
         )
-    if not _BUCKET_PATH.fullmatch(destination.base_output_dir):
-        raise cannot_be_used(
-            "--base_output_dir",
-            destination.base_output_dir,
-            "gs://BUCKET/FOLDER, with the bucket in lower case, and without spaces, empty parts and the characters "
-            "* ? [ \\",
-        )
+    check_folder("--base_output_dir", destination.base_output_dir)
 
 
 def _check_strategy(job: JobConfig, trainer: TrainerFlags) -> None:
