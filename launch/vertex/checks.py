@@ -8,7 +8,7 @@ from launch.trainer_flags import TrainerFlags, read_trainer_flags
 from launch.vertex import machines
 from launch.vertex.config import JobConfig, load_job_config, tensorboard_region
 from launch.vertex.job import Destination
-from launch.vertex.names import IMAGE, check_folder, check_place
+from launch.vertex.names import IMAGE, check_bucket_path, check_place
 from launch.vertex.paths import check_config_file, check_sources
 from launch.vertex.secrets import check_no_secret_variables, check_no_secrets
 from settings.errors import ConfigError
@@ -73,7 +73,7 @@ def _check_destination(destination: Destination) -> None:
         raise cannot_be_used(
             "--image_uri", destination.image_uri, "an image in a registry, such as REGION-docker.pkg.dev/P/R/IMAGE:TAG"
         )
-    check_folder("--base_output_dir", destination.base_output_dir)
+    check_bucket_path("--base_output_dir", destination.base_output_dir)
 
 
 def _check_strategy(job: JobConfig, trainer: TrainerFlags) -> None:

@@ -113,21 +113,23 @@ def check_place(place: Place) -> None:
         raise cannot_be_used("--region", place.region, "a region of Google Cloud, such as us-central1")
 
 
-def check_folder(flag: str, uri: str) -> None:
-    """Checks the gs:// path of a folder or a file.
+def check_bucket_path(flag: str, uri: str, *, of: str = "FOLDER", wildcards: bool = False) -> None:
+    """Checks a gs:// path.
 
     Args:
       flag: The flag that has the path, for the message.
+      of: What the path leads to, for the message.
+      wildcards: Whether the path can have the wildcard *.
 
     Raises:
-      ConfigError: TensorFlow cannot open the path.
+      ConfigError: TensorFlow or Vertex AI cannot open the path.
     """
-    if not _BUCKET_PATH.fullmatch(uri):
+    if not _BUCKET_PATH.fullmatch(uri.replace("*", "x") if wildcards else uri):
         raise cannot_be_used(
             flag,
             uri,
-            "gs://BUCKET/FOLDER, with the bucket in lower case, and without spaces, empty parts and the characters "
-            "* ? [ \\",
+            f"gs://BUCKET/{of}, with the bucket in lower case and of at least 3 characters, and without spaces, empty "
+            f"parts and the characters {'' if wildcards else '* '}? [ \\",
         )
 
 

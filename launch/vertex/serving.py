@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launch.vertex import machines
-from launch.vertex.names import IMAGE, EndpointName, ModelName, Place, check_folder
+from launch.vertex.names import IMAGE, EndpointName, ModelName, Place, check_bucket_path
 from settings.errors import ConfigError
 from settings.sections import cannot_be_used
 
@@ -62,7 +62,7 @@ def build_upload_request(
       ConfigError: It names the flag, its value and what is allowed.
     """
     model_uri = model_uri.removesuffix("/")
-    check_folder("--model_uri", model_uri)
+    check_bucket_path("--model_uri", model_uri)
     _check_display_name(display_name)
     if parent_model and parent_model.version:
         raise cannot_be_used(
@@ -247,9 +247,8 @@ def build_batch_prediction_request(
     _check_display_name(display_name)
     if model.place.region != place.region:
         raise cannot_be_used("--model", str(model), f"a model in the region of the job, {place.region}")
-    # Of the files only their names can have wildcards.
-    check_folder("--source", source.replace("*", "x"))
-    check_folder("--destination", destination)
+    check_bucket_path("--source", source, of="FILE.jsonl", wildcards=True)
+    check_bucket_path("--destination", destination)
     if num_replicas < 1:
         raise cannot_be_used("--num_replicas", num_replicas, "at least 1")
     job = {
