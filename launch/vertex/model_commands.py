@@ -166,13 +166,12 @@ def undeploy(arguments: Sequence[str], *, usage: str | None = None) -> int:
             )
         _undeploy_one(endpoints, endpoint, values.deployed_model, traffic, alone=len(deployed) == 1)
         return 0
-    for place_in_order, model_id in enumerate(deployed):
-        # The last model gets all traffic, because the service keeps a model that has some.
-        rest = {deployed[-1]: 100} if model_id != deployed[-1] and traffic.get(model_id) else {}
+    for model_id in deployed:
+        # The service keeps a model that gets requests, so the last one gets all of them.
+        is_last = model_id == deployed[-1]
+        rest = {deployed[-1]: 100} if traffic.get(model_id) and not is_last else {}
         model_service.undeploy_model(endpoints, endpoint, model_id, rest)
-        if rest:
-            traffic = rest
-        print(f"Undeployed:  {model_id} ({place_in_order + 1} of {len(deployed)})", flush=True)
+        print(f"Undeployed:  {model_id}", flush=True)
     where = f"--project={place.project} --region={place.region}"
     print(f"{endpoint} has no model and costs nothing. Delete it: gcloud ai endpoints delete {endpoint.id} {where}")
     return 0

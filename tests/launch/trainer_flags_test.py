@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from absl import flags
+from absl import app, flags
 
 from launch.trainer_flags import read_trainer_flags
 from settings.errors import ConfigError
@@ -49,6 +49,8 @@ def test_flags_of_every_command_are_known_and_stay_as_they_are_in_this_process(f
     ],
 )
 def test_an_unknown_flag_is_refused_with_the_nearest_one(arguments, says):
+    # As in a command that absl starts.
+    app.define_help_flags()
     with pytest.raises(ConfigError, match=r"^In the trainer's flags, which follow --: ") as caught:
         read_trainer_flags(arguments)
     assert says in str(caught.value)
@@ -57,3 +59,8 @@ def test_an_unknown_flag_is_refused_with_the_nearest_one(arguments, says):
 def test_the_config_file_is_the_one_that_was_given():
     assert read_trainer_flags(["--config=configs/tutorial.py", "--config.seed=3"]).config_file == "configs/tutorial.py"
     assert read_trainer_flags(["--config.seed=3"]).config_file is None
+
+
+def test_a_launcher_has_its_own_default_strategy():
+    assert read_trainer_flags([], default_strategy="tpu").strategy == "tpu"
+    assert read_trainer_flags(["--strategy=mirrored"], default_strategy="tpu").strategy == "mirrored"
