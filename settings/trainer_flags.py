@@ -1,10 +1,10 @@
-"""The flags of `trainer.main`, but for --config: one list, which the trainer and the launchers read."""
+"""All flags of `trainer.main` except --config. The trainer and the launchers read this list."""
 
 from absl import flags
 
 from settings.trainer_config import STRATEGIES
 
-# absl then lists the flags as those of the program that calls `define_trainer_flags`, and its --help shows them.
+# So that absl counts the flags as those of the program that calls `define_trainer_flags`, whose --help shows them.
 flags.disclaim_key_flags()
 
 

@@ -22,13 +22,15 @@ class Subject:
       name: What the service accepts or refuses, such as "the job".
       rights: What is needed besides the role of a user: completes "You need the role ... on the project".
       names: The flags and fields whose names may be misspelt: completes "Check the spelling of ...".
-      failure: The sentences about a failure of the service.
+      failure: The end of the message about a failure of the service.
+      refusal: The end of the message about a refusal.
     """
 
     name: str
     rights: str
     names: str
     failure: str
+    refusal: str = "--dry_run prints the request."
 
 
 JOB = Subject(
@@ -43,12 +45,13 @@ UPLOAD = Subject(
     "--project, --region, --model_uri, --serving_image and --parent_model",
     "Try again in a few minutes.",
 )
+_MODEL_SERVER = "If the reason names the model server, see in Logs Explorer of the console why it did not start."
 DEPLOYMENT = Subject(
     "the deployment",
     "",
     "--project, --region, --model and --endpoint",
-    "If the reason names the model server, its log tells why it did not start: see Logs Explorer in the console. "
-    "Otherwise try again in a few minutes.",
+    f"{_MODEL_SERVER} Otherwise try again in a few minutes.",
+    f"{_MODEL_SERVER} --dry_run prints the request.",
 )
 PREDICTION = Subject(
     "the job",
@@ -147,9 +150,7 @@ def explained(region: str, subject: Subject) -> Iterator[None]:
             "and the accelerator under IAM & Admin → Quotas, use fewer of them or another --region, or try again later."
         ) from error
     except exceptions.BadRequest as error:
-        raise ConfigError(
-            f"Vertex AI refused {subject.name} ({_reason(error)}). --dry_run prints the request."
-        ) from error
+        raise ConfigError(f"Vertex AI refused {subject.name} ({_reason(error)}). {subject.refusal}") from error
     except (exceptions.ServiceUnavailable, exceptions.GatewayTimeout, exceptions.RetryError) as error:
         raise _unreachable(region, subject, error) from error
     except exceptions.GoogleAPICallError as error:

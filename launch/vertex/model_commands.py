@@ -75,7 +75,8 @@ def upload(arguments: Sequence[str], *, usage: str | None = None) -> int:
         f"Batch:     python -m launch.vertex predict {where} --model={name.short} "
         "--source=gs://BUCKET/INSTANCES.jsonl --destination=gs://BUCKET/FOLDER"
     )
-    print(f"Delete:    gcloud ai models delete-version {name.id}@{name.version or 1} {where}")
+    delete = f"delete-version {name.short}" if values.parent_model else f"delete {name.id}"
+    print(f"Delete:    gcloud ai models {delete} {where}")
     return 0
 
 
@@ -121,22 +122,25 @@ def deploy(arguments: Sequence[str], *, usage: str | None = None) -> int:
     print(f"Endpoint:      {endpoint}")
     print(f"Its page:      {endpoint.page}")
     # Before the deployment, so that the command is there even if this one is interrupted.
-    print(f"Stop paying:   python -m launch.vertex undeploy --endpoint={endpoint}")
+    stop = f"python -m launch.vertex undeploy --endpoint={endpoint}"
+    print(f"{'Stop all:     ' if values.endpoint else 'Stop paying:  '} {stop}")
     print(
-        "Deploying takes minutes. It goes on if you interrupt this command, and the machines cost money until you stop "
-        "it, also without requests.",
+        "Deploying takes minutes. It goes on if you interrupt this command. The machines cost money until you stop "
+        "them, also without requests.",
         flush=True,
     )
     model_id = model_service.deploy_model(endpoints, request, place.region)
     print(f"Deployed:      {model_id}")
+    if values.endpoint:
+        print(f"Stop paying:   {stop} --deployed_model={model_id}")
     print(
         f"Ask it:        gcloud ai endpoints predict {endpoint.id} --project={place.project} --region={place.region} "
         "--json-request=REQUEST.json"
     )
     for other in _without_traffic(current, request):
         print(
-            f"No requests:   {other} gets none any more, but its machines still cost money: python -m launch.vertex "
-            f"undeploy --endpoint={endpoint} --deployed_model={other}"
+            f"No requests:   {other} gets none any more, but its machines still cost money: {stop} "
+            f"--deployed_model={other}"
         )
     return 0
 

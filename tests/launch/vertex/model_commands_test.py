@@ -87,7 +87,10 @@ def test_uploading_prints_what_comes_next(vertex_ai, capsys):
     where = "--project=my-project --region=us-central1"
     assert f"python -m launch.vertex deploy {where} --model={FakeVertexAI.NUMBER}@2\n" in output
     assert f"python -m launch.vertex predict {where} --model={FakeVertexAI.NUMBER}@2 --source=" in output
-    assert f"gcloud ai models delete-version {FakeVertexAI.NUMBER}@2 {where}\n" in output
+    assert f"gcloud ai models delete {FakeVertexAI.NUMBER} {where}\n" in output
+    # The other versions of the model stay.
+    assert vertex.main(COMMANDS["upload_version"]) == 0
+    assert f"gcloud ai models delete-version {FakeVertexAI.NUMBER}@2 {where}\n" in capsys.readouterr().out
 
 
 def test_the_nearest_prebuilt_container_is_the_default_and_gets_a_warning(capsys):
@@ -105,7 +108,7 @@ def test_deploying_prints_how_to_stop_paying_before_it_can_fail(vertex_ai, capsy
     assert vertex.main(DEPLOY) == 69
     captured = capsys.readouterr()
     assert f"Stop paying:   python -m launch.vertex undeploy --endpoint={FakeVertexAI.ENDPOINT}\n" in captured.out
-    assert "machines cost money until you stop it, also without requests" in captured.out
+    assert "machines cost money until you stop them, also without requests" in captured.out
     assert "Deployed" not in captured.out
     assert "Vertex AI failed (Model server exited unexpectedly). If the reason names the model server" in captured.err
     assert vertex_ai.methods() == ["CreateEndpoint", "DeployModel"]
@@ -122,11 +125,19 @@ def test_a_model_that_gets_no_more_requests_is_named(vertex_ai, aiplatform_v1, c
     endpoint = f"--endpoint={FakeVertexAI.ENDPOINT}"
     vertex_ai.answers["GetEndpoint"] = aiplatform_v1.Endpoint(traffic_split={"8": 100, "9": 0})
     assert vertex.main([*DEPLOY, endpoint]) == 0
-    assert f"undeploy {endpoint} --deployed_model=8\n" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert (
+        "No requests:   8 gets none any more, but its machines still cost money: python -m launch.vertex undeploy "
+        in output
+    )
+    assert output.endswith(f"undeploy {endpoint} --deployed_model=8\n")
     assert dict(vertex_ai.requests[-1][1].traffic_split) == {"0": 100}
     for percent, split in ((0, {}), (30, {"0": 30, "8": 70})):
         assert vertex.main([*DEPLOY, endpoint, f"--traffic_percent={percent}"]) == 0
-        assert "--deployed_model" not in capsys.readouterr().out
+        output = capsys.readouterr().out
+        assert "No requests" not in output
+        # What is printed to stop this deployment leaves the others alone.
+        assert f"Stop paying:   python -m launch.vertex undeploy {endpoint} --deployed_model=77\n" in output
         assert dict(vertex_ai.requests[-1][1].traffic_split) == split
 
 
@@ -314,6 +325,12 @@ def test_an_operation_that_fails_later_is_one_paragraph(vertex_ai, capsys):
     assert "Uploaded" not in captured.out
     assert "(The service agent cannot read the image). You need the role" in captured.err
     assert "has to be able to read --model_uri and --serving_image" in captured.err
+
+
+def test_a_model_that_does_not_start_tells_where_its_log_is(vertex_ai, capsys):
+    vertex_ai.failures["DeployModel"] = (9, "Model server never became ready.")
+    assert vertex.main(DEPLOY) == 78
+    assert "refused the deployment (Model server never became ready). If the reason names" in capsys.readouterr().err
 
 
 def test_an_operation_that_takes_too_long_goes_on(vertex_ai, capsys, monkeypatch):
