@@ -119,7 +119,7 @@ def _config_file(arguments: Sequence[str]) -> str | None:
 
 
 def parse_flags(
-    values: flags.FlagValues, arguments: Sequence[str], *, defaults_file: str, known_only: bool = False
+    values: flags.FlagValues, arguments: Sequence[str], *, defaults_file: str, help_command: str = "--help"
 ) -> list[str]:
     """Parses `arguments` into `values` and returns the arguments that are not flags.
 
@@ -127,7 +127,7 @@ def parse_flags(
       values: The flags. One of them can be a config flag.
       arguments: The command line without the name of the program.
       defaults_file: The file that documents the config fields. Error messages name it.
-      known_only: Whether to skip unknown flags.
+      help_command: What lists the flags, for error messages.
 
     Raises:
       ConfigError: A flag is unknown or has an invalid value, or a config field is unknown.
@@ -135,9 +135,9 @@ def parse_flags(
     if config_file := _config_file(arguments):
         check_config_file(config_file)
     try:
-        return list(values(["", *arguments], known_only=known_only)[1:])
+        return list(values(["", *arguments])[1:])
     except _FLAG_ERRORS as error:
-        raise ConfigError(_flag_error(error, arguments, defaults_file)) from error
+        raise ConfigError(_flag_error(error, arguments, defaults_file, help_command)) from error
 
 
 def load_config(values: flags.FlagValues = flags.FLAGS) -> ConfigDict:
@@ -204,7 +204,7 @@ def _print_error(error: UserError) -> int:
     return error.exit_code
 
 
-def _flag_error(error: Exception, arguments: Sequence[str], defaults_file: str) -> str:
+def _flag_error(error: Exception, arguments: Sequence[str], defaults_file: str, help_command: str) -> str:
     """Turns an error of absl or ml_collections into a sentence with the way out."""
     message = str(error.args[0] if error.args else error).strip()
     if isinstance(error, AttributeError | KeyError):  # ml_collections names only the last part of the field.
@@ -213,4 +213,8 @@ def _flag_error(error: Exception, arguments: Sequence[str], defaults_file: str) 
         meant = re.search(r'Did you mean "(\w+)"', message)
         hint = f"; did you mean {meant[1]}?" if meant else "."
         return f"{unknown} is not a field{hint} {defaults_file} lists and explains all fields."
-    return f"{message.splitlines()[0].rstrip('.')}. --help lists the flags."
+    if isinstance(error, flags.UnrecognizedFlagError):
+        meant = re.search(r"Did you mean: (\w+)", message)
+        hint = f"; did you mean --{meant[1]}?" if meant else "."
+        return f"--{error.flagname} is not a flag{hint} {help_command} lists the flags."
+    return f"{message.splitlines()[0].rstrip('.')}. {help_command} lists the flags."

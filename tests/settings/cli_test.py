@@ -124,7 +124,8 @@ def test_flags_and_overrides_are_parsed():
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--nope=3", "Unknown command line flag 'nope'. --help lists the flags."),
+        ("--nope=3", "--nope is not a flag. --help lists the flags."),
+        ("--numbr=3", "--numbr is not a flag; did you mean --number? --help lists the flags."),
         ("--number=x", "flag --number=x: invalid literal for int() with base 10: 'x'. --help lists the flags."),
         ("--config.nope=3", "config.nope is not a field. configs/default.py lists and explains all fields."),
         (
