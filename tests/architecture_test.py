@@ -18,7 +18,7 @@ RANKS = [
     ["evaluation"],
     ["serving"],
     ["training"],
-    ["main", "doctor", "evaluate", "export", "recommend", "compare", "prepare", "tune"],
+    ["main", "doctor", "evaluate", "export", "recommend", "compare", "prepare", "tune", "api", "command"],
 ]
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
 ENTRY_POINTS = {"main", "doctor", "evaluate", "export", "recommend", "compare", "prepare", "tune"}

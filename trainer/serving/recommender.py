@@ -45,6 +45,10 @@ class Recommender:
     """The exported model of a run, its vocabulary and the items that each user has seen.
 
     Seen means rated in any rating that the run was given, also in validation and test ratings.
+
+    Attributes:
+      vocabulary: the users and items of the training ratings.
+      model: the loaded SavedModel, with the functions of `serving_model.ServingModel`.
     """
 
     def __init__(self, workdir: str):
@@ -57,7 +61,7 @@ class Recommender:
         paths = Workdir(workdir)
         paths.load_config()  # Refuses a folder that holds no run, or one whose format cannot be read.
         self.vocabulary = load_vocabulary(paths.vocabulary)
-        self._model = load_export(paths.model, self.vocabulary)
+        self.model = load_export(paths.model, self.vocabulary)
         self._seen = ItemLists(*load_item_lists(paths.seen))
 
     def recommend(self, users: np.ndarray, k: int, *, exclude_seen: bool = True) -> pa.Table:
@@ -76,7 +80,7 @@ class Recommender:
         """
         excluded = self._seen.take(users).padded() if exclude_seen else np.zeros([len(users), 0], np.int32)
         user_ids = self.vocabulary.users[schema.USER_ID].take(users)
-        return self._recommend(user_ids, self._model.user_features(users), k, excluded)
+        return self._recommend(user_ids, self.model.user_features(users), k, excluded)
 
     def recommend_all(
         self, k: int, *, exclude_seen: bool = True, advance: Advance = lambda number: None
@@ -114,7 +118,7 @@ class Recommender:
           Tables as from `recommend`, one per chunk, in the order of the users.
         """
         rated = ItemLists(given.queries.offsets, np.asarray(given.queries.items))
-        names = [name.decode() for name in self._model.query_features.numpy()]
+        names = [name.decode() for name in self.model.query_features.numpy()]
         for rows in self._chunks(given.num_known, k):
             features = given.queries.gather(rows)
             features[schema.QUERY] = np.full(len(rows), schema.UNKNOWN_INDEX, np.int32)
@@ -167,7 +171,7 @@ class Recommender:
         in_order = [np.zeros(0, np.float32)]
         for part in chunks(np.diff(lists.offsets), max_rows=QUERIES_PER_CHUNK):
             of_part = lists.take(part)
-            scores = self._model.score_indices(self._model.user_features(distinct[part]), of_part.padded()).numpy()
+            scores = self.model.score_indices(self.model.user_features(distinct[part]), of_part.padded()).numpy()
             sizes = np.diff(of_part.offsets)
             in_order.append(scores[np.arange(scores.shape[1]) < sizes[:, None]])
         scores_of_pairs: np.ndarray = np.zeros(len(users), np.float32)
@@ -190,7 +194,7 @@ class Recommender:
         k = min(k, self.vocabulary.num_items)
         of_items = self.vocabulary.items.select([schema.ITEM_ID, schema.TITLE])
         for chunk in self._chunks(np.zeros(len(items), np.int64), k):
-            found, scores = (tensor.numpy() for tensor in self._model.similar_indices(items[chunk], k))
+            found, scores = (tensor.numpy() for tensor in self.model.similar_indices(items[chunk], k))
             is_real = found != schema.UNKNOWN_INDEX
             rows, columns = np.nonzero(is_real)
             tables.append(
@@ -210,7 +214,7 @@ class Recommender:
         self, user_ids: pa.Array | pa.ChunkedArray, features: Mapping[str, tf.Tensor], k: int, excluded: np.ndarray
     ) -> pa.Table:
         k = min(k, self.vocabulary.num_items)
-        items, scores = (tensor.numpy() for tensor in self._model.recommend_indices(features, k, excluded))
+        items, scores = (tensor.numpy() for tensor in self.model.recommend_indices(features, k, excluded))
         is_real = items != schema.UNKNOWN_INDEX
         rows, columns = np.nonzero(is_real)
         found = items[is_real]
