@@ -11,6 +11,7 @@ import pyarrow as pa
 from trainer import schema
 from trainer.data.prepared.beam.blocks import ID_COLUMNS, ROW, compact
 from trainer.data.prepared.beam.job import Job
+from trainer.data.ratings import accounts as accounts_lib
 from trainer.data.ratings import check_sources, cleaning, feature_columns, items, merging
 
 
@@ -35,7 +36,7 @@ class PartAccount:
     """
 
     part: PartName
-    account: cleaning.Account
+    account: accounts_lib.Account
     kinds_of_points: dict[str, set[bool]]
     features: pa.Schema
 
@@ -161,7 +162,7 @@ def join_parts(job: Job, accounts: Sequence[PartAccount]) -> Totals:
     """
     accounts = sorted(accounts, key=lambda account: account.part.number)
     of_sources = [
-        cleaning.join_accounts(
+        accounts_lib.join_accounts(
             [account.account for account in accounts if account.part.split == split],
             source=source,
             rating_range=job.arguments["rating_range"],
@@ -174,8 +175,8 @@ def join_parts(job: Job, accounts: Sequence[PartAccount]) -> Totals:
     )
     return Totals(
         parts=[account.part for account in accounts],
-        first_row=_before([account.account.report[cleaning.USED] for account in accounts]),
-        first_time=_before([account.account.report[cleaning.READ] for account in accounts]),
+        first_row=_before([account.account.report[accounts_lib.USED] for account in accounts]),
+        first_time=_before([account.account.report[accounts_lib.READ] for account in accounts]),
         without_points=tuple(
             name
             for name in ID_COLUMNS
