@@ -105,6 +105,7 @@ def train_and_evaluate(
             epoch_steps=epoch_steps,
             total_steps=total_steps,
             chosen=chosen,
+            relevance_threshold=config.eval.relevance_threshold,
         )
         result = paths.load_result()
         is_finished = state.is_finished(total_steps, config.train.early_stopping_patience)

@@ -83,7 +83,8 @@ class StudyFolder:
         changed = [
             f"config.{name}: {before.get(name)!r} → {after.get(name)!r}"
             for name in sorted(before.keys() | after.keys())
-            if before.get(name) != after.get(name)
+            # The data of a trial is compared with that of the others when it has ended.
+            if before.get(name) != after.get(name) and name not in config_lib.COLUMN_FIELDS
         ]
         if saved_space != _plain_space(parameters):
             changed.append("the fields or values of --space")

@@ -87,7 +87,7 @@ def test_the_seed_may_change_where_nothing_is_random(tmp_path):
     expected = load_source(**{**opened, "source": str(tmp_path / "source.parquet"), "seed": 9})
     assert open_data(opened, seed=9).description == expected.description
     opened = prepare(tmp_path / "given", arguments_of(tmp_path, "given"))
-    with pytest.raises(ConfigError, match=r"config\.seed: 0 → 9"):
+    with pytest.raises(ConfigError, match=r"config\.split\.seed \(or, if it is -1, config\.seed\): 0 → 9"):
         open_data(opened, seed=9)
 
 

@@ -1,7 +1,7 @@
 """What became of the rows of files and sources: how many are bad and why, and what to do about too many of them."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -76,14 +76,11 @@ def join_accounts(
     num_bad = sum(report[reason] for reason in BAD)
     reasons = ", ".join(f"{report[reason]:,} {reason}" for reason in BAD if report[reason])
     if num_bad + num_lost_lines > max_bad_fraction * (report[READ] + num_lost_lines):
-        least, greatest = rating_range
-        allowed = f"Ratings must be from {least:g} to {greatest:g} (config.data.rating_range), and times" * has_ratings
-        advice = _advice_on_range(found_ratings) if report["rating_out_of_range"] else ""
         lines = f" in {num_bad + num_lost_lines:,} lines" if num_lost_lines else ""
+        rules = _rules(report, rating_range=rating_range, found_ratings=found_ratings)
         raise DataError(
             f"{source}: {num_bad:,} of {report[READ]:,} rows{lines} are bad ({reasons}), more than "
-            f"config.data.max_bad_fraction={max_bad_fraction:g} allows. The first is {first_bad}. "
-            f"{allowed or 'Times'} must be seconds since 1970, or text such as {iso_times.EXAMPLE}. {advice}"
+            f"config.data.max_bad_fraction={max_bad_fraction:g} allows. The first is {first_bad}. {rules}"
             "Correct the file, or raise config.data.max_bad_fraction to continue without these rows."
         )
     if num_bad == report[READ]:
@@ -105,6 +102,21 @@ def join_accounts(
 def _join_limits(limits: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
     known = [pair for pair in limits if pair is not None]
     return (min(low for low, _ in known), max(high for _, high in known)) if known else None
+
+
+def _rules(
+    report: Mapping[str, int], *, rating_range: tuple[float, float], found_ratings: tuple[float, float] | None
+) -> str:
+    """What the bad values should be, with a space at the end."""
+    rules = ""
+    if report["rating_not_a_number"] or report["rating_out_of_range"]:
+        least, greatest = rating_range
+        rules += f"Ratings must be numbers from {least:g} to {greatest:g} (config.data.rating_range). "
+    if report["rating_out_of_range"]:
+        rules += _advice_on_range(found_ratings)
+    if report["timestamp_not_seconds"]:
+        rules += f"Times must be seconds since 1970, or text such as {iso_times.EXAMPLE}. "
+    return rules
 
 
 def _advice_on_range(found: tuple[float, float] | None) -> str:

@@ -139,7 +139,7 @@ def _unrecognized(path: str, lacking: Sequence[str], found: Sequence[str]) -> Da
     what = " and ".join(_WHAT[ours] for ours in lacking)
     one = len(lacking) == 1
     sentences = [
-        f"{path} has no column whose name is known for {what}; its columns are {_listed(found)}.",
+        f"{path} has no column with a usual name for {what}; its columns are {_listed(found)}.",
         f"Set {fields} to the name{'' if one else 's'} of {'that column' if one else 'these columns'}.",
     ]
     if len(found) == 1 and any(delimiter in found[0] for delimiter in ";|\t"):
