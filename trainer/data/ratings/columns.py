@@ -28,7 +28,7 @@ USUAL_NAMES = {
         *("review_score", "overall", "grade"),
     ),
     schema.TIMESTAMP: (
-        *("timestamp", "ts", "time", "date", "datetime", "date_time", "unix_time", "unix_timestamp"),
+        *("timestamp", "ts", "time", "date", "datetime", "unix_time", "unix_timestamp"),
         *("unix_review_time", "event_time", "event_timestamp", "rating_time", "rating_timestamp", "rated_at"),
         *("review_date", "reviewed_at", "created_at"),
     ),
@@ -94,7 +94,7 @@ def recognize(
       columns: our column names → the file's, or AUTO.
       found: the columns of the file.
       optional: the columns of AUTO that the file may lack.
-      way_out: the advice if a column is missing that `columns` names; by default, to name another one in the config.
+      way_out: the advice if a column is missing or not clear; by default, to name it in the config.
 
     Returns:
       Our column names → the file's, in the order of `columns`.
@@ -119,13 +119,15 @@ def recognize(
             advice = f"Set config.data.columns.{ours} to the right one" + (
                 ", or to an empty string to use none." if ours in (*OPTIONAL, schema.RATING) else "."
             )
-            raise DataError(f"{path} has several columns that could be {ours}: {_listed(candidates)}. {advice}")
+            raise DataError(
+                f"{path} has several columns that could be {ours}: {_listed(candidates)}. {way_out or advice}"
+            )
         if candidates:
             chosen[ours] = candidates[0]
         elif ours not in optional:
             lacking.append(ours)
     if lacking:
-        raise _unrecognized(path, lacking, found)
+        raise _unrecognized(path, lacking, found, way_out=way_out)
     _require(path, chosen, found=found, way_out=way_out)
     return chosen
 
@@ -134,17 +136,17 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names))
 
 
-def _unrecognized(path: str, lacking: Sequence[str], found: Sequence[str]) -> DataError:
+def _unrecognized(path: str, lacking: Sequence[str], found: Sequence[str], *, way_out: str) -> DataError:
     fields = " and ".join(f"config.data.columns.{ours}" for ours in lacking)
     what = " and ".join(_WHAT[ours] for ours in lacking)
     one = len(lacking) == 1
     sentences = [
         f"{path} has no column with a usual name for {what}; its columns are {_listed(found)}.",
-        f"Set {fields} to the name{'' if one else 's'} of {'that column' if one else 'these columns'}.",
+        way_out or f"Set {fields} to the name{'' if one else 's'} of {'that column' if one else 'these columns'}.",
     ]
     if len(found) == 1 and any(delimiter in found[0] for delimiter in ";|\t"):
         sentences.append("The values of a .csv file must be separated by commas, and those of a .tsv file by tabs.")
-    if schema.RATING in lacking:
+    if schema.RATING in lacking and not way_out:
         sentences.append(
             "If the rows are events without ratings, such as clicks or purchases, set it to an empty string: "
             "--config.data.columns.rating="
