@@ -14,7 +14,7 @@ from configs import default
 from settings import cli
 from settings.errors import ConfigError, UserError
 from settings.trainer_config import STRATEGIES, TrainerConfig, load_trainer_config
-from trainer.tune.report import best_trial, describe_best, flags_of, print_best
+from trainer.tune.report import best_trial, describe_best, print_best
 from trainer.tune.search import OutOfMemoryError, Search
 from trainer.tune.seeds import describe_seeds, metrics_over_seeds, print_seeds, run_seeds
 from trainer.tune.space import check_space, load_space
@@ -82,12 +82,12 @@ def _run_seeds(search: Search, best: Trial | None) -> None:
     with_test = flags.FLAGS.evaluate_best
     runs = run_seeds(
         search,
-        best or Trial(0, {}),
+        best,
         flags.FLAGS.num_seeds,
         evaluate_fn=(lambda config, workdir: _train(config, workdir, evaluate_test=True)) if with_test else None,
     )
     metrics = metrics_over_seeds(search, runs, with_test=with_test)
-    record = describe_best(best, search.base.eval, search.flags) if best else {"flags": flags_of(search.flags, {})}
+    record = describe_best(best, search.base.eval, search.flags)
     search.folder.save_best({**record, "seeds": describe_seeds(runs, metrics)})
     print_seeds(search.console, runs, metrics)
 

@@ -51,21 +51,15 @@ class OverSeeds:
         return cls(tuple(values), *mean_of_runs(values), deviation)
 
 
-def run_seeds(
-    search: Search,
-    trial: Trial,
-    num_seeds: int,
-    *,
-    evaluate_fn: EvaluateFn | None,
-) -> list[Trial]:
-    """Trains the config of a trial with several seeds, or goes on with it. Finished runs are not repeated.
+def run_seeds(search: Search, best: Trial | None, num_seeds: int, *, evaluate_fn: EvaluateFn | None) -> list[Trial]:
+    """Trains the config of the best trial with several seeds, or goes on with it. Finished runs are not repeated.
 
     A trial of a search was chosen because its seed gave a high value, so its own run does not count: the seeds are
     config.seed + 1 and higher. Without a search they start with config.seed.
 
     Args:
       search: what it belongs to.
-      trial: its values. Number 0 stands for the config as it is, without a search.
+      best: the best trial; None without a search, for the config as it is.
       num_seeds: the number of seeds.
       evaluate_fn: is called for each finished run that is not evaluated on the test split yet; None not to evaluate.
 
@@ -76,12 +70,12 @@ def run_seeds(
       Stopped, ConfigError, UserError: see `Search.run`. The same command goes on.
     """
     folder, base = search.folder, search.base
-    earlier = {folder.trial_workdir(trial.number): trial} if trial.number else {}
-    first_seed = base.seed + bool(trial.number)
+    earlier = {folder.trial_workdir(best.number): best} if best else {}
+    first_seed = base.seed + 1 if best else base.seed
     runs: list[Trial] = []
     recorded = folder.load_seeds()
     for seed in range(first_seed, first_seed + num_seeds):
-        parameters = {**trial.parameters, "seed": seed, "split.seed": config_lib.data_seed(base)}
+        parameters = {**(best.parameters if best else {}), "seed": seed, "split.seed": config_lib.data_seed(base)}
         run = next((run for run in recorded if run.parameters == parameters), None)
         if run is None:
             run = Trial(len(recorded) + 1, parameters)
