@@ -29,7 +29,6 @@ from settings.errors import ConfigError, StorageError
 from settings.trainer_config import load_trainer_config
 from trainer import config as config_lib
 from trainer import storage
-from trainer.data.account import describe_columns, describe_rows
 from trainer.data.loading import load_source
 from trainer.data.prepared.beam.job import DATAFLOW
 from trainer.data.prepared.manifest import (
@@ -43,6 +42,7 @@ from trainer.data.prepared.manifest import (
 )
 from trainer.data.prepared.writing import plan_dataset, write_prepared
 from trainer.data.ratings import files, is_path
+from trainer.data.summary import describe_columns, describe_rows
 
 
 def main(beam_flags: Sequence[str]) -> int:

@@ -203,6 +203,7 @@ def train_and_evaluate(
         result = {
             "step": state.step,
             "exported_step": exported_step,
+            "exported_epoch": exported_step / epoch_steps,
             "train": state.train_metrics,
             "held_out": dataset.held_out_split,
             "speed": summary.speed(trainer, strategy_name=strategy_name, num_replicas=num_replicas),

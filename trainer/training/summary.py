@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from trainer.data import account
+from trainer.data import summary as data_summary
 from trainer.data.dataset import Dataset
 from trainer.evaluation import final_metrics
 from trainer.training.loop import Trainer
@@ -24,11 +24,11 @@ def print_start(
 ) -> None:
     """Prints what is known of the data, its size and that of the run, and the values that follow from the size."""
     data = dataset.description
-    notes = account.describe_columns(data)
-    if account.has_dropped_rows(data):
-        notes.append(account.describe_rows(data))
-    notes += account.describe_unused_ratings(dataset)
-    if warning := account.describe_relevance(dataset, relevance_threshold):
+    notes = data_summary.describe_columns(data)
+    if data_summary.has_dropped_rows(data):
+        notes.append(data_summary.describe_rows(data))
+    notes += data_summary.describe_unused_ratings(dataset)
+    if warning := data_summary.describe_relevance(dataset, relevance_threshold):
         notes.append(warning)
     for note in notes:
         console.print(note, soft_wrap=True)

@@ -10,7 +10,7 @@ import pytest
 from configs import default
 from settings.trainer_config import load_trainer_config
 from trainer.config import dataset_arguments
-from trainer.data import account
+from trainer.data import summary
 from trainer.data.arrays import ShardedArray
 from trainer.data.loading import load_dataset
 
@@ -64,18 +64,18 @@ OURS = {name: name for name in ("user_id", "item_id", "rating", "timestamp")}
     ],
 )
 def test_columns_are_named_if_there_is_something_to_say(found, expected):
-    assert account.describe_columns(COUNTS | found) == expected
+    assert summary.describe_columns(COUNTS | found) == expected
 
 
 def test_many_columns_that_are_not_used_are_counted():
-    (sentence,) = account.describe_columns(COUNTS | columns(OURS, *(f"c{number}" for number in range(1012))))
+    (sentence,) = summary.describe_columns(COUNTS | columns(OURS, *(f"c{number}" for number in range(1012))))
     assert sentence.endswith("not used: c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 1,002 others.")
 
 
 def test_each_source_of_a_given_split_has_its_columns():
     counts = COUNTS | {"sources": {"train": "a.csv", "test": "b.csv"}}
     counts["columns"] = {split: {"used": OURS | {"item_id": split}, "unused": []} for split in ("train", "test")}
-    train, test = account.describe_columns(counts)
+    train, test = summary.describe_columns(counts)
     assert train.startswith("Columns of a.csv:") and "item_id = train" in train
     assert test.startswith("Columns of b.csv:") and "item_id = test" in test
 
@@ -95,7 +95,7 @@ def test_each_source_of_a_given_split_has_its_columns():
 )
 def test_rows_are_counted_by_what_became_of_them(changed, dropped, sentence):
     counts = COUNTS | {"rows": COUNTS["rows"] | changed}
-    assert account.describe_rows(counts) == sentence and account.has_dropped_rows(counts) == dropped
+    assert summary.describe_rows(counts) == sentence and summary.has_dropped_rows(counts) == dropped
 
 
 def users_over_time(num_old, num_new):
@@ -115,12 +115,12 @@ def test_ratings_of_unknown_users_are_reported_with_the_users_that_are_left(load
     ratings = users_over_time(num_old=3, num_new=27)
     fraction = 30 / len(ratings["user_id"])
     dataset = load(ratings, split_method="time", validation_fraction=0.0, test_fraction=fraction)
-    assert account.describe_unused_ratings(dataset) == [
+    assert summary.describe_unused_ratings(dataset) == [
         "27 of 30 test ratings (90%) are not used, because their users have no training ratings. 3 users with 3 test "
         "ratings are left."
     ]
     dataset = load(ratings, split_method="random", validation_fraction=0.0, test_fraction=0.2)
-    assert account.describe_unused_ratings(dataset) == []
+    assert summary.describe_unused_ratings(dataset) == []
 
 
 @pytest.mark.parametrize(("num_new", "is_said"), [(1, False), (2, True)])
@@ -129,7 +129,7 @@ def test_a_hundredth_of_the_ratings_is_not_worth_a_sentence(load, num_new, is_sa
     fraction = (99 + num_new) / len(ratings["user_id"])
     dataset = load(ratings, split_method="time", validation_fraction=0.0, test_fraction=fraction)
     assert dataset.description["num_ratings_of_unknown_users"]["test"] == num_new
-    assert bool(account.describe_unused_ratings(dataset)) == is_said
+    assert bool(summary.describe_unused_ratings(dataset)) == is_said
 
 
 def rated(*numbers):
@@ -167,15 +167,15 @@ def rated(*numbers):
 )
 def test_a_threshold_that_separates_nothing_is_reported_with_one_that_does(load, numbers, threshold, says):
     dataset = load(rated(*numbers), split_method="none")
-    found = account.describe_relevance(dataset, threshold)
+    found = summary.describe_relevance(dataset, threshold)
     assert found is None if says is None else says in found
     lists = dataset.lists["train"]
     # As with prepared data of several shards.
     parts = ShardedArray([lists.labels[:30], lists.labels[30:]])
     sharded = dataclasses.replace(dataset, lists={"train": dataclasses.replace(lists, labels=parts)})
-    assert account.describe_relevance(sharded, threshold) == found
+    assert summary.describe_relevance(sharded, threshold) == found
 
 
 def test_events_have_no_threshold(load):
     dataset = load(rated(4, 0, 0, 36, 60), split_method="none", columns=OURS | {"rating": ""})
-    assert account.describe_relevance(dataset, 4.0) is None
+    assert summary.describe_relevance(dataset, 4.0) is None
