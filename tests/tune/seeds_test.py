@@ -221,3 +221,10 @@ def test_the_interval_holds_the_true_mean_in_95_of_100_samples():
         _, low, high = mean_of_runs(sample)
         hits += low <= 3.0 <= high
     assert 1860 < hits < 1940  # 1900 expected, with a standard deviation of 10.
+
+
+def test_a_stopped_seed_of_another_trial_keeps_its_folder(tmp_path):
+    with pytest.raises(Stopped):
+        start(tmp_path, SeededTraining({2: Stopped("Stopped.", exit_code=143)}), space=(LEARNING_RATE,), num_trials=1)
+    runs, _ = start(tmp_path, SeededTraining(), space=(LEARNING_RATE,), num_trials=6)
+    assert [(run.number, run.state) for run in runs] == [(2, "finished"), (3, "finished"), (4, "finished")]
