@@ -16,7 +16,8 @@ def get_config() -> ConfigDict:
     """Returns the default config. It has only plain values, so that it can be saved as JSON."""
     config = ConfigDict()
 
-    # The seed of everything random: the split, the initial weights, the order of the lists, and the noise of a loss.
+    # The seed of everything random: the initial weights, the order of the lists, the noise of a loss, and the split,
+    # unless split.seed is set.
     config.seed = 0
 
     config.data = ConfigDict()
@@ -26,15 +27,16 @@ def get_config() -> ConfigDict:
     config.data.source = "synthetic"
     # The folder of TensorFlow Datasets, and of copies of prepared data on gs://. Empty: their default folders.
     config.data.data_dir = ""
-    # The column names of a CSV, TSV or Parquet source. All but user_id and item_id can be empty if there is no such
-    # column. Without rating, each row is an event. Without timestamp, the row number is the time.
+    # The column names of a CSV, TSV or Parquet source. `auto`: the column with a usual name, such as userId, movieId,
+    # stars or date; docs/data.md lists them. All but user_id and item_id can be empty to use no such column. Without
+    # rating, each row is an event. Without timestamp, the row number is the time.
     config.data.columns = ConfigDict()
-    config.data.columns.user_id = "user_id"
-    config.data.columns.item_id = "item_id"
-    config.data.columns.rating = "rating"
-    config.data.columns.timestamp = "timestamp"
-    config.data.columns.title = ""
-    config.data.columns.genres = ""
+    config.data.columns.user_id = "auto"
+    config.data.columns.item_id = "auto"
+    config.data.columns.rating = "auto"
+    config.data.columns.timestamp = "auto"
+    config.data.columns.title = "auto"
+    config.data.columns.genres = "auto"
     # Names of columns that describe a query, an item, or one entry of a list. MovieLens has the query features age,
     # gender and occupation (100K and 1M) and the item features genres and year.
     config.data.features = ConfigDict()
@@ -64,6 +66,9 @@ def get_config() -> ConfigDict:
     # The fractions of the ratings that are held out for validation and for the test.
     config.split.validation_fraction = 0.1
     config.split.test_fraction = 0.1
+    # The seed of a random split, of the synthetic ratings, and of the choice of the users of eval.num_catalogue_users
+    # and eval.num_validation_users. -1: config.seed. With a value, runs with different config.seed can be compared.
+    config.split.seed = -1
 
     # The largest number of items in a list. A user with more ratings has several lists. The lists of a split are padded
     # to the longest one.

@@ -18,10 +18,12 @@ def with_field(name, value):
     return config
 
 
-# The fields that change only where equal data is, how long and how fast a run trains, and how often it saves.
+# The fields that change only where equal data is and what its columns are named, how long and how fast a run
+# trains, and how often it saves.
 FREE = {
     "data.source": "prepared",
     "data.data_dir": "elsewhere",
+    **{name: "movieId" for name in DEFAULT if name.startswith("data.columns.")},
     "train.num_epochs": 99,
     "train.steps_per_execution": 7,
     "train.checkpoint_every_steps": 7,
@@ -80,3 +82,12 @@ def test_a_typed_config_equals_its_config_dict():
     typed = load_trainer_config(config)
     assert config_lib.changed_fields(config, typed) == {}
     assert config_lib.hyperparameters(typed) == config_lib.hyperparameters(config)
+
+
+@pytest.mark.parametrize(("split_seed", "expected"), [(-1, 5), (0, 0), (3, 3)])
+def test_the_seed_of_the_split_fixes_the_data_and_the_users_who_are_measured(split_seed, expected):
+    config = default.get_config()
+    config.seed, config.split.seed = 5, split_seed
+    typed = load_trainer_config(config)
+    assert config_lib.data_seed(typed) == config_lib.dataset_arguments(typed)["seed"] == expected
+    assert config_lib.protocol_arguments(typed, has_timestamps=True)["seed"] == expected

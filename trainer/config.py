@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 from pydantic import BaseModel
 
 from settings.trainer_config import TrainerConfig
+from settings.trainer_config.data import Columns
 
 # The fields that runs are compared by. A name that ends in a dot means all fields of the section.
 _HYPERPARAMETERS = (
@@ -18,10 +19,14 @@ _HYPERPARAMETERS = (
 RECENT_DAYS = 7.0
 """The period whose ratings the baseline `recent_popularity` counts, in days."""
 
+COLUMN_FIELDS = {f"data.columns.{name}" for name in Columns.model_fields}
+"""The names of columns. Instead of them, the fingerprints of the data are compared."""
+
 # The fields that may change when a run is resumed. They do not affect the steps that were already taken.
 _CHANGEABLE = {
     "data.source",  # The fingerprints of the data are compared.
     "data.data_dir",
+    *COLUMN_FIELDS,
     "train.num_epochs",
     "train.steps_per_execution",
     "train.checkpoint_every_steps",
@@ -44,8 +49,13 @@ def dataset_arguments(config: TrainerConfig) -> dict[str, Any]:
         "list_size": config.list_size,
         "list_order": "time" if config.history.encoder == "transformer" else "row",
         "history_size": history_size(config),
-        "seed": config.seed,
+        "seed": data_seed(config),
     }
+
+
+def data_seed(config: TrainerConfig) -> int:
+    """The seed of what a run is measured on: the synthetic ratings, a random split, and the users who are drawn."""
+    return config.seed if config.split.seed == -1 else config.split.seed
 
 
 def history_size(config: TrainerConfig) -> int:
@@ -69,7 +79,7 @@ def protocol_arguments(config: TrainerConfig, *, has_timestamps: bool) -> dict[s
         "num_catalogue_users": config.eval.num_catalogue_users,
         "relevance_threshold": config.eval.relevance_threshold,
         "recent_days": RECENT_DAYS if is_recent_meaningful else None,
-        "seed": config.seed,
+        "seed": data_seed(config),
     }
 
 

@@ -42,6 +42,7 @@ from trainer.data.prepared.manifest import (
 )
 from trainer.data.prepared.writing import plan_dataset, write_prepared
 from trainer.data.ratings import files, is_path
+from trainer.data.summary import describe_columns, describe_rows
 
 
 def main(beam_flags: Sequence[str]) -> int:
@@ -168,25 +169,25 @@ def _beam() -> Any:
 
 def _check_same(output: str, before: Manifest, now: Manifest) -> None:
     """Raises ConfigError if the data in --output has not the ratings that would be written now."""
+    # The fields are checked already. An earlier version of this project did not record the columns.
+    before = replace(before, files={}, fields=now.fields, counts={"columns": now.counts["columns"], **before.counts})
     for name in sorted(before.counts.keys() | now.counts.keys()):
         if before.counts.get(name) != now.counts.get(name):
             raise ConfigError(
                 f"--output={output} was prepared from other ratings: its {name} is {before.counts.get(name)!r}, and "
                 f"now it would be {now.counts.get(name)!r}. Choose the name of a new folder."
             )
-    if replace(before, files={}) != now:
+    if before != now:
         raise ConfigError(f"--output={output} was prepared from other ratings. Choose the name of a new folder.")
 
 
 def _account(manifest: Manifest) -> list[str]:
-    """What a data set has, a line each: its rows by what became of them, its users and items, its splits."""
+    """What a data set has, a line each: its columns, its rows by what became of them, its users, items and splits."""
     counts = manifest.counts
-    rows = counts["rows"]
-    dropped = [f"{number:,} {kind}" for kind, number in rows.items() if number and kind not in ("read", "used")]
     unknown = [f"{number:,} {name}" for name, number in counts["num_ratings_of_unknown_users"].items() if number]
     lines = [
-        f"{counts['source']}: {rows['read']:,} rows read, {rows['used']:,} used"
-        + (f" (others: {', '.join(dropped)})." if dropped else "."),
+        *describe_columns(counts),
+        describe_rows(counts),
         f"{counts['num_users']:,} users, {counts['num_items']:,} items. Ratings: "
         + ", ".join(f"{number:,} {name}" for name, number in counts["num_ratings"].items())
         + ".",

@@ -85,6 +85,7 @@ class SplitConfig(Section):
     test_source: str
     validation_fraction: float = Field(ge=0, lt=1)
     test_fraction: float = Field(ge=0, lt=1)
+    seed: int = Field(ge=-1, lt=2**31, description="-1 for config.seed, or from 0 to 2147483647")
 
     @model_validator(mode="after")
     def _check_sources(self) -> "SplitConfig":

@@ -330,3 +330,39 @@ def test_a_split_with_only_unknown_users_is_refused(load):
     rows = [("a", "x", 4.0, 1), ("b", "x", 4.0, 2), ("c", "y", 3.0, 3), ("d", "y", 2.0, 4)]
     with pytest.raises(DataError, match="from users without training ratings"):
         load(rows, split_method="time", validation_fraction=0.25, test_fraction=0.25)
+
+
+def test_equal_ratings_are_refused_with_the_way_out(load):
+    rows = [(f"u{row % 5}", f"i{row}", 4.0, row) for row in range(10)]
+    says = r"All 10 ratings of .*ratings\.parquet are 4, .*--config\.data\.columns\.rating="
+    with pytest.raises(DataError, match=says):
+        load(rows, split_method="none")
+    load([*rows[1:], ("u0", "i0", 3.0, 0)], split_method="none")
+    load(rows[1:], split_method="none")  # A first try with a few rows.
+    events = dataset_arguments(load_trainer_config(default.get_config()))["columns"] | {"rating": ""}
+    assert not load(rows, split_method="none", columns=events).has_ratings
+
+
+@pytest.mark.parametrize("changed", [{"split_method": "last"}, {"split_method": "time"}, {"list_order": "time"}])
+def test_times_are_needed_where_their_order_matters(load, changed):
+    table = pa.table({"user": ["a", "a", "b"], "item": ["x", "y", "z"], "stars": [1.0, 2.0, 3.0]})
+    with pytest.raises(DataError, match=r"the times; .*--config\.data\.columns\.timestamp="):
+        load(table, **changed)
+    columns = dataset_arguments(load_trainer_config(default.get_config()))["columns"]
+    assert not load(table, split_method="random", validation_fraction=0.0, test_fraction=0.5).has_timestamps
+    allowed = {"split_method": "last", **changed, "validation_fraction": 0.0, "test_fraction": 0.5}
+    assert not load(table, columns={**columns, "timestamp": ""}, **allowed).has_timestamps
+
+
+def test_the_columns_are_described_and_names_do_not_change_the_fingerprints(load):
+    values = [pa.array(column) for column in zip(*KNOWN_RATINGS, strict=True)]
+    named = pa.table(values, names=["userId", "movieId", "stars", "date"])
+    fields = {"split_method": "last", "validation_fraction": 0.2, "test_fraction": 0.2}
+    other = load(named.append_column("note", pa.array(["x"] * 10)), **fields).description
+    assert other["columns"] == {
+        "train": {
+            "used": {"user_id": "userId", "item_id": "movieId", "rating": "stars", "timestamp": "date"},
+            "unused": ["note"],
+        }
+    }
+    assert other["fingerprints"] == load(KNOWN_RATINGS, **fields).description["fingerprints"]

@@ -11,6 +11,7 @@ import pytest
 from settings.errors import DataError, UserError
 from tests.serving.planted import VOCABULARY
 from trainer.data.features import build_encoder
+from trainer.data.ratings.columns import AUTO
 from trainer.schema import HISTORY, HISTORY_RATINGS
 from trainer.serving.given_ratings import read_given_ratings
 
@@ -172,3 +173,28 @@ def test_titles_identify_items_where_they_do_in_training(tmp_path):
     path = write(tmp_path / "mine.csv", {"item_id": ["1", "2"], "title": ["b", "e"], "rating": [5.0, 1.0]})
     given = read(path, item_identity="title")
     np.testing.assert_array_equal(given.queries.items, [2, 5])
+
+
+def test_the_columns_of_a_file_are_recognized_as_those_of_training_data(tmp_path):
+    """Here with other names than in training, for a model of ratings with their times."""
+    columns = dict.fromkeys(COLUMNS, AUTO)
+    path = tmp_path / "mine.csv"
+    path.write_text("movieId,Stars,userId,date,timestamps\nc,3,w,1970-01-02,1\na,2.5,w,1970-01-01,2\n")
+    given = read(path, columns=columns)
+    np.testing.assert_array_equal(given.queries.gather(np.array([0], np.int32))[HISTORY], [[1, 3, 0]])
+    assert given.user_ids.to_pylist() == ["w"] and given.missing_columns == ()
+    path.write_text("movie,score\nc,3\na,2.5\n")
+    given = read(path, columns=columns)
+    np.testing.assert_array_equal(given.queries.gather(np.array([0], np.int32))[HISTORY], [[3, 1, 0]])
+    assert given.user_ids.to_pylist() == ["-"] and given.missing_columns == ("user_id", "timestamp")
+    # All may be equal: one user's favourites.
+    path.write_text("movie,score\n" + "".join(f"{item},5\n" for item in "abcdefghijkl"))
+    assert read(path, columns=columns).num_ratings.tolist() == [12]
+    path.write_text("movie,liked\nc,3\n")
+    with pytest.raises(DataError, match=r"usual name for the ratings; .*Give each column of this file the") as refused:
+        read(path, columns=columns)
+    assert "config." not in str(refused.value)
+    assert read(path, columns=columns, has_ratings=False).num_known.tolist() == [1]
+    path.write_text("movie,item,score\nc,c,3\n")
+    with pytest.raises(DataError, match=r"several columns that could be item_id: 'movie', 'item'\. Give each"):
+        read(path, columns=columns)

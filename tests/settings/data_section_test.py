@@ -41,7 +41,7 @@ def test_the_fields_of_a_given_split_of_events_are_accepted():
         ),
         (
             {"data.duplicates": "count"},
-            r"duplicates='count' cannot be used with config\.data\.columns\.rating='rating'",
+            r"duplicates='count' cannot be used with config\.data\.columns\.rating='auto'",
         ),
         ({"data.features.query": ("",)}, r"config\.data\.features\.query=\('',\) cannot be used: a name is empty"),
         (

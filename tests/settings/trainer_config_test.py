@@ -38,6 +38,7 @@ FROM_0_BELOW_1 = ([0.0, 0, 0.89], [-1e-9, 1.0, 1, math.inf])
 # Field → allowed values up to the borders, and values just beyond them.
 RANGES = {
     "seed": ([0, 2**31 - 1], [-1, 2**31]),
+    "split.seed": ([-1, 0, 2**31 - 1], [-2, 2**31]),
     "data.source": (["x"], [""]),
     "data.rating_range": (
         [(0.0, 5.0), (0, 4.0), (0, 100)],

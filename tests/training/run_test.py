@@ -13,9 +13,10 @@ from trainer import strategy as strategy_lib
 from trainer.compat import tf
 from trainer.data.dataset import Dataset
 from trainer.data.lists import cut_lists, group_ratings
-from trainer.data.vocabulary import build_vocabulary
+from trainer.data.vocabulary import build_vocabulary, load_vocabulary
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.schema import ITEMS_SCHEMA
+from trainer.serving.recommender import Recommender
 from trainer.training.samples import build_sample_fn
 from trainer.workdir import Workdir
 
@@ -118,6 +119,33 @@ def test_nothing_held_out_is_a_run_too(tiny_config, tmp_path):
     assert result["held_out"] is None and result["exported_step"] == result["step"]
     assert set(result["train"]) == {"loss", "ndcg@5", "mrr"}
     assert not lines(tmp_path, "validation")
+
+
+def test_a_chosen_run_is_trained_again_on_all_ratings(tiny_config, tmp_path):
+    """As docs/data.md describes it: for as long as the chosen model, with the same values and nothing held out."""
+    tiny_config.split.method = "time"
+    tiny_config.train.early_stopping_patience = 1
+    tiny_config.train.num_epochs = 9
+    # Asked for the highest loss of a model that learns, the best is the first.
+    tiny_config.eval.best_metric, tiny_config.eval.best_direction = "loss", "max"
+    chosen = run(tiny_config, tmp_path / "chosen")
+    assert chosen["exported_epoch"] == 1 < chosen["step"] / chosen["exported_step"]
+
+    tiny_config.split.method = "none"
+    tiny_config.train.num_epochs = int(chosen["exported_epoch"])
+    with tiny_config.unlocked():
+        tiny_config.update_from_flattened_dict(json.loads((tmp_path / "chosen/config.json").read_text())["chosen"])
+    final = run(tiny_config, tmp_path / "final")
+    assert final["exported_epoch"] == 1 and final["exported_step"] == final["step"]
+    everything = planted_ratings()
+    folder = Workdir(str(tmp_path / "final"))
+    vocabulary = load_vocabulary(folder.vocabulary)
+    assert vocabulary.num_users - 1 == len(everything["user_id"].unique())
+    assert vocabulary.num_items - 1 == len(everything["item_id"].unique())
+    assert sum(vocabulary.items["num_ratings"].to_pylist()) == everything.num_rows
+    recommender = Recommender(folder.path)
+    tables = list(recommender.recommend_all(3, exclude_seen=False, advance=lambda _: None))
+    assert sum(table.num_rows for table in tables) == 3 * (vocabulary.num_users - 1)
 
 
 def test_metrics_of_subtopics_need_genres(tiny_config, tmp_path):

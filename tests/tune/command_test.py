@@ -37,6 +37,9 @@ def run_command(*flags, cwd):
         (["--workdir=never_made", "--space=missing.py"], "--space=missing.py cannot be loaded"),
         (["--workdir=never_made", "--space=space.py", "--config.seed=-1"], "config.seed=-1 cannot be used"),
         (["--workdir=never_made", "--space=space.py", "--num_trials=0"], "num_trials"),
+        (["--workdir=never_made"], "Set --space to the file with the fields to vary, or set --num_seeds"),
+        (["--workdir=never_made", "--num_seeds=1"], "--num_seeds=1 cannot be used: it has to be at least 2"),
+        (["--workdir=never_made", "--num_seeds=2", "--num_trials=3"], "--num_trials is only used with --space"),
         (["--workdir=never_made", "--space=space.py", "--strategy=multi_worker_mirrored"], "strategy"),
     ],
 )
@@ -79,6 +82,7 @@ def test_the_command_trains_the_trials_and_evaluates_only_the_best_on_the_test_s
         "--workdir=search",
         "--num_trials=5",
         "--evaluate_best",
+        "--num_seeds=2",
     ]
     result = run_command(*command, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
@@ -101,5 +105,18 @@ def test_the_command_trains_the_trials_and_evaluates_only_the_best_on_the_test_s
         metrics = hparams_data(folder / "logs", "experiment").experiment.metric_infos
         assert ("validation", "ndcg@5") in [(info.name.group, info.name.tag) for info in metrics]
 
+    # The best trial with two other seeds, on the same ratings and the same split.
+    record = json.loads((tmp_path / "search" / "best.json").read_text())
+    assert record["trial"] == 2 and [run["seed"] for run in record["seeds"]["runs"]] == [1, 2]
+    expected = json.loads((folders[1] / "data.json").read_text())["fingerprints"]
+    values = []
+    for name in ("0001", "0002"):
+        folder = tmp_path / "search" / "seeds" / name
+        assert json.loads((folder / "data.json").read_text())["fingerprints"] == expected
+        result = json.loads((folder / "result.json").read_text())
+        values.append(result["protocols"]["rated"]["model"]["ndcg@5"]["value"])
+    assert record["seeds"]["metrics"]["test rated/ndcg@5"]["values"] == values
+
     again = run_command(*command, cwd=tmp_path)
     assert again.returncode == 0 and "This run is finished" in again.stdout and "Trial 1 of" not in again.stdout
+    assert "Over 2 seeds" in again.stdout and "Seed 1 (" not in again.stdout

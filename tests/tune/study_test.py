@@ -1,5 +1,7 @@
 """A folder of another search, or of a run, is refused, and so is a damaged record."""
 
+import json
+
 import pytest
 
 from settings.errors import ConfigError, StorageError
@@ -24,6 +26,17 @@ def test_another_search_in_the_folder_is_refused(tmp_path, change, says):
         search(tmp_path, training, **change)
     assert says in str(caught.value) and "\n" not in str(caught.value)
     assert not training.workdirs and (tmp_path / "study.json").read_text() == before
+
+
+def test_a_search_of_an_earlier_version_goes_on(tmp_path):
+    """The names of columns had other defaults, and there was no config.split.seed."""
+    named = {"data.columns.user_id": "user_id", "data.columns.title": ""}
+    search(tmp_path, Training(), num_trials=2, **named)
+    record = json.loads((tmp_path / "study.json").read_text())
+    del record["config"]["split"]["seed"]
+    (tmp_path / "study.json").write_text(json.dumps(record))
+    training = Training()
+    assert len(search(tmp_path, training, num_trials=3)) == 3 and len(training.workdirs) == 1
 
 
 def test_a_folder_that_is_not_of_a_search_is_refused(tmp_path):

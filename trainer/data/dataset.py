@@ -16,6 +16,7 @@ from trainer import schema
 from trainer.data.arrays import EntryArray, ShardedArray
 from trainer.data.lists import ListOrder, QueryLists, RatingsByUser, cut_lists, join_by_user
 from trainer.data.queries import Queries, build_queries
+from trainer.data.ratings.columns import ColumnsOfTable
 from trainer.data.vocabulary import Vocabulary
 from trainer.features import FeatureSpec
 
@@ -261,6 +262,7 @@ def count_ratings(
     *,
     sources: Mapping[str, str],
     reports: Sequence[Mapping[str, int]],
+    columns: Sequence[ColumnsOfTable | None],
     has_ratings: bool,
     duplicates: str,
     num_unknown: Mapping[str, int],
@@ -273,6 +275,7 @@ def count_ratings(
       num_ratings: the number of ratings of known users of each split that has any.
       sources: the source of each split that has one of its own.
       reports: the number of rows of each kind of each source; see `ratings.Ratings`.
+      columns: what became of the columns of each source; None for one that is no table.
       has_ratings, duplicates: as in `Dataset` and `load_ratings`.
       num_unknown: the number of ratings of unknown users of each of these splits.
       num_test_pairs_in_train: only used with several sources.
@@ -280,6 +283,11 @@ def count_ratings(
     counts: dict[str, Any] = {
         "source": sources["train"],
         "rows": {kind: sum(report[kind] for report in reports) for kind in reports[0]},
+        "columns": {
+            split: {"used": dict(table.used), "unused": list(table.unused)}
+            for split, table in zip(sources, columns, strict=True)
+            if table is not None
+        },
         "has_ratings": has_ratings,
         "duplicates": duplicates,
         "num_users": vocabulary.num_users - 1,

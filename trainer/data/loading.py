@@ -18,11 +18,15 @@ from trainer.data.lists import ListOrder, group_ratings
 from trainer.data.prepared.manifest import data_fields, is_prepared
 from trainer.data.prepared.opening import open_prepared
 from trainer.data.ratings import is_path, load_ratings
+from trainer.data.ratings.accounts import USED, Account
 from trainer.data.ratings.merging import Duplicates
 from trainer.data.splits import split_ratings, use_given_split
 from trainer.data.vocabulary import build_vocabulary
 
 GIVEN = "given"
+
+MIN_RATINGS_TO_COMPARE = 10
+"""Fewer ratings than this may all be equal: a file of a few rows is a first try."""
 
 
 def load_dataset(*, source: str, list_size: int, history_size: int = 0, **arguments: Any) -> Dataset:
@@ -86,6 +90,7 @@ def load_source(
     """
     features = features or {}
     sources = sources_of_splits(split_method, source, validation_source, test_source)
+    needs_times = order_matters(split_method, list_order)
     loaded = load_ratings(
         *sources.values(),
         data_dir=data_dir,
@@ -95,8 +100,10 @@ def load_source(
         duplicates=duplicates,
         item_identity=item_identity,
         features=features,
+        needs_times=needs_times,
         seed=seed,
     )
+    check_ratings_differ(source, loaded.accounts[0])
     if split_method == GIVEN:
         split_of_source = np.array([schema.SPLITS.index(name) for name in sources], np.int8)
         split = use_given_split(
@@ -158,12 +165,37 @@ def load_source(
         _sizes(known),
         sources=sources,
         reports=loaded.reports,
+        columns=[account.columns for account in loaded.accounts],
         has_ratings=loaded.has_ratings,
         duplicates=duplicates,
         num_unknown={name: len(rows[name]) - len(part) for name, part in known.items()},
         num_test_pairs_in_train=_num_test_pairs_in_train(dataset) if len(sources) > 1 else 0,
     )
     return replace(dataset, description=describe(dataset, counts, digests_of(dataset)))
+
+
+def order_matters(split_method: str, list_order: ListOrder) -> bool:
+    """Returns whether the split or the lists follow from the order of time, so that it must be known."""
+    return split_method in ("last", "time") or list_order == "time"
+
+
+def check_ratings_differ(source: str, account: Account) -> None:
+    """Raises DataError if all ratings of the training source are equal.
+
+    Args:
+      source: its name.
+      account: what became of its rows.
+    """
+    num_ratings = account.report[USED]
+    if account.used_ratings is None or num_ratings < MIN_RATINGS_TO_COMPARE:
+        return
+    least, greatest = account.used_ratings
+    if least == greatest:
+        raise DataError(
+            f"All {num_ratings:,} ratings of {source} are {least:g}, so they do not tell what a user likes better. If "
+            "the rows are events, such as clicks or purchases, set config.data.columns.rating to an empty string: "
+            "--config.data.columns.rating= . If another column has the ratings, set it to the name of that column."
+        )
 
 
 def check_known(num_ratings: Mapping[str, int], num_known: Mapping[str, int], *, split_method: str) -> None:

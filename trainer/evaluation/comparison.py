@@ -176,8 +176,9 @@ def check_same_test_set(runs: Sequence[Run]) -> None:
         if parts:
             raise ConfigError(
                 f"{first.name} and {other.name} cannot be compared, because their test sets differ in "
-                f"{'; '.join(sorted(parts))}. Train both with the same data, config.split, config.seed, "
-                "config.list_size, config.eval.relevance_threshold and config.eval.num_catalogue_users."
+                f"{'; '.join(sorted(parts))}. Train both with the same data, config.split, config.seed (unless "
+                "config.split.seed is set), config.list_size, config.eval.relevance_threshold and "
+                "config.eval.num_catalogue_users."
             )
 
 

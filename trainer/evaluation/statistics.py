@@ -206,6 +206,53 @@ def paired_differences(
     ]
 
 
+def mean_of_runs(values: Sequence[float]) -> tuple[float, float, float]:
+    """The mean of a metric over runs that differ in their seed, and the limits of its 95% interval by Student's t.
+
+    The limits are mean ± t · s / √n, with the sample standard deviation s of the n values and the 97.5% quantile t of
+    the t distribution with n − 1 degrees of freedom (Student, "The probable error of a mean", Biometrika 1908).
+
+    Args:
+      values: one per run, at least one.
+
+    Returns:
+      The mean and the two limits, which are NaN for a single run.
+    """
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, math.nan, math.nan
+    margin = t_quantile(len(values) - 1) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return mean, mean - margin, mean + margin
+
+
+def t_quantile(num_degrees: int) -> float:
+    """The number t such that LEVEL of Student's t distribution is between −t and t.
+
+    Args:
+      num_degrees: the degrees of freedom, at least 1.
+    """
+    low, high = 0.0, math.pi / 2
+    for _ in range(60):  # Halves the range of the angle down to the precision of a float.
+        middle = (low + high) / 2
+        low, high = (middle, high) if _part_of_t_within(middle, num_degrees) < LEVEL else (low, middle)
+    return math.sqrt(num_degrees) * math.tan(high)
+
+
+def _part_of_t_within(angle: float, num_degrees: int) -> float:
+    """The part of the t distribution between −t and t, for t = √num_degrees · tan(angle).
+
+    Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 26.7.3 and 26.7.4.
+    """
+    cosine, is_odd = math.cos(angle), num_degrees % 2
+    term, total = (cosine if is_odd else 1.0), 0.0
+    for order in range(1 + is_odd, num_degrees, 2):
+        total += term
+        term *= order / (order + 1) * cosine**2
+    if is_odd:
+        return 2 / math.pi * (angle + math.sin(angle) * total)
+    return math.sin(angle) * total
+
+
 def _products(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """values × weights in float64; 0 where the weight is 0, also if the value is not finite."""
     return np.where(weights > 0, values, 0).astype(np.float64) * weights

@@ -14,7 +14,10 @@ from settings.errors import DataError
 from trainer import schema
 from trainer.data.queries import Queries, build_queries
 from trainer.data.ratings import feature_columns, files, load_ratings, tables
+from trainer.data.ratings.columns import AUTO, OPTIONAL, recognize
 from trainer.data.vocabulary import Vocabulary
+
+_WAY_OUT = "Give each column of this file the name that it has in the training data."
 
 ONE_USER = "-"
 """The id of the user of a file that has no column of users."""
@@ -60,7 +63,7 @@ def read_given_ratings(
     Args:
       source: what `load_ratings` reads, such as a file.
       vocabulary: of the trained model.
-      columns: our column names → the file's.
+      columns: our column names → the file's, or AUTO.
       has_ratings: whether the model was trained on ratings. If not, the rows are events.
       item_identity: "item_id" or "title".
       history_size: the largest number of items of a history.
@@ -76,13 +79,11 @@ def read_given_ratings(
     columns = {ours: name if ours in used else "" for ours, name in columns.items()}
     if not has_ratings:
         columns[schema.RATING] = ""
-    missing = _missing_columns(source, columns, feature_names)
-    has_users = columns[schema.USER_ID] not in missing
+    columns, missing = _columns_of_file(source, columns, feature_names)
+    has_users = bool(columns[schema.USER_ID])
     if not has_users:
         # Reading needs a column of users. Any column without a missing value does.
         columns[schema.USER_ID] = columns[schema.ITEM_ID]
-    if columns[schema.TIMESTAMP] in missing:
-        columns[schema.TIMESTAMP] = ""
     loaded = load_ratings(
         source,
         columns=columns,
@@ -118,25 +119,35 @@ def read_given_ratings(
     )
 
 
-def _missing_columns(source: str, columns: Mapping[str, str], feature_names: Sequence[str]) -> list[str]:
-    """The columns that a file may lack and does lack.
+def _columns_of_file(
+    source: str, columns: Mapping[str, str], feature_names: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
+    """Returns the columns to read, with "" for the users and the times if the file lacks them, and what it lacks.
 
     Raises:
-      DataError: the file has no column of ratings, although `columns` names one.
+      DataError: the file has no column of ratings, although `columns` has one, or a column cannot be recognized.
     """
     if source.endswith(tables.LINES):
-        return list(feature_names)
+        return dict(columns), list(feature_names)
     found = _column_names(source)
     if found is None:
-        return []
+        return dict(columns), []
     rating = columns[schema.RATING]
-    if rating and rating not in found:
+    if rating not in ("", AUTO) and rating not in found:
         raise DataError(
             f"{source} has no column {rating!r} with ratings, and the model was trained on ratings. Its columns are "
             f"{', '.join(map(repr, found))}. Add the column, with ratings like those of the training data."
         )
-    wanted = (columns[schema.USER_ID], columns[schema.TIMESTAMP], *feature_names)
-    return [name for name in wanted if name and name not in found]
+    may_lack = (schema.USER_ID, schema.TIMESTAMP)
+    wanted = {
+        ours: name for ours, name in columns.items() if name and not (ours in may_lack and name not in (*found, AUTO))
+    }
+    chosen = recognize(source, wanted, found=found, optional=(schema.USER_ID, *OPTIONAL), way_out=_WAY_OUT)
+    missing = [
+        ours if columns[ours] == AUTO else columns[ours] for ours in may_lack if columns[ours] and ours not in chosen
+    ]
+    missing += [name for name in feature_names if name not in found]
+    return {ours: chosen.get(ours, "") for ours in columns}, missing
 
 
 def _column_names(source: str) -> Sequence[str] | None:

@@ -107,6 +107,7 @@ def train_and_evaluate(
             epoch_steps=epoch_steps,
             total_steps=total_steps,
             chosen=chosen,
+            relevance_threshold=config.eval.relevance_threshold,
         )
         result = paths.load_result()
         is_finished = state.is_finished(total_steps, config.train.early_stopping_patience)
@@ -202,6 +203,7 @@ def train_and_evaluate(
         result = {
             "step": state.step,
             "exported_step": exported_step,
+            "exported_epoch": exported_step / epoch_steps,
             "train": state.train_metrics,
             "held_out": dataset.held_out_split,
             "speed": summary.speed(trainer, strategy_name=strategy_name, num_replicas=num_replicas),

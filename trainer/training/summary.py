@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from trainer.data import summary as data_summary
 from trainer.data.dataset import Dataset
 from trainer.evaluation import final_metrics
 from trainer.training.loop import Trainer
@@ -19,9 +20,18 @@ def print_start(
     epoch_steps: int,
     total_steps: int,
     chosen: Mapping[str, Any],
+    relevance_threshold: float,
 ) -> None:
-    """Prints the size of the data and of the run, and the values that follow from the size of the data."""
+    """Prints what is known of the data, its size and that of the run, and the values that follow from the size."""
     data = dataset.description
+    notes = data_summary.describe_columns(data)
+    if data_summary.has_dropped_rows(data):
+        notes.append(data_summary.describe_rows(data))
+    notes += data_summary.describe_unused_ratings(dataset)
+    if warning := data_summary.describe_relevance(dataset, relevance_threshold):
+        notes.append(warning)
+    for note in notes:
+        console.print(note, soft_wrap=True)
     ratings = ", ".join(f"{number:,} {split}" for split, number in data["num_ratings"].items())
     console.print(
         f"{data['source']}: {data['num_users']:,} users, {data['num_items']:,} items. Ratings: {ratings}.\n"

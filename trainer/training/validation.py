@@ -7,6 +7,7 @@ from settings.errors import ConfigError, DataError
 from settings.progress import Progress, silent
 from settings.trainer_config import TrainerConfig
 from settings.trainer_config.evaluation import CATALOGUE
+from trainer import config as config_lib
 from trainer import strategy as strategy_lib
 from trainer.compat import tf
 from trainer.data.dataset import Dataset
@@ -68,7 +69,7 @@ def build_validation(
         learner.metrics,
         num_users=config.eval.num_validation_users,
         relevance_threshold=config.eval.relevance_threshold,
-        seed=config.seed,
+        seed=config_lib.data_seed(config),
         progress=progress,
     )
 

@@ -1,6 +1,7 @@
-"""Searches for the best values of config fields, on the validation split.
+"""Searches for the best values of config fields, on the validation split, and trains a config with several seeds.
 
 python -m trainer.tune --config=configs/default.py --space=configs/tune/default.py --workdir=runs/tune --num_trials=30
+python -m trainer.tune --config=configs/default.py --workdir=runs/seeds --num_seeds=5
 """
 
 import os
@@ -11,23 +12,25 @@ from ml_collections import config_flags
 
 from configs import default
 from settings import cli
-from settings.errors import UserError
+from settings.errors import ConfigError, UserError
 from settings.trainer_config import STRATEGIES, TrainerConfig, load_trainer_config
-from trainer.tune.report import best_trial, print_best
+from trainer.tune.report import best_trial, describe_best, print_best
 from trainer.tune.search import OutOfMemoryError, Search
+from trainer.tune.seeds import describe_seeds, metrics_over_seeds, print_seeds, run_seeds
 from trainer.tune.space import check_space, load_space
-from trainer.tune.study import StudyFolder
+from trainer.tune.study import StudyFolder, Trial
 
 # The workers of a cluster would each need the same trials at the same time.
 _STRATEGIES = tuple(name for name in STRATEGIES if name != "multi_worker_mirrored")
 
 
 def main() -> int:
-    """Runs the trials that are missing, and prints the table of all. Returns the exit code."""
+    """Runs the trials and seeds that are missing, and prints tables of all. Returns the exit code."""
+    _check_flags()
     config_dict = cli.load_config()
     config = load_trainer_config(config_dict)
     space = flags.FLAGS.space
-    parameters = load_space(space)
+    parameters = load_space(space) if space else ()
     check_space(parameters, config_dict.to_dict(), f"--space={space}")
     folder = StudyFolder(flags.FLAGS.workdir)
     folder.check(config, parameters)
@@ -43,14 +46,50 @@ def main() -> int:
     )
     with folder.locked():
         folder.save_study(config, parameters)
-        trials = search.run(flags.FLAGS.num_trials)
-        print_best(search.console, folder, trials, config.eval, search.flags)
-        best = best_trial(trials, config.eval.best_direction)
-        if best is None:
-            raise UserError(f"All {len(trials)} trials have failed. {trials[-1].reason}")
-        if flags.FLAGS.evaluate_best:
-            _train(search.config_of(best), folder.trial_workdir(best.number), evaluate_test=True)
+        best = _search(search) if parameters else None
+        if flags.FLAGS.num_seeds:
+            _run_seeds(search, best)
     return 0
+
+
+def _check_flags() -> None:
+    """Raises ConfigError for flags that do not go together."""
+    if not flags.FLAGS.space and not flags.FLAGS.num_seeds:
+        raise ConfigError(
+            "There is nothing to do. Set --space to the file with the fields to vary, or set --num_seeds to train the "
+            "config with several seeds."
+        )
+    if flags.FLAGS.num_seeds == 1:
+        raise ConfigError("--num_seeds=1 cannot be used: it has to be at least 2, or 0 for no seeds.")
+    if flags.FLAGS["num_trials"].present and not flags.FLAGS.space:
+        raise ConfigError("--num_trials is only used with --space. Set --space, or leave out --num_trials.")
+
+
+def _search(search: Search) -> Trial:
+    """Runs the trials that are missing, and returns the best one."""
+    trials = search.run(flags.FLAGS.num_trials)
+    print_best(search.console, search.folder, trials, search.base.eval, search.flags)
+    best = best_trial(trials, search.base.eval.best_direction)
+    if best is None:
+        raise UserError(f"All {len(trials)} trials have failed. {trials[-1].reason}")
+    if flags.FLAGS.evaluate_best:
+        _train(search.config_of(best), search.folder.trial_workdir(best.number), evaluate_test=True)
+    return best
+
+
+def _run_seeds(search: Search, best: Trial | None) -> None:
+    """Trains the best trial, or without a search the config as it is, with several seeds."""
+    with_test = flags.FLAGS.evaluate_best
+    runs = run_seeds(
+        search,
+        best,
+        flags.FLAGS.num_seeds,
+        evaluate_fn=(lambda config, workdir: _train(config, workdir, evaluate_test=True)) if with_test else None,
+    )
+    metrics = metrics_over_seeds(search, runs, with_test=with_test)
+    record = describe_best(best, search.base.eval, search.flags)
+    search.folder.save_best({**record, "seeds": describe_seeds(runs, metrics)})
+    print_seeds(search.console, runs, metrics)
 
 
 def _train(config: TrainerConfig, workdir: str, *, evaluate_test: bool) -> None:
@@ -92,9 +131,20 @@ def _config_flags() -> list[str]:
 if __name__ == "__main__":
     flags.DEFINE_enum("strategy", "default", _STRATEGIES, "The devices to train on: see trainer.main.")
     flags.DEFINE_string("workdir", None, "Output folder of the search, local or gs://.", required=True)
-    flags.DEFINE_string("space", None, "The Python file with the fields to vary; see configs/tune.", required=True)
+    flags.DEFINE_string("space", None, "The Python file with the fields to vary; see configs/tune.")
     flags.DEFINE_integer("num_trials", 30, "The number of trials, with those of earlier starts.", 1)
-    flags.DEFINE_bool("evaluate_best", False, "Export the best trial at the end, and evaluate it on the test split.")
+    flags.DEFINE_bool(
+        "evaluate_best",
+        False,
+        "At the end, export the best trial, and the runs of --num_seeds, and evaluate them on the test split.",
+    )
+    flags.DEFINE_integer(
+        "num_seeds",
+        0,
+        "At the end, train the best trial with this number of seeds, or the config as it is if there is no --space. "
+        "Report the mean and an interval of the metrics.",
+        0,
+    )
     flags.DEFINE_string("tpu", "local", "For --strategy=tpu: the TPU's name, local, or grpc://HOST:8470.")
     flags.DEFINE_bool("allow_cpu", False, "Train on the CPU even in the GPU image.")
     config_flags.DEFINE_config_file("config", None, "The config file of the trials. (default: configs/default.py)")

@@ -36,23 +36,25 @@ def flags_of(base_flags: Sequence[str], parameters: Mapping[str, Any]) -> list[s
     ]
 
 
-def save_best(folder: StudyFolder, trials: Sequence[Trial], evaluation: EvalConfig, base_flags: Sequence[str]) -> None:
-    """Writes best.json, if a trial is finished."""
-    best = best_trial(trials, evaluation.best_direction)
-    if best is None:
-        return
-    folder.save_best(
-        {
-            "trial": best.number,
-            "metric": evaluation.best_metric,
-            "direction": evaluation.best_direction,
-            "value": best.value,
-            "step": best.step,
-            "epoch": best.epoch,
-            "parameters": best.parameters,
-            "flags": flags_of(base_flags, best.parameters),
-        }
-    )
+def describe_best(best: Trial | None, evaluation: EvalConfig, base_flags: Sequence[str]) -> dict[str, Any]:
+    """Returns the content of best.json, with the flags of `flags_of`.
+
+    Args:
+      best: the best trial, which is finished; None without a search, for the config as it is.
+      evaluation: what trials are judged by.
+      base_flags: as in `flags_of`.
+    """
+    parameters = best.parameters if best else {}
+    return {
+        "trial": best and best.number,
+        "metric": evaluation.best_metric,
+        "direction": evaluation.best_direction,
+        "value": best and best.value,
+        "step": best and best.step,
+        "epoch": best and best.epoch,
+        "parameters": parameters,
+        "flags": flags_of(base_flags, parameters),
+    }
 
 
 def print_trials(

@@ -14,7 +14,7 @@ from settings.search_space import SearchParameter, with_values
 from settings.trainer_config import TrainerConfig, load_trainer_config
 from trainer import config as config_lib
 from trainer import storage
-from trainer.tune.report import described, print_trials, save_best
+from trainer.tune.report import best_trial, describe_best, described, print_trials
 from trainer.tune.sampling import Values, suggest
 from trainer.tune.study import StudyFolder, Trial
 from trainer.workdir import Workdir
@@ -75,9 +75,14 @@ class Search:
                 self.console.print("The search ends: the space has no values that were not tried.")
                 break
             self.console.print(f"Trial {trials[-1].number} of {num_trials}: {described(trials[-1])}", soft_wrap=True)
-            trials[-1] = self._finish(trials[-1], trials[:-1])
+            workdirs = [self.folder.trial_workdir(trial.number) for trial in trials]
+            earlier = dict(zip(workdirs[:-1], trials[:-1], strict=True))
+            trials[-1] = self.finish(trials[-1], workdirs[-1], earlier)
+            if trials[-1].state == "failed":
+                self.console.print(f"Trial {trials[-1].number} failed: {trials[-1].reason}", soft_wrap=True)
             self.folder.save_trials(trials)
-            save_best(self.folder, trials, self.base.eval, self.flags)
+            if best := best_trial(trials, self.base.eval.best_direction):
+                self.folder.save_best(describe_best(best, self.base.eval, self.flags))
             if len(trials) < num_trials:
                 print_trials(self.console, trials, self.base.eval, limit=_NUM_SHOWN_BETWEEN)
         print_trials(self.console, trials, self.base.eval)
@@ -111,41 +116,44 @@ class Search:
             return False
         return True
 
-    def _finish(self, trial: Trial, earlier: Sequence[Trial]) -> Trial:
-        """Trains a trial and returns it with its result."""
-        workdir = Workdir(self.folder.trial_workdir(trial.number))
+    def finish(self, trial: Trial, path: str, earlier: Mapping[str, Trial]) -> Trial:
+        """Trains a trial, or resumes its training, and returns it with its result.
+
+        Args:
+          path: its workdir.
+          earlier: the trials before it, by their workdirs.
+
+        Raises:
+          Stopped, ConfigError, UserError: see `run`.
+        """
+        workdir = Workdir(path)
         is_resumed = storage.exists(workdir.config)
         try:
             self.train_fn(self.config_of(trial), workdir.path)
         except (DivergedError, OutOfMemoryError) as error:
-            return self._failed(trial, str(error))
+            return replace(trial, state="failed", reason=str(error))
         except ConfigError as error:
             # What refuses the first trial would refuse all. A trial that could start has no fault in its config.
-            if is_resumed or not any(other.state == "finished" for other in earlier):
+            if is_resumed or not any(other.state == "finished" for other in earlier.values()):
                 raise
-            return self._failed(trial, str(error))
-        self._check_data(trial, earlier)
+            return replace(trial, state="failed", reason=str(error))
+        self._check_data(trial, path, earlier)
         evaluation = self.base.eval
         best = best_validation(workdir.metrics, evaluation.best_metric, evaluation.best_direction)
         if best is None:
-            return self._failed(trial, f"No validation had a finite {evaluation.best_metric}.")
+            return replace(trial, state="failed", reason=f"No validation had a finite {evaluation.best_metric}.")
         return replace(trial, state="finished", **best)
 
-    def _failed(self, trial: Trial, reason: str) -> Trial:
-        self.console.print(f"Trial {trial.number} failed: {reason}", soft_wrap=True)
-        return replace(trial, state="failed", reason=reason)
-
-    def _check_data(self, trial: Trial, earlier: Sequence[Trial]) -> None:
+    def _check_data(self, trial: Trial, path: str, earlier: Mapping[str, Trial]) -> None:
         """Checks that a trial has the same data as the first one with the same fields of the data.
 
         Raises:
           ConfigError: it does not, so their validation metrics cannot be compared.
         """
         arguments = config_lib.dataset_arguments(self.config_of(trial))
-        for other in earlier:
+        for other_path, other in earlier.items():
             if other.state == "finished" and config_lib.dataset_arguments(self.config_of(other)) == arguments:
-                path = Workdir(self.folder.trial_workdir(trial.number)).data
-                Workdir(self.folder.trial_workdir(other.number)).check_data(json.loads(storage.read_bytes(path)))
+                Workdir(other_path).check_data(json.loads(storage.read_bytes(Workdir(path).data)))
                 return
 
 

@@ -3,7 +3,9 @@
 DIR/study.json      the config and the space
 DIR/trials.jsonl    one JSON object per trial, in order
 DIR/trials/0007/    the workdir of a trial
-DIR/best.json       the best trial, with its flags
+DIR/best.json       the best trial, with its flags, and its metrics over several seeds
+DIR/seeds.jsonl     one JSON object per run of --num_seeds, in the form of a trial
+DIR/seeds/0003/     the workdir of such a run
 """
 
 import contextlib
@@ -50,11 +52,16 @@ class StudyFolder:
         self.study = storage.join(path, "study.json")
         self.trials = storage.join(path, "trials.jsonl")
         self.best = storage.join(path, "best.json")
+        self.seeds = storage.join(path, "seeds.jsonl")
         self._workdir = Workdir(path)
 
     def trial_workdir(self, number: int) -> str:
         """The workdir of a trial."""
         return storage.join(self.path, "trials", f"{number:04d}")
+
+    def seed_workdir(self, number: int) -> str:
+        """The workdir of a run of `load_seeds`."""
+        return storage.join(self.path, "seeds", f"{number:04d}")
 
     def check(self, config: TrainerConfig, parameters: Sequence[SearchParameter]) -> None:
         """Checks whether a search can use this folder. Writes nothing.
@@ -69,11 +76,12 @@ class StudyFolder:
             )
         self._workdir.check(config)
         if not storage.exists(self.study):
-            if storage.exists(self.trials):
-                raise StorageError(
-                    f"{self.study} is missing, so it is unknown which search the trials in {self.trials} belong to. "
-                    "Restore it from a copy, or use another --workdir."
-                )
+            for path in (self.trials, self.seeds):
+                if storage.exists(path):
+                    raise StorageError(
+                        f"{self.study} is missing, so it is unknown which search the trials in {path} belong to. "
+                        "Restore it from a copy, or use another --workdir."
+                    )
             return
         with storage.reading_json(self.study, of="a search"):
             saved = json.loads(storage.read_bytes(self.study))
@@ -83,14 +91,15 @@ class StudyFolder:
         changed = [
             f"config.{name}: {before.get(name)!r} → {after.get(name)!r}"
             for name in sorted(before.keys() | after.keys())
-            if before.get(name) != after.get(name)
+            # The data of a trial is compared with that of the others when it has ended.
+            if before.get(name) != after.get(name) and name not in config_lib.COLUMN_FIELDS
         ]
         if saved_space != _plain_space(parameters):
             changed.append("the fields or values of --space")
         if changed:
             raise ConfigError(
                 f"--workdir={self.path} holds another search ({'; '.join(changed)}). Use another --workdir, or the "
-                "config and the space of that search. Only --num_trials can change."
+                "config and the space of that search. Only --num_trials and --num_seeds can change."
             )
 
     @contextlib.contextmanager
@@ -109,20 +118,34 @@ class StudyFolder:
         Raises:
           StorageError: the record cannot be read.
         """
-        if not storage.exists(self.trials):
+        return self._load(self.trials)
+
+    def save_trials(self, trials: Sequence[Trial]) -> None:
+        """Replaces the record of the trials in one step."""
+        self._save(self.trials, trials)
+
+    def load_seeds(self) -> list[Trial]:
+        """Returns all runs of several seeds so far, as `load_trials` does."""
+        return self._load(self.seeds)
+
+    def save_seeds(self, runs: Sequence[Trial]) -> None:
+        """Replaces the record of these runs in one step."""
+        self._save(self.seeds, runs)
+
+    def _load(self, path: str) -> list[Trial]:
+        if not storage.exists(path):
             return []
-        with storage.reading_json(self.trials, of="a search"):
-            lines = storage.read_bytes(self.trials).splitlines()
+        with storage.reading_json(path, of="a search"):
+            lines = storage.read_bytes(path).splitlines()
             trials = [Trial(**json.loads(line)) for line in lines]
             if [trial.number for trial in trials] != list(range(1, len(trials) + 1)):
                 raise ValueError("the numbers of its trials are not 1, 2, 3, ...")
         # JSON has no tuples.
         return [replace(trial, parameters=config_lib.plain(trial.parameters)) for trial in trials]
 
-    def save_trials(self, trials: Sequence[Trial]) -> None:
-        """Replaces the record of the trials in one step."""
+    def _save(self, path: str, trials: Sequence[Trial]) -> None:
         lines = [json.dumps(asdict(trial), allow_nan=False) + "\n" for trial in trials]
-        storage.write_bytes(self.trials, "".join(lines).encode())
+        storage.write_bytes(path, "".join(lines).encode())
 
     def save_best(self, fields: Mapping[str, Any]) -> None:
         """Records the best trial."""

@@ -18,6 +18,7 @@ from trainer.data.lists import RatingsByUser
 from trainer.data.loading import load_source
 from trainer.data.prepared import manifest, writing
 from trainer.data.prepared.manifest import MANIFEST, is_prepared, verify
+from trainer.data.ratings.columns import AUTO
 
 
 @pytest.fixture
@@ -87,8 +88,27 @@ def test_the_seed_may_change_where_nothing_is_random(tmp_path):
     expected = load_source(**{**opened, "source": str(tmp_path / "source.parquet"), "seed": 9})
     assert open_data(opened, seed=9).description == expected.description
     opened = prepare(tmp_path / "given", arguments_of(tmp_path, "given"))
-    with pytest.raises(ConfigError, match=r"config\.seed: 0 → 9"):
+    with pytest.raises(ConfigError, match=r"config\.split\.seed \(or, if it is -1, config\.seed\): 0 → 9"):
         open_data(opened, seed=9)
+
+
+def test_recognized_columns_are_those_that_the_data_was_prepared_with(tmp_path):
+    """Data of an earlier version has the names that were the defaults, and no record of its columns."""
+    arguments = arguments_of(tmp_path, "row order")
+    named = {"user_id": "user_id", "item_id": "item_id", "rating": "rating", "timestamp": "timestamp", "title": ""}
+    opened = prepare(tmp_path / "named", {**arguments, "columns": {**named, "genres": ""}})
+    edit(opened["source"], lambda record: record["counts"].pop("columns"))
+    automatic = dict.fromkeys([*named, "genres"], AUTO)
+    description = open_data(opened, columns=automatic).description
+    of_source = load_source(**{**arguments, "columns": automatic}).description
+    assert description["fingerprints"] == of_source["fingerprints"]
+    with pytest.raises(ConfigError, match=r"config\.data\.columns\.title: '' → 'title'\)"):
+        open_data(opened, columns={**automatic, "title": "title"})
+    # But rows are not read as events, unless the config says so.
+    opened = prepare(tmp_path / "events", arguments_of(tmp_path, "events"))
+    with pytest.raises(ConfigError, match=r"config\.data\.columns\.rating: '' → 'auto'\)"):
+        open_data(opened, columns=automatic)
+    open_data(opened, columns={**automatic, "rating": ""})
 
 
 def test_another_folder_of_tensorflow_datasets_is_the_same_data(prepared):

@@ -1,5 +1,6 @@
 """Every row is either used or counted as bad."""
 
+import ast
 import contextlib
 
 import pyarrow as pa
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from settings.errors import DataError
-from tests.data.ratings.common import WITH_ITEMS, delimited, items_of, load, rows_of
+from tests.data.ratings.common import COLUMNS, WITH_ITEMS, delimited, items_of, load, rows_of
 from trainer.data.ratings import cleaning, merging
 
 DIRTY = """user,item,stars,time
@@ -69,6 +70,9 @@ def test_each_bad_row_is_counted_under_its_reason(tmp_path, make):
         (["1,2,3,4", "1,5,ten,4"], "row 3 of .*a.csv: rating_not_a_number, rating 'ten'"),
         (["1,5,4,881250949000"], "row 2 of .*: timestamp_not_seconds, timestamp 881250949000"),
         (["1,5,4,4", "1,5,inf,4"], "row 3 of .*: rating_not_a_number, rating inf"),
+        (["1,5,4,4", "1,5,nan,4"], "row 3 of .*: rating_not_a_number, rating nan. Ratings must be numbers from 0.5 to"),
+        (["1,5,4,4", "1,5,NA,4"], "row 3 of .*: rating_not_a_number, rating 'NA'"),
+        (["1,5,4,4", "1,5,,4"], "row 3 of .*: rating_not_a_number, rating is missing"),
         (["1,5,4,4", "1,2", "1,5,ten,4"], "row 3 of .*: malformed_row, '1,2'"),
         (["1,5,ten,4", "1,2"], "row 2 of .*: rating_not_a_number"),
     ],
@@ -173,3 +177,40 @@ def test_no_row_is_lost(rows, malformed, split):
     assert {(row["user_id"], row["item_id"]): row["rating"] for row in merged.ratings.to_pylist()} == {
         pair: max(of_pair)[2] for pair, of_pair in good.items()
     }
+
+
+@pytest.mark.parametrize(
+    ("stars", "says", "silent"),
+    [
+        (
+            [1, 10, 4],
+            ["from 1 to 10", '--config.data.rating_range="(1.0, 10.0)"', "relevance_threshold", "for example 8."],
+            ["2^rating", "Times must"],
+        ),
+        ([2, 6.5], ['--config.data.rating_range="(2.0, 6.5)"', "for example 5.2."], []),
+        ([7, 7], ["from 0.5 to 5 (config.data.rating_range)"], ["were found"]),
+        ([-10, 10], ["from -10 to 10", "to another scale", "--config.data.columns.rating= "], ["rating_range="]),
+        ([1, 250], ["from 1 to 250", "to another scale"], ["rating_range="]),
+    ],
+)
+def test_ratings_on_another_scale_are_refused_with_the_range_that_fits(tmp_path, stars, says, silent):
+    """In two files, so that the range is that of all files."""
+    for number, rating in enumerate(stars):
+        (tmp_path / f"{number}.csv").write_text(f"user,item,stars,time\n1,{number},{rating},4\n")
+    with pytest.raises(DataError) as refused:
+        load(tmp_path)
+    message = str(refused.value)
+    assert [part for part in says if part not in message] == [] == [part for part in silent if part in message]
+    (range_field,) = [part for part in says if "rating_range=" in part] or [""]
+    if range_field:
+        low, high = ast.literal_eval(range_field.split('"')[1])
+        assert load(tmp_path, rating_range=(low, high)).report["used"] == len(stars)
+
+
+def test_the_account_has_the_limits_of_all_and_of_usable_ratings(tmp_path):
+    (tmp_path / "a.csv").write_text("user,item,stars,time\n1,2,3,4\n1,3,x,4\n1,4,9,4\n")
+    (tmp_path / "b.csv").write_text("user,item,stars,time\n1,5,0.75,4\n,6,0.6,4\n")
+    (account,) = load(tmp_path, max_bad_fraction=0.9).accounts
+    assert account.found_ratings == (0.6, 9.0) and account.used_ratings == (0.75, 3.0)
+    (account,) = load(tmp_path, columns=COLUMNS | {"rating": ""}, max_bad_fraction=0.9).accounts
+    assert account.found_ratings is account.used_ratings is None

@@ -16,7 +16,7 @@ from tests.data.ratings.common import (
     rows_of,
     write_zip,
 )
-from trainer.data.ratings import cleaning
+from trainer.data.ratings import accounts
 
 needs_movielens = pytest.mark.skipif(
     not SHARED_DATA.is_dir(), reason=f"MovieLens 100K may not be redistributed, and is not at {SHARED_DATA}"
@@ -40,7 +40,7 @@ def test_reads_movielens_as_its_authors_distribute_it(tmp_path, layout, subfolde
     assert rows_of(ratings) == THREE_RATINGS
     assert items_of(ratings) == THREE_ITEMS
     assert list(items_of(ratings)) == ["10", "20", "40", "30"]
-    assert ratings.report == {"read": 3, "used": 3, "duplicate": 0, **dict.fromkeys(cleaning.BAD, 0)}
+    assert ratings.report == {"read": 3, "used": 3, "duplicate": 0, **dict.fromkeys(accounts.BAD, 0)}
 
 
 def test_titles_may_contain_colons_and_latin_1_control_characters(tmp_path):

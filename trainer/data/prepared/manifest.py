@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from settings.errors import ConfigError, StorageError
-from trainer import storage
+from trainer import schema, storage
 from trainer.data.prepared.layout import MANIFEST
 from trainer.data.ratings import files
+from trainer.data.ratings.columns import AUTO
 
 FORMAT = "listwise prepared data set"
 FORMAT_VERSION = 1
@@ -28,7 +29,7 @@ _FIELD_OF = {
     "validation_fraction": "split.validation_fraction",
     "test_fraction": "split.test_fraction",
     "list_order": "list_order",
-    "seed": "seed",
+    "seed": "seed",  # That of the data: see `trainer.config.data_seed`.
 }
 
 
@@ -133,17 +134,31 @@ def check_fields(folder: str, manifest: Manifest, fields: Mapping[str, Any]) -> 
     Raises:
       ConfigError: some differ. The message has both values of each.
     """
-    changed = {name: (value, fields.get(name)) for name, value in manifest.fields.items() if fields.get(name) != value}
-    orders = changed.pop("list_order", None)
+    changed = {
+        name: (value, fields.get(name))
+        for name, value in manifest.fields.items()
+        if not _is_met(name, prepared=value, wanted=fields.get(name))
+    }
+    orders, seeds = changed.pop("list_order", None), changed.pop("seed", None)
     differences = [f"config.{name}: {old!r} → {new!r}" for name, (old, new) in sorted(changed.items())]
     if orders:
         differences.append(f"the order of lists, by config.history.encoder: {orders[0]!r} → {orders[1]!r}")
+    if seeds:
+        differences.append(f"config.split.seed (or, if it is -1, config.seed): {seeds[0]!r} → {seeds[1]!r}")
     if differences:
         raise ConfigError(
             f"{folder} was prepared with another config ({'; '.join(differences)}). Prepare the data again with this "
             "config, into another folder (python -m trainer.prepare), or set the fields to the values before the "
             "arrows."
         )
+
+
+def _is_met(name: str, *, prepared: Any, wanted: Any) -> bool:
+    """Whether data that was prepared with a value of a field has what a config with the value `wanted` asks for."""
+    if name.startswith(f"{_FIELD_OF['columns']}.") and wanted == AUTO:
+        # The data knows its columns. But it has no ratings if they were left out, and AUTO never leaves them out.
+        return bool(prepared) or not name.endswith(f".{schema.RATING}")
+    return bool(prepared == wanted)
 
 
 def check_sizes(folder: str, manifest: Manifest) -> None:

@@ -19,6 +19,7 @@ from trainer.data.ratings import (
     tables,
     tensorflow_datasets,
 )
+from trainer.data.ratings.accounts import READ, Account
 from trainer.data.synthetic import generate_ratings
 
 SYNTHETIC = "synthetic"
@@ -38,11 +39,12 @@ class Ratings:
       items: schema.ITEMS_SCHEMA, one row per item, including items without ratings, followed by the columns of the
         features that the source has in a table of items.
       report: the number of rows "read" and "used", of "duplicate" rows, and of bad rows for each reason in
-        `cleaning.BAD`. With duplicates="count" also of "counted" rows. "read" is the sum of all others.
+        `accounts.BAD`. With duplicates="count" also of "counted" rows. "read" is the sum of all others.
       has_ratings: False if the rows are events.
       has_timestamps: False if the times are row numbers.
       source_of_row: int8 [num_ratings], the number of the source of each row.
       reports: the report of each source.
+      accounts: what became of the rows of each source, before duplicates were looked for.
     """
 
     ratings: pa.Table
@@ -52,6 +54,7 @@ class Ratings:
     has_timestamps: bool
     source_of_row: np.ndarray
     reports: list[dict[str, int]]
+    accounts: list[Account]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +85,7 @@ def load_ratings(
     duplicates: merging.Duplicates = "once",
     item_identity: str = schema.ITEM_ID,
     features: Mapping[str, Sequence[str]] | None = None,
+    needs_times: bool = False,
     seed: int = 0,
 ) -> Ratings:
     """Loads ratings or events. Bad rows are dropped and counted. A user's rows of the same item become one row.
@@ -92,8 +96,8 @@ def load_ratings(
         file with lines "user item item ...". Duplicates are only found within a source.
       data_dir: the folder of TensorFlow Datasets; "" for its default.
       columns: for CSV, TSV and Parquet: our column names (user_id, item_id, rating, timestamp, title, genres) → the
-        file's. "" if there is no title or genres: then the item id is the title. For any source, "" for the rating
-        makes events of the rows, and "" for the timestamp makes the row number the time.
+        file's, or AUTO; see `columns.recognize`. "" if there is no title or genres: then the item id is the title. For
+        any source, "" for the rating makes events of the rows, and "" for the timestamp makes the row number the time.
       rating_range: the least and the greatest rating, inclusive.
       max_bad_fraction: the largest allowed fraction of bad rows in each source.
       duplicates: of a user's rows of the same item the last is kept: by time, then by row. "count", for events, sets
@@ -101,6 +105,8 @@ def load_ratings(
       item_identity: "item_id"; or "title" to treat items with the same title as one item. With "title" a user can
         have several ratings of an item, and all are kept.
       features: owner ("query", "item" or "example") → the names of the columns to keep as features.
+      needs_times: whether tables must have times if `columns` does not say that they have none. If not, the row
+        number is the time where none are recognized.
       seed: the seed of the synthetic ratings.
 
     Raises:
@@ -119,6 +125,7 @@ def load_ratings(
             data_dir=data_dir,
             columns=columns,
             features=features,
+            needs_times=needs_times,
             seed=seed,
         )
         cleaned.append(
@@ -127,13 +134,14 @@ def load_ratings(
                 source=source,
                 rating_range=rating_range,
                 max_bad_fraction=max_bad_fraction,
-                first_row_number=sum(of_source.report[cleaning.READ] for of_source in cleaned),
+                first_row_number=sum(of_source.account.report[READ] for of_source in cleaned),
             )
         )
         if opened.items is not None:
             item_tables.append(opened.items)
         del opened  # It may hold the rows.
-    has_ratings, has_timestamps = check_sources(sources, cleaned, duplicates=duplicates)
+    accounts = [of_source.account for of_source in cleaned]
+    has_ratings, has_timestamps = check_sources(sources, accounts, duplicates=duplicates)
     merged = merging.merge(cleaned, duplicates=duplicates)
     ratings = merged.ratings
     if len(item_tables) < len(sources):
@@ -153,6 +161,7 @@ def load_ratings(
         has_timestamps,
         merged.source_of_row,
         merged.reports,
+        accounts,
     )
 
 
@@ -163,6 +172,7 @@ def open_source(
     data_dir: str,
     columns: Mapping[str, str],
     features: Mapping[str, Sequence[str]],
+    needs_times: bool,
     seed: int,
 ) -> Source:
     """Finds the files of a source. Only the items are read, if they are in a file of their own.
@@ -170,20 +180,20 @@ def open_source(
     Args:
       source: one of the sources of `load_ratings`.
       field: the name of its field in messages.
-      data_dir, columns, features, seed: as in `load_ratings`.
+      data_dir, columns, features, needs_times, seed: as in `load_ratings`.
 
     Raises:
       ConfigError: the source is unknown, there is nothing at a path, or it lacks a feature.
       DataError: its items have the wrong format.
       StorageError: its items cannot be read.
     """
-    parts, items = _parts_and_items(source, field, data_dir, columns, features, seed)
+    parts, items = _parts_and_items(source, field, data_dir, columns, features, needs_times, seed)
     unwanted = [name for name in OPTIONAL if not columns.get(name)]
     return Source([functools.partial(_read_without, unwanted, read) for read in parts], items)
 
 
 def check_sources(
-    sources: Sequence[str], accounts: Sequence[cleaning.Account | cleaning.Cleaned], *, duplicates: merging.Duplicates
+    sources: Sequence[str], accounts: Sequence[Account], *, duplicates: merging.Duplicates
 ) -> tuple[bool, bool]:
     """Returns whether the sources have ratings, and whether they have times.
 
@@ -215,6 +225,7 @@ def _parts_and_items(
     data_dir: str,
     columns: Mapping[str, str],
     features: Mapping[str, Sequence[str]],
+    needs_times: bool,
     seed: int,
 ) -> tuple[Sequence[Callable[[], cleaning.Part]], pa.Table | None]:
     if source == SYNTHETIC:
@@ -235,7 +246,7 @@ def _parts_and_items(
         layout = movielens.find_layout(container)
         if layout is not None:
             return layout.read(container, features)
-    return tables.read(source, container, columns=columns, features=features), None
+    return tables.read(source, container, columns=columns, features=features, needs_times=needs_times), None
 
 
 def _read_without(columns: Sequence[str], read: Callable[[], cleaning.Part]) -> cleaning.Part:

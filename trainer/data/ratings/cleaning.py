@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,28 +12,17 @@ import pyarrow.compute as pc
 
 from settings.errors import DataError
 from trainer import schema
-from trainer.data.ratings import feature_columns, items
-
-READ, USED, DUPLICATE = "read", "used", "duplicate"
-COUNTED = "counted"
-"""Rows that were added to the number of rows of their pair. Only with config.data.duplicates=count."""
-
-MALFORMED = "malformed_row"
-REASONS = {
-    "user_id_missing": schema.USER_ID,
-    "item_id_missing": schema.ITEM_ID,
-    "rating_not_a_number": schema.RATING,
-    "rating_out_of_range": schema.RATING,
-    "timestamp_not_seconds": schema.TIMESTAMP,
-}
-"""Why a row is bad → the column with the bad value. If several reasons apply, the first one counts."""
-
-BAD = (MALFORMED, *REASONS)
+from trainer.data.ratings import feature_columns, iso_times, items
+from trainer.data.ratings.accounts import DUPLICATE, MALFORMED, READ, REASONS, USED, Account, join_accounts, limits
+from trainer.data.ratings.columns import ColumnsOfTable
 
 MAX_TIMESTAMP = 4_102_444_800
 """The year 2100 in seconds since 1970. Later times are probably milliseconds, so they are refused."""
 
 EVENT_RATING = 1.0
+
+_UNITS = {"milliseconds": "1000", "microseconds": "1000000", "nanoseconds": "1000000000"}
+"""Smaller units of time → how many of them a second has."""
 
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?$"
 
@@ -60,31 +50,14 @@ class Part:
         Without a timestamp column the row number is the time.
       first_row: the number of the first row in the file, starting from 1; 2 if the file has a header.
       malformed: the rows of the file that are not in `rows`.
+      columns: what became of the columns of a table; None for another file.
     """
 
     path: str
     rows: pa.Table
     first_row: int = 1
     malformed: tuple[Malformed, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Account:
-    """What became of the rows of one file or source.
-
-    Attributes:
-      report: see `ratings.Ratings`.
-      num_lost_lines: the lines of malformed rows, beyond one line for each of them.
-      first_bad: where the first bad row is and why it is bad; "" if no row is bad.
-      has_ratings: whether the rows have ratings. If not, they are events.
-      has_timestamps: whether the rows have times.
-    """
-
-    report: dict[str, int]
-    num_lost_lines: int
-    first_bad: str
-    has_ratings: bool
-    has_timestamps: bool
+    columns: ColumnsOfTable | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,16 +77,12 @@ class Cleaned:
       ratings: schema.RATINGS_SCHEMA with dictionaries for ids, followed by the columns of the features; one table per
         part.
       items: schema.ITEMS_SCHEMA, from the columns of the ratings.
-      has_ratings: whether the rows have ratings. If not, they are events.
-      has_timestamps: whether the rows have times.
-      report: see `ratings.Ratings`.
+      account: what became of the rows.
     """
 
     ratings: list[pa.Table]
     items: pa.Table
-    has_ratings: bool
-    has_timestamps: bool
-    report: dict[str, int]
+    account: Account
 
 
 def clean(
@@ -146,7 +115,7 @@ def clean(
         accounts.append(cleaned.account)
         del part, cleaned  # With 25 million rows, these are gigabytes.
     account = join_accounts(accounts, source=source, rating_range=rating_range, max_bad_fraction=max_bad_fraction)
-    return Cleaned(ratings, pa.concat_tables(named_items), account.has_ratings, account.has_timestamps, account.report)
+    return Cleaned(ratings, pa.concat_tables(named_items), account)
 
 
 def clean_part(part: Part, *, rating_range: tuple[float, float], first_row_number: int = 0) -> CleanedPart:
@@ -161,6 +130,8 @@ def clean_part(part: Part, *, rating_range: tuple[float, float], first_row_numbe
         bad = columns.bad(rating_range if has_ratings else (EVENT_RATING, EVENT_RATING))
         is_bad = np.logical_or.reduce(list(bad.values()))
         named_items = items.from_rows(part.rows, columns.item_id, ~is_bad)
+        found_ratings = limits(columns.rating[np.isfinite(columns.rating)]) if has_ratings else None
+        used_ratings = limits(columns.rating[~is_bad]) if has_ratings else None
     num_malformed = len(part.malformed)
     report = {
         READ: len(is_bad) + num_malformed,
@@ -175,39 +146,17 @@ def clean_part(part: Part, *, rating_range: tuple[float, float], first_row_numbe
     return CleanedPart(
         table.filter(pa.array(~is_bad)) if is_bad.any() else table,
         named_items,
-        Account(report, num_lost_lines, first_bad, has_ratings, has_timestamps),
+        Account(
+            report,
+            num_lost_lines,
+            first_bad,
+            has_ratings,
+            has_timestamps,
+            found_ratings,
+            used_ratings,
+            part.columns,
+        ),
     )
-
-
-def join_accounts(
-    accounts: Sequence[Account], *, source: str, rating_range: tuple[float, float], max_bad_fraction: float
-) -> Account:
-    """Adds up the accounts of the files of a source, in their order. The other arguments are those of `clean`.
-
-    Raises:
-      DataError: more rows are bad, or no row can be used.
-    """
-    report = {kind: sum(account.report[kind] for account in accounts) for kind in accounts[0].report}
-    num_lost_lines = sum(account.num_lost_lines for account in accounts)
-    first_bad = next((account.first_bad for account in accounts if account.first_bad), "")
-    has_ratings = accounts[-1].has_ratings
-    num_bad = sum(report[reason] for reason in BAD)
-    reasons = ", ".join(f"{report[reason]:,} {reason}" for reason in BAD if report[reason])
-    if num_bad + num_lost_lines > max_bad_fraction * (report[READ] + num_lost_lines):
-        least, greatest = rating_range
-        allowed = f"Ratings must be from {least:g} to {greatest:g} (config.data.rating_range), and times" * has_ratings
-        lines = f" in {num_bad + num_lost_lines:,} lines" if num_lost_lines else ""
-        raise DataError(
-            f"{source}: {num_bad:,} of {report[READ]:,} rows{lines} are bad ({reasons}), more than "
-            f"config.data.max_bad_fraction={max_bad_fraction:g} allows. The first is {first_bad}. "
-            f"{allowed or 'Times'} must be seconds since 1970. "
-            "Correct the file, or raise config.data.max_bad_fraction to continue without these rows."
-        )
-    if num_bad == report[READ]:
-        raise DataError(
-            f"{source} has no ratings ({reasons or 'no rows at all'}). Set config.data.source to a file with ratings."
-        )
-    return Account(report, num_lost_lines, first_bad, has_ratings, accounts[-1].has_timestamps)
 
 
 @contextlib.contextmanager
@@ -238,7 +187,7 @@ class _Columns:
     def of(cls, part: Part, *, first_row_number: int) -> "_Columns":
         rows = part.rows
         if schema.TIMESTAMP in rows.column_names:
-            timestamp = _numbers(rows[schema.TIMESTAMP])
+            timestamp = _times(rows[schema.TIMESTAMP])
         else:
             timestamp = np.arange(first_row_number, first_row_number + rows.num_rows, dtype=np.float64)
         if schema.RATING in rows.column_names:
@@ -302,15 +251,26 @@ def _is_missing(ids: pa.DictionaryArray) -> np.ndarray:
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:
-    """Numbers as float64. Dates and times become seconds since 1970. Any other value becomes NaN."""
+    """Numbers as float64. Any other value becomes NaN."""
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if not pa.types.is_primitive(column.type):
+        text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        column = pc.if_else(pc.match_substring_regex(text, NUMBER), text, None)
+    return column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
+
+
+def _times(column: pa.ChunkedArray) -> np.ndarray:
+    """Seconds since 1970 as float64: numbers, dates and times, or text of either. Any other value becomes NaN."""
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_temporal(column.type):
         column = column.cast(pa.timestamp("s"), safe=False).cast(pa.int64())
-    elif not pa.types.is_primitive(column.type):
-        text = pc.utf8_trim_whitespace(column.cast(pa.string()))
-        column = pc.if_else(pc.match_substring_regex(text, NUMBER), text, None)
-    return column.cast(pa.float64(), safe=False).fill_null(np.nan).to_numpy()
+    numbers = _numbers(column)
+    if pa.types.is_primitive(column.type) or not np.isnan(numbers).any():
+        return numbers
+    text = pc.utf8_trim_whitespace(column.cast(pa.string()))
+    return np.where(np.isnan(numbers), iso_times.seconds_since_1970(text), numbers)
 
 
 def row_number(part: Part, index: int) -> int:
@@ -332,5 +292,19 @@ def _describe_first_bad(part: Part, bad: dict[str, np.ndarray], is_bad: np.ndarr
         reason = next(reason for reason, rows in bad.items() if rows[index])
         column = REASONS[reason]
         value = part.rows[column][index].as_py()
-        descriptions.append((number, f"row {number} of {part.path}: {reason}, {column} {value!r}"))
+        shown = "is missing" if value is None else repr(value)
+        hint = _hint_on_unit(value) if column == schema.TIMESTAMP else ""
+        descriptions.append((number, f"row {number} of {part.path}: {reason}, {column} {shown}{hint}"))
     return min(descriptions, default=(0, ""))[1]
+
+
+def _hint_on_unit(value: Any) -> str:
+    """What to do about a time that is a number of a smaller unit; "" for any other value."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return ""
+    for unit, per_second in _UNITS.items():
+        if MAX_TIMESTAMP <= number < MAX_TIMESTAMP * int(per_second):
+            return f", which looks like {unit}: divide by {per_second}"
+    return ""

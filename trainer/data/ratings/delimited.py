@@ -5,21 +5,23 @@ differ only if a quoted value has a line break. Then the quotes are checked one 
 the same: it turns many rows into one long value.
 """
 
+import contextlib
 import csv
 import dataclasses
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from settings.errors import ConfigError, DataError
+from settings.errors import DataError
 from trainer import schema
-from trainer.data.ratings import feature_columns, files
+from trainer.data.ratings import files
 from trainer.data.ratings.cleaning import Malformed, Part, row_number
+from trainer.data.ratings.columns import OPTIONAL, columns_of_table, recognize, unique
 
 BLOCK_BYTES = 8 << 20
 """A file is parsed in blocks of this size, on all cores. No line and no record may be longer."""
@@ -45,18 +47,26 @@ class Format:
     names: tuple[str, ...] = ()
 
 
-def read(path: str, file: pa.NativeFile, format: Format, *, columns: Mapping[str, str], way_out: str = "") -> Part:
+def read(
+    path: str,
+    file: pa.NativeFile,
+    format: Format,
+    *,
+    columns: Mapping[str, str],
+    optional: Collection[str] = OPTIONAL,
+    way_out: str = "",
+) -> Part:
     """Reads a delimited text file.
 
     Args:
       path: the name for the file in messages.
       file: the open file, which is closed afterwards.
       format: how values are separated.
-      columns: our column names → the file's.
-      way_out: the advice if a column is missing; by default, to name another column in the config.
+      columns, optional, way_out: see `columns.recognize`.
 
     Raises:
-      DataError: the file cannot be parsed, lacks a column, or a quote in it is missing or misplaced.
+      ConfigError: the file lacks the column of a feature.
+      DataError: the file cannot be parsed, lacks another column, or a quote in it is missing or misplaced.
     """
     with files.reading(path), file:
         lines = _scan(file)
@@ -65,14 +75,14 @@ def read(path: str, file: pa.NativeFile, format: Format, *, columns: Mapping[str
                 f"{path} has {lines.longest:,} bytes in line {_line_number(file, lines.start_of_longest)}. At most "
                 f"{BLOCK_BYTES:,} bytes are read per line. Check that this is a text file with one rating per line."
             )
-        require_columns(path, columns, found=format.names or _header(path, file, format), way_out=way_out)
-        try:
-            # Arrow's faster search for the end of a block does not understand quotes.
-            part = _parse(path, file, format, columns, strict=True, line_breaks=lines.has_quote)
-        except _PARSE_ERRORS:
+        found = format.names or _header(path, file, format)
+        columns = recognize(path, columns, found=found, optional=optional, way_out=way_out)
+        part = _parse_strictly(path, file, format, columns, line_breaks=lines.has_quote)
+        if part is None:
             part = _parse_again(path, file, format, columns, has_quote=lines.has_quote)
         _check_num_records(path, file, format, part, columns, num_lines=lines.num_lines)
-    return dataclasses.replace(part, rows=renamed(part.rows, columns))
+    table = columns_of_table(path, columns, found=found)
+    return dataclasses.replace(part, rows=renamed(part.rows, columns), columns=table)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,14 +149,33 @@ def _header(path: str, file: pa.NativeFile, format: Format) -> list[str]:
     raise DataError(f"{path} is empty. Set config.data.source to a file with ratings.")
 
 
+def _parse_strictly(
+    path: str, file: pa.NativeFile, format: Format, columns: Mapping[str, str], *, line_breaks: bool
+) -> Part | None:
+    """The rows of a file without bad rows; None if it has some. Times are numbers, or text in all rows."""
+    for time in (pa.int64(), pa.string()):
+        types = {schema.RATING: pa.float64(), schema.TIMESTAMP: time}
+        # Arrow's faster search for the end of a block does not understand quotes.
+        with contextlib.suppress(*_PARSE_ERRORS):
+            return _parse(path, file, format, columns, types, strict=True, line_breaks=line_breaks)
+    return None
+
+
 def _parse(
-    path: str, file: pa.NativeFile, format: Format, columns: Mapping[str, str], *, strict: bool, line_breaks: bool
+    path: str,
+    file: pa.NativeFile,
+    format: Format,
+    columns: Mapping[str, str],
+    types: Mapping[str, pa.DataType],
+    *,
+    strict: bool,
+    line_breaks: bool,
 ) -> Part:
     """The rows under the names that the columns have in the file.
 
     Args:
-      strict: whether to fail on a row with too few or too many values, and on a value that is not a number. If not,
-        such rows are listed as malformed, and all values are text.
+      types: the types of some of our columns. The others are dictionaries of text.
+      strict: whether to fail on a row with too few or too many values. If not, such rows are listed as malformed.
       line_breaks: whether quoted values may contain line breaks.
     """
     malformed: list[Malformed] = []
@@ -155,8 +184,6 @@ def _parse(
         malformed.append(Malformed(row.number, row.text))
         return "skip"
 
-    number, time = (pa.float64(), pa.int64()) if strict else (pa.string(), pa.string())
-    types = {schema.RATING: number, schema.TIMESTAMP: time}
     text = pa.dictionary(pa.int32(), pa.string())
     file.seek(0)
     table = pyarrow.csv.read_csv(
@@ -174,6 +201,8 @@ def _parse(
         convert_options=pyarrow.csv.ConvertOptions(
             include_columns=unique(columns),
             column_types={file_name: types.get(ours, text) for ours, file_name in columns.items()},
+            # Any other text that is not a number, such as NA, is reported as it stands in the file.
+            null_values=[""],
         ),
     )
     return Part(path, table, 1 if format.names else 2, tuple(malformed))
@@ -184,7 +213,8 @@ def _parse_again(
 ) -> Part:
     """Parses a file with bad rows. They are malformed, or `cleaning` counts their values that are not numbers."""
     try:
-        return _parse(path, file, format, columns, strict=False, line_breaks=True)
+        types = {schema.RATING: pa.string(), schema.TIMESTAMP: pa.string()}
+        return _parse(path, file, format, columns, types, strict=False, line_breaks=True)
     except _PARSE_ERRORS as error:
         if format.quote and has_quote:
             _check_quotes(path, file, format)
@@ -264,41 +294,6 @@ def _check_line_breaks(path: str, part: Part, columns: Mapping[str, str]) -> Non
             )
 
 
-def unique(columns: Mapping[str, str]) -> list[str]:
-    """The names of the file's columns, each once."""
-    return list(dict.fromkeys(columns.values()))
-
-
 def renamed(table: pa.Table, columns: Mapping[str, str]) -> pa.Table:
     """The table with our column names."""
     return pa.table({ours: table[file_name] for ours, file_name in columns.items()})
-
-
-def require_columns(path: str, columns: Mapping[str, str], *, found: Sequence[str], way_out: str = "") -> None:
-    """Checks that a file has each of `columns` exactly once among the columns `found`.
-
-    Raises:
-      ConfigError: the file lacks the column of a feature.
-      DataError: the file lacks another column, or has a column twice.
-    """
-    names = ", ".join(map(repr, found))
-    for ours, file_name in columns.items():
-        is_feature = ours.startswith(feature_columns.PREFIX)
-        if found.count(file_name) > 1:
-            field = "config.data.features" if is_feature else f"config.data.columns.{ours}"
-            raise DataError(
-                f"{path} has {found.count(file_name)} columns with the name {file_name!r}, which {field} names. Give "
-                "them different names."
-            )
-        if file_name not in found and is_feature:
-            raise ConfigError(
-                f"config.data.features contains {file_name!r}, and {path} has no such column; its columns are "
-                f"{names}. Change the name, or take it out."
-            )
-        if file_name not in found:
-            advice = f"Set config.data.columns.{ours} to the name of the column with the {ours}."
-            if ours == schema.RATING:
-                advice += " If the rows are events without ratings, set it to an empty string."
-            raise DataError(
-                f"{path} has no column {file_name!r} for {ours}; its columns are {names}. {way_out or advice}"
-            )

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from trainer import schema
 from trainer.data.ratings import feature_columns, items
-from trainer.data.ratings.cleaning import COUNTED, DUPLICATE, USED, Cleaned
+from trainer.data.ratings.accounts import COUNTED, DUPLICATE, USED
+from trainer.data.ratings.cleaning import Cleaned
 
 WHOLE_FLOAT = r"^(-?\d+)\.0$"
 
@@ -60,7 +61,7 @@ def merge(sources: Sequence[Cleaned], *, duplicates: Duplicates) -> Merged:
         rows = all_rows.slice(start, length)
         start += length
         kept.append(keep_last(rows, duplicates=duplicates))
-        reports.append(with_others(source.report, length - kept[-1].num_rows, duplicates=duplicates))
+        reports.append(with_others(source.account.report, length - kept[-1].num_rows, duplicates=duplicates))
     table = pa.concat_tables(kept)
     source_of_row = np.repeat(np.arange(len(kept), dtype=np.int8), [part.num_rows for part in kept])
     table = pa.Table.from_batches(table.to_batches(max_chunksize=ROWS_PER_CHUNK), table.schema)

@@ -111,6 +111,8 @@ class Layout:
         with files.reading(path):
             file = container.open(ratings)
         part = delimited.read(path, file, self.format, columns=self.columns, way_out=WAY_OUT)
+        # They are those of the layout, so there is nothing to say about them.
+        part = dataclasses.replace(part, columns=None)
         if user_features:
             users = self._read_users(container)
             # Ids are compared as text. Neither file writes them with leading zeros or a point.

@@ -1,7 +1,7 @@
 """Reads CSV, TSV and Parquet, one file or a folder of files, and text files with lines "user item item ..."."""
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -10,13 +10,13 @@ from settings.errors import ConfigError, DataError
 from trainer import schema
 from trainer.data.ratings import delimited, feature_columns, files, lines
 from trainer.data.ratings.cleaning import Part
+from trainer.data.ratings.columns import NAMES, OPTIONAL, columns_of_table, recognize, unique
 
 DELIMITERS = {".csv": ",", ".csv.gz": ",", ".tsv": "\t", ".tsv.gz": "\t"}
 PARQUET = ".parquet"
 LINES = (".txt", ".txt.gz")
 
 REQUIRED_COLUMNS = (schema.USER_ID, schema.ITEM_ID)
-ALL_COLUMNS = (*REQUIRED_COLUMNS, schema.RATING, schema.TIMESTAMP, schema.TITLE, schema.GENRES)
 
 
 def read(
@@ -25,14 +25,16 @@ def read(
     *,
     columns: Mapping[str, str],
     features: Mapping[str, Sequence[str]],
+    needs_times: bool = False,
 ) -> list[Callable[[], Part]]:
     """Returns a function that reads the file at `source`, or one for each table of a folder, in the order of names.
 
     Args:
       source: the path of the file or folder.
       container: the folder; None for a file.
-      columns: our column names → the file's; "" for no such column. Not used for lines.
+      columns: our column names → the file's, or AUTO; "" for no such column. Not used for lines.
       features: owner → the columns to keep as features.
+      needs_times: whether a table must have times if the config does not say that it has none.
 
     Raises:
       ConfigError: a required column has no name, or there is no column with the name of a feature.
@@ -44,10 +46,11 @@ def read(
     for name in REQUIRED_COLUMNS:
         if not columns.get(name):
             raise ConfigError(f"config.data.columns.{name} is empty. Set it to the name of that column in {source}.")
-    wanted = {name: columns[name] for name in ALL_COLUMNS if columns.get(name)}
+    wanted = {name: columns[name] for name in NAMES if columns.get(name)}
     wanted |= {feature_columns.column_name(name): name for name in feature_columns.names(features)}
+    optional = tuple(name for name in OPTIONAL if not (needs_times and name == schema.TIMESTAMP))
     if container is None:
-        return [functools.partial(_read_table, source, source, files.open_file, wanted)]
+        return [functools.partial(_read_table, source, source, files.open_file, wanted, optional)]
     names = [name for name in container.names if _is_table(name)]
     nested = [name for name in names if "/" in name]
     if nested:
@@ -63,7 +66,9 @@ def read(
             f"with the ratings. A file of lines ({', '.join(LINES)}) is only read if the source is its own path."
         )
     folder = source.rstrip("/")
-    return [functools.partial(_read_table, f"{folder}/{name}", name, container.open, wanted) for name in names]
+    return [
+        functools.partial(_read_table, f"{folder}/{name}", name, container.open, wanted, optional) for name in names
+    ]
 
 
 def _formats() -> str:
@@ -81,14 +86,20 @@ def _read_lines(path: str) -> Part:
     return lines.read(path, file)
 
 
-def _read_table(path: str, name: str, open_fn: Callable[[str], pa.NativeFile], columns: Mapping[str, str]) -> Part:
+def _read_table(
+    path: str,
+    name: str,
+    open_fn: Callable[[str], pa.NativeFile],
+    columns: Mapping[str, str],
+    optional: Collection[str],
+) -> Part:
     if name.endswith(PARQUET):
-        return _read_parquet(path, open_fn, name, columns)
+        return _read_parquet(path, name, open_fn, columns, optional)
     for ending, delimiter in DELIMITERS.items():
         if name.endswith(ending):
             with files.reading(path):
                 file = open_fn(name)
-            return delimited.read(path, file, delimited.Format(delimiter), columns=columns)
+            return delimited.read(path, file, delimited.Format(delimiter), columns=columns, optional=optional)
     raise DataError(
         f'{path} has none of the formats that can be read: {_formats()}, lines of "user item item ..." in '
         f"{', '.join(LINES)}, and a folder or zip of MovieLens. Rename or "
@@ -96,8 +107,16 @@ def _read_table(path: str, name: str, open_fn: Callable[[str], pa.NativeFile], c
     )
 
 
-def _read_parquet(path: str, open_fn: Callable[[str], pa.NativeFile], name: str, columns: Mapping[str, str]) -> Part:
+def _read_parquet(
+    path: str,
+    name: str,
+    open_fn: Callable[[str], pa.NativeFile],
+    columns: Mapping[str, str],
+    optional: Collection[str],
+) -> Part:
     with files.reading(path), open_fn(name) as file:
         parquet = pyarrow.parquet.ParquetFile(file, page_checksum_verification=True)
-        delimited.require_columns(path, columns, found=parquet.schema_arrow.names)
-        return Part(path, delimited.renamed(parquet.read(columns=delimited.unique(columns)), columns))
+        found = parquet.schema_arrow.names
+        chosen = recognize(path, columns, found=found, optional=optional)
+        rows = delimited.renamed(parquet.read(columns=unique(chosen)), chosen)
+        return Part(path, rows, columns=columns_of_table(path, chosen, found=found))

@@ -8,7 +8,7 @@ from typing import Any
 from settings.errors import ConfigError
 from trainer import storage
 from trainer.data.features import check_names
-from trainer.data.loading import sources_of_splits
+from trainer.data.loading import order_matters, sources_of_splits
 from trainer.data.prepared import writing
 from trainer.data.ratings import MOVIELENS, Source, files, is_path, open_source
 
@@ -51,7 +51,8 @@ class Job:
         field = "config.data.source" if split == "train" else f"config.split.{split}_source"
         names = ("data_dir", "columns", "features", "seed")
         path = _absolute(self.sources[split])
-        return open_source(path, field, **{name: self.arguments[name] for name in names})
+        needs_times = order_matters(self.arguments["split_method"], self.arguments["list_order"])
+        return open_source(path, field, needs_times=needs_times, **{name: self.arguments[name] for name in names})
 
 
 def build_job(arguments: Mapping[str, Any], folder: str, *, sources_are_known: bool = True) -> Job:

@@ -9,9 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from trainer import schema
+from trainer.data.loading import check_ratings_differ
 from trainer.data.prepared.beam.blocks import ID_COLUMNS, ROW, compact
 from trainer.data.prepared.beam.job import Job
+from trainer.data.ratings import accounts as accounts_lib
 from trainer.data.ratings import check_sources, cleaning, feature_columns, items, merging
+from trainer.data.ratings.columns import ColumnsOfTable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +38,7 @@ class PartAccount:
     """
 
     part: PartName
-    account: cleaning.Account
+    account: accounts_lib.Account
     kinds_of_points: dict[str, set[bool]]
     features: pa.Schema
 
@@ -83,6 +86,7 @@ class Totals:
       features: the columns of the features in the rows, with the types that they have in all files.
       has_ratings, has_timestamps: as in `Dataset`.
       reports: the number of rows of each kind of each source, before duplicates are looked for.
+      columns: what became of the columns of each source; None for one that is no table.
     """
 
     parts: list[PartName]
@@ -93,6 +97,7 @@ class Totals:
     has_ratings: bool
     has_timestamps: bool
     reports: list[dict[str, int]]
+    columns: list[ColumnsOfTable | None]
 
 
 def list_parts(job: Job) -> list[PartName]:
@@ -112,13 +117,14 @@ def read_part(job: Job, part: PartName) -> ReadPart:
       DataError, StorageError: the file cannot be used.
     """
     source = job.open_source(part.split)
-    cleaned = cleaning.clean_part(source.parts[part.index](), rating_range=job.arguments["rating_range"])
+    rows = source.parts[part.index]()
+    cleaned = cleaning.clean_part(rows, rating_range=job.arguments["rating_range"])
     kinds = {name: _kinds_of_points(cleaned.ratings[name]) for name in ID_COLUMNS}
     features = pa.schema(
         [column for column in cleaned.ratings.schema if column.name.startswith(feature_columns.PREFIX)]
     )
     items_of_rows = []
-    if any(job.arguments["columns"].get(name) for name in (schema.TITLE, schema.GENRES)):
+    if any(name in rows.rows.column_names for name in (schema.TITLE, schema.GENRES)):
         items_of_rows.append(ItemTable(True, part.number, cleaned.items))
     items_of_source = []
     if source.items is not None and part.index == 0:
@@ -156,12 +162,12 @@ def join_parts(job: Job, accounts: Sequence[PartAccount]) -> Totals:
 
     Raises:
       ConfigError: ratings would be counted as events.
-      DataError: too many rows of a source are bad, the sources do not have the same columns, or a feature has lists in
-        one file and single values in another.
+      DataError: too many rows of a source are bad, its files or the sources do not have the same columns, a feature has
+        lists in one file and single values in another, or all ratings are equal.
     """
     accounts = sorted(accounts, key=lambda account: account.part.number)
     of_sources = [
-        cleaning.join_accounts(
+        accounts_lib.join_accounts(
             [account.account for account in accounts if account.part.split == split],
             source=source,
             rating_range=job.arguments["rating_range"],
@@ -172,10 +178,11 @@ def join_parts(job: Job, accounts: Sequence[PartAccount]) -> Totals:
     has_ratings, has_timestamps = check_sources(
         list(job.sources.values()), of_sources, duplicates=job.arguments["duplicates"]
     )
+    check_ratings_differ(job.sources["train"], of_sources[0])
     return Totals(
         parts=[account.part for account in accounts],
-        first_row=_before([account.account.report[cleaning.USED] for account in accounts]),
-        first_time=_before([account.account.report[cleaning.READ] for account in accounts]),
+        first_row=_before([account.account.report[accounts_lib.USED] for account in accounts]),
+        first_time=_before([account.account.report[accounts_lib.READ] for account in accounts]),
         without_points=tuple(
             name
             for name in ID_COLUMNS
@@ -185,6 +192,7 @@ def join_parts(job: Job, accounts: Sequence[PartAccount]) -> Totals:
         has_ratings=has_ratings,
         has_timestamps=has_timestamps,
         reports=[account.report for account in of_sources],
+        columns=[account.columns for account in of_sources],
     )
 
 

@@ -16,7 +16,7 @@ from trainer.data.prepared.beam.failures import reporting
 from trainer.data.prepared.beam.job import Job
 from trainer.data.prepared.beam.parts import ItemTable, PartAccount, PartName, Totals
 from trainer.data.prepared.beam.plan import Plan
-from trainer.data.ratings import cleaning
+from trainer.data.ratings import accounts
 from trainer.data.ratings.merging import with_others
 from trainer.data.splits import held_out_ranks
 from trainer.schema import TIMESTAMP, TITLE
@@ -118,7 +118,7 @@ def _same(element: Any) -> Any:
 
 def _read(job: Job, name: PartName) -> Iterator[Any]:
     read = parts.read_part(job, name)
-    for kind in (cleaning.READ, *cleaning.BAD):
+    for kind in (accounts.READ, *accounts.BAD):
         Metrics.counter(METRICS, kind).inc(read.account.account.report[kind])
     yield TaggedOutput("accounts", read.account)
     for table in read.items:
@@ -127,8 +127,8 @@ def _read(job: Job, name: PartName) -> Iterator[Any]:
         yield bucket, (name.number, pack(rows))
 
 
-def _join_parts(job: Job, accounts: Sequence[PartAccount]) -> Iterator[Totals]:
-    yield parts.join_parts(job, accounts)
+def _join_parts(job: Job, of_parts: Sequence[PartAccount]) -> Iterator[Totals]:
+    yield parts.join_parts(job, of_parts)
 
 
 def _join_items(job: Job, totals: Totals, tables: Sequence[ItemTable]) -> Iterator[pa.Table]:
@@ -138,7 +138,7 @@ def _join_items(job: Job, totals: Totals, tables: Sequence[ItemTable]) -> Iterat
 def _merge(job: Job, blocks: tuple[int, Iterable[tuple[int, bytes]]], totals: Totals) -> Iterator[Any]:
     bucket, packed = blocks
     merged = buckets.merge_bucket(job, totals, [(part, unpack(rows)) for part, rows in packed])
-    num_rows = {cleaning.USED: merged.rows.num_rows + sum(merged.num_others)}
+    num_rows = {accounts.USED: merged.rows.num_rows + sum(merged.num_others)}
     for kind, number in with_others(num_rows, sum(merged.num_others), duplicates=job.arguments["duplicates"]).items():
         Metrics.counter(METRICS, kind).inc(number)
     yield TaggedOutput("others", (merged.num_others, merged.dropped))

@@ -111,6 +111,7 @@ def make_plan(
             with_others(report, number, duplicates=duplicates)
             for report, number in zip(totals.reports, num_others, strict=True)
         ],
+        columns=totals.columns,
         has_ratings=totals.has_ratings,
         duplicates=duplicates,
         num_unknown={name: all_of[name] - known_of[name] for name in splits},
