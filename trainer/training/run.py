@@ -346,7 +346,7 @@ def _build_trainer(
         train_call=train_call,
         batches=iter(batches),
         learning_rate_fn=learner.schedule,
-        metric_names=["loss", *(metric.name for metric in learner.train_metrics)],
+        metric_names=["loss", *(metric.name for metric in learner.train_metrics), "relative_loss"],
         epoch_steps=epoch_steps,
         global_batch_size=global_batch_size,
         validate_fn=build_validation(config, strategy, dataset, learner, progress=writer.progress),
