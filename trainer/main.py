@@ -29,6 +29,12 @@ _NUM_CPU_DEVICES = flags.DEFINE_integer(
     "num_cpu_devices", 1, "Split the CPU into several devices, to try --strategy=mirrored without GPUs.", 1
 )
 _ALLOW_CPU = flags.DEFINE_bool("allow_cpu", False, "Train on the CPU even in the GPU image.")
+_PROFILE = flags.DEFINE_integer(
+    "profile",
+    None,
+    "Profile this number of training calls after the first one, for TensorBoard; see docs/tensorboard.md.",
+    lower_bound=1,
+)
 config_flags.DEFINE_config_file(
     "config", None, "The config file. --config.SECTION.FIELD=VALUE overrides a field. (default: configs/default.py)"
 )
@@ -50,6 +56,7 @@ def main() -> int:
         num_cpu_devices=_NUM_CPU_DEVICES.value,
         # The GPU image sets the variable.
         require_gpu=os.environ.get("LISTWISE_REQUIRE_GPU") == "1" and not _ALLOW_CPU.value,
+        profile=_PROFILE.value or 0,
     )
 
 

@@ -134,7 +134,7 @@ def _chunk(
     excluded: tf.Tensor,
     weights: tf.Tensor,
 ) -> tuple[tf.Tensor, ...]:
-    """Losses and those of equal scores, [chunk_size], and the gradients of the losses' weighted sum for both vectors."""
+    """Losses and those of equal scores, [chunk_size], and the gradients of the weighted sum of the losses."""
     scores = tf.matmul(queries, candidates, transpose_b=True)
     list_cells = _cells(items)
     list_scores = tf.gather_nd(scores, list_cells)

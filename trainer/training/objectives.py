@@ -53,8 +53,8 @@ class Objective:
     replicas does not change the result.
 
     The losses of two splits cannot be compared: a list with more targets or more candidates has a larger loss. So there
-    is also the relative loss of lists, Σ (loss − lowest_loss) / Σ (loss of equal scores − lowest_loss). It is 1 where the
-    model does not tell items apart, and 0 at best.
+    is also the relative loss of lists, Σ (loss − lowest_loss) / Σ (loss of equal scores − lowest_loss). A model that
+    does not tell items apart has 1. The best is 0.
     """
 
     def __init__(

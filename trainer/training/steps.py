@@ -34,7 +34,7 @@ TrainCall = Callable[[Features, tf.Tensor, tf.Tensor], tf.Tensor]
 """(superbatch, first_step, num_steps) → sums and weights, float32 [2 + num_metrics, 2]; see `sum_metrics`."""
 
 Accumulators = tuple[tf.Tensor, tf.Tensor]
-"""What the steps of a call leave for the metrics: the sums of `Objective` [K, 3], and scores [K, batch_size, list_size].
+"""What the steps of a call leave for the metrics: sums [K, 3] of `Objective` and scores [K, batch_size, list_size].
 
 If there are no metrics, the scores are zeros [K].
 """
