@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 from settings.trainer_config import TrainerConfig
 from settings.trainer_config.evaluation import CATALOGUE
+from trainer.compat import tf
 from trainer.data.dataset import Dataset
 from trainer.evaluation.catalogue_ranking import held_out_evaluator
+from trainer.evaluation.catalogue_scorer import candidate_matrix
 from trainer.evaluation.statistics import Metrics
 from trainer.evaluation.training_items import left_out_training_items
 from trainer.training.distributions import build_distribution_fn
@@ -31,19 +33,21 @@ def build_diagnostics(
     training_fn = _build_training_fn(config, dataset, learner)
 
     def write(step: int) -> None:
-        writer.write_curves(step, "train", {f"{CATALOGUE}{name}": mean.value for name, mean in training_fn().items()})
-        writer.write_histograms(step, "validation", distribution_fn())
+        candidates = candidate_matrix(learner.ranker.candidate_vectors, dataset.vocabulary.num_items)
+        learnt = {f"{CATALOGUE}{name}": mean.value for name, mean in training_fn(candidates).items()}
+        writer.write_curves(step, "train", learnt)
+        writer.write_histograms(step, "validation", distribution_fn(candidates))
         if config.eval.num_sample_users:
-            writer.write_text(step, "validation", "recommendations", sample_fn())
+            writer.write_text(step, "validation", "recommendations", sample_fn(candidates))
 
     return write
 
 
-def _build_training_fn(config: TrainerConfig, dataset: Dataset, learner: Learner) -> Callable[[], Metrics]:
+def _build_training_fn(config: TrainerConfig, dataset: Dataset, learner: Learner) -> Callable[[tf.Tensor], Metrics]:
     """The metrics of training items in the catalogue, where the validation ranks the catalogue too."""
     num_users = config.eval.num_validation_users
     if not num_users:
-        return dict
+        return lambda candidates: {}
     held_out, query_source = left_out_training_items(
         dataset,
         num_users=_MAX_TRAINING_USERS if num_users < 0 else min(num_users, _MAX_TRAINING_USERS),
@@ -51,6 +55,4 @@ def _build_training_fn(config: TrainerConfig, dataset: Dataset, learner: Learner
         relevance_threshold=config.eval.relevance_threshold,
         seed=config.seed,
     )
-    return held_out_evaluator(
-        learner.ranker, held_out, query_source, learner.metrics, num_items=dataset.vocabulary.num_items
-    )
+    return held_out_evaluator(learner.ranker, held_out, query_source, learner.metrics)

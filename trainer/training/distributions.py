@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from trainer import schema
 from trainer.compat import tf
 from trainer.data.dataset import Dataset
 from trainer.evaluation.catalogue_ranking import Ranker
@@ -24,7 +23,7 @@ _NUM_BUCKETS = 30
 
 def build_distribution_fn(
     model: TwoTowerModel, ranker: Ranker, dataset: Dataset
-) -> Callable[[], dict[str, np.ndarray]]:
+) -> Callable[[tf.Tensor], dict[str, np.ndarray]]:
     """Prepares the histograms of a model.
 
     Args:
@@ -33,22 +32,17 @@ def build_distribution_fn(
       dataset: The training ratings.
 
     Returns:
-      A function that returns the histograms of the current weights, see `histogram`: `scores`, and
-      `embedding_norms/TABLE` for each table.
+      A function of the candidate vectors, see `candidate_matrix`, that returns the histograms of the current weights:
+      `scores`, and `embedding_norms/TABLE` for each table; see `histogram`.
     """
-    num_users, num_items = dataset.vocabulary.num_users, dataset.vocabulary.num_items
-    users = np.unique(np.linspace(1, num_users - 1, MAX_USERS, dtype=np.int32))
+    users = np.unique(np.linspace(1, dataset.vocabulary.num_users - 1, MAX_USERS, dtype=np.int32))
     features = {name: tf.constant(values) for name, values in dataset.query_source("train").gather(users).items()}
-    items = tf.range(1, min(num_items, MAX_ITEMS + 1))
-    assert schema.UNKNOWN_INDEX == 0
+    query_fn = tf.function(ranker.query_vectors)
 
-    @tf.function
-    def scores() -> tf.Tensor:
-        return tf.matmul(ranker.query_vectors(features), ranker.candidate_vectors(items), transpose_b=True)
-
-    def measure() -> dict[str, np.ndarray]:
+    def measure(candidates: tf.Tensor) -> dict[str, np.ndarray]:
+        scores = tf.matmul(query_fn(features), candidates[1 : 1 + MAX_ITEMS], transpose_b=True)
         norms = {f"embedding_norms/{name}": histogram(table.norms(MAX_ROWS)) for name, table in model.tables.items()}
-        return {"scores": histogram(scores().numpy()), **norms}
+        return {"scores": histogram(scores.numpy()), **norms}
 
     return measure
 

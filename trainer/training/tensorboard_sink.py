@@ -10,12 +10,16 @@ What TensorBoard does with names decides the names here:
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.histogram import metadata as histogram_metadata
 from tensorboard.plugins.hparams import api as hparams_api
+from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+from tensorboard.plugins.text.summary_v2 import text_pb
+from tensorboard.util import tensor_util
 from tensorflow.core.util import event_pb2
 
 from settings.trainer_config.evaluation import CATALOGUE
@@ -54,33 +58,29 @@ class TensorBoardSink(Sink):
         self.write_curves(step, split, scalars)
 
     def write_curves(self, step: int, split: str, scalars: Mapping[str, float]) -> None:
-        with self._events(split, step):
-            for name, value in scalars.items():
-                tf.summary.scalar(self._tag(name), value)
+        self._write(step, split, [_scalar(self._tag(name), value) for name, value in scalars.items()])
 
     def write_final_metrics(self, step: int, epoch: float, split: str, protocols: Protocols) -> None:
         """Writes the tables as text. The values are there for HParams, with the baselines of the main metric."""
-        with self._events("", step):
-            tf.summary.text("final metrics", to_markdown(split, protocols))
-            main_name = self._main_metric.removeprefix(CATALOGUE)
-            for protocol, by_scorer in protocols.items():
-                for name, mean in by_scorer["model"].items():
-                    if name != main_name:
-                        tf.summary.scalar(f"{_FINAL_OTHER}/{protocol}/{name}", mean.value)
-                for scorer, metrics in by_scorer.items():
-                    if main_name in metrics:
-                        tf.summary.scalar(f"{_FINAL}/{protocol}/{main_name}/{scorer}", metrics[main_name].value)
+        main_name = self._main_metric.removeprefix(CATALOGUE)
+        values = [*text_pb("1_final_metrics", to_markdown(split, protocols)).value]
+        for protocol, by_scorer in protocols.items():
+            values += [
+                _scalar(f"{_FINAL}/{protocol}/{main_name}/{scorer}", metrics[main_name].value)
+                for scorer, metrics in by_scorer.items()
+            ]
+            values += [
+                _scalar(f"{_FINAL_OTHER}/{protocol}/{name}", mean.value)
+                for name, mean in by_scorer["model"].items()
+                if name != main_name
+            ]
+        self._write(step, "", values)
 
     def write_histograms(self, step: int, split: str, histograms: Mapping[str, np.ndarray]) -> None:
-        with self._events(split, step):
-            for name, buckets in histograms.items():
-                # Not tf.summary.histogram, which takes the values and needs memory for all of them times 30.
-                metadata = histogram_metadata.create_summary_metadata(display_name=None, description=None)
-                tf.summary.write(name, tf.constant(buckets, tf.float64), metadata=metadata)
+        self._write(step, split, [_histogram(name, buckets) for name, buckets in histograms.items()])
 
     def write_text(self, step: int, split: str, tag: str, markdown: str) -> None:
-        with self._events(split, step):
-            tf.summary.text(tag, markdown)
+        self._write(step, split, text_pb(f"2_{tag}", markdown).value)
 
     def write_config(self, fields: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
         """Replaces the files in LOGS itself, with the config and the final metrics of an earlier start."""
@@ -92,9 +92,8 @@ class TensorBoardSink(Sink):
             "| --- | --- |",
             *(f"| {name} | `{value!r}` |" for name, value in fields.items()),
         ]
-        with self._events("", 0):
-            tf.summary.text("config", "\n".join(lines))
-            hparams_api.hparams(hparams, trial_id=self._run_name)
+        of_hparams = hparams_api.hparams_pb(hparams, trial_id=self._run_name).value
+        self._write(0, "", [*text_pb("3_config", "\n".join(lines)).value, *of_hparams])
         # TensorBoard shows the first config that it finds.
         with storage.writing(self._folder):
             self._writers[""].flush()
@@ -127,15 +126,27 @@ class TensorBoardSink(Sink):
         )
         return f"{group}/{name}"
 
-    @contextlib.contextmanager
-    def _events(self, split: str, step: int) -> Iterator[None]:
-        """Writes the summaries of the body to the event file of a split."""
+    def _write(self, step: int, split: str, values: Iterable[Summary.Value]) -> None:
+        """Writes an event with these values to the event file of a split."""
         folder = storage.join(self._folder, split) if split else self._folder
         with storage.writing(folder):
             if split not in self._writers:
                 self._writers[split] = tf.summary.create_file_writer(folder)
             with self._writers[split].as_default(step=step):
-                yield
+                # One call for all values. tf.summary has one for each, and they take longer than everything else here.
+                tf.summary.experimental.write_raw_pb(Summary(value=values).SerializeToString())
+
+
+def _scalar(tag: str, value: float) -> Summary.Value:
+    return scalar_pb(tag, value).value[0]
+
+
+def _histogram(tag: str, buckets: np.ndarray) -> Summary.Value:
+    return Summary.Value(
+        tag=tag,
+        tensor=tensor_util.make_tensor_proto(buckets, np.float64),
+        metadata=histogram_metadata.create_summary_metadata(display_name=None, description=None),
+    )
 
 
 def run_name_of(workdir: str) -> str:
@@ -167,6 +178,6 @@ def _truncate_events(path: str, step: int, split: str) -> None:
 
 
 def _is_kept(event: event_pb2.Event, step: int, split: str) -> bool:
-    # Earlier versions wrote the final metrics to LOGS/SPLIT. Each value has an event of its own.
+    # Earlier versions wrote the final metrics to LOGS/SPLIT, and gave each value an event of its own.
     are_final = split == "test" or any(value.tag.startswith("rated/") for value in event.summary.value)
     return event.step < step or (event.step == step and not are_final)
