@@ -36,7 +36,11 @@ class Profiler:
             with storage.writing(self._logs):
                 tf.profiler.experimental.start(self._logs)
             self._is_running = True
-        with tf.profiler.experimental.Trace("call", step_num=self._num_seen) if self._is_running else _no_trace():
+        with (
+            tf.profiler.experimental.Trace("training_call", step_num=self._num_seen)
+            if self._is_running
+            else _no_trace()
+        ):
             yield
         self._num_seen += 1
         if self._is_running and self._num_seen > self._num_calls:

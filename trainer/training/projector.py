@@ -2,7 +2,7 @@
 
 LOGS/projector_config.pbtxt   which files belong together
 LOGS/projector/items.tsv      a vector per line
-LOGS/projector/metadata.tsv   a header; then item_id, title, genres and number of training ratings per line
+LOGS/projector/metadata.tsv   a header; then item_id, title (or the id again), genres and training ratings per line
 """
 
 from collections.abc import Callable, Iterable
@@ -47,9 +47,10 @@ def write_projector(
     storage.make_folder(folder)
     with storage.open_for_writing(storage.join(folder, "items.tsv")) as file:
         pa.csv.write_csv(columns, file, pa.csv.WriteOptions(include_header=False, delimiter="\t"))
+    item_ids, titles = items[schema.ITEM_ID].to_pylist(), items[schema.TITLE].to_pylist()
     cells = zip(
-        items[schema.ITEM_ID].to_pylist(),
-        items[schema.TITLE].to_pylist(),
+        item_ids,
+        (title or item_id for title, item_id in zip(titles, item_ids, strict=True)),
         (", ".join(genres) for genres in items[schema.GENRES].to_pylist()),
         map(str, items[NUM_RATINGS].to_pylist()),
         strict=True,
