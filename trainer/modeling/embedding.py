@@ -109,7 +109,10 @@ class EmbeddingTable(keras.layers.Layer):
         """
         norms: list[np.ndarray] = []
         for rows, values in rows_in_chunks(self.embeddings):
-            norms.append((values[:, 0] if self.embedding_size == 1 else tf.norm(values, axis=1)).numpy())
+            vectors = values.numpy()
+            norms.append(
+                vectors[:, 0] if self.embedding_size == 1 else np.sqrt(np.einsum("rd,rd->r", vectors, vectors))
+            )
             if int(rows[-1]) >= max_rows:
                 break
         return np.concatenate(norms)[1 : 1 + max_rows]

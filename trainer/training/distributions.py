@@ -9,7 +9,7 @@ from trainer.data.dataset import Dataset
 from trainer.evaluation.catalogue_ranking import Ranker
 from trainer.modeling.two_tower import TwoTowerModel
 
-MAX_USERS = 32
+MAX_USERS = 16
 """The scores are those of this number of users, spread evenly over the vocabulary."""
 
 MAX_ITEMS = 2_000

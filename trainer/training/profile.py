@@ -36,11 +36,9 @@ class Profiler:
             with storage.writing(self._logs):
                 tf.profiler.experimental.start(self._logs)
             self._is_running = True
-        with (
-            tf.profiler.experimental.Trace("training_call", step_num=self._num_seen)
-            if self._is_running
-            else _no_trace()
-        ):
+        # With _r the profiler counts the call as a step.
+        trace = tf.profiler.experimental.Trace("training_call", step_num=self._num_seen, _r=1)
+        with trace if self._is_running else contextlib.nullcontext():
             yield
         self._num_seen += 1
         if self._is_running and self._num_seen > self._num_calls:
@@ -72,6 +70,3 @@ class Profiler:
             "docs/tensorboard.md says how TensorBoard shows it.",
             soft_wrap=True,
         )
-
-
-_no_trace = contextlib.nullcontext
