@@ -1,19 +1,26 @@
 """What TensorBoard shows beside the metrics: histograms, the projector, and metrics of training items."""
 
 import csv
+import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from google.protobuf import text_format
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
-from trainer import storage
+from tests.conftest import NUM_ITEMS, train
+from tests.evaluation.helpers import dataset_of
+from trainer import schema, storage
 from trainer.compat import tf
 from trainer.data.vocabulary import build_vocabulary
 from trainer.modeling.embedding import EmbeddingTable
+from trainer.modeling.two_tower import TwoTowerModel
 from trainer.schema import ITEMS_SCHEMA
-from trainer.training.distributions import histogram
+from trainer.training.distributions import build_distribution_fn, histogram
+from trainer.training.loop import RunState, Trainer
+from trainer.training.metric_writer import MetricWriter
 from trainer.training.projector import write_projector
 
 
@@ -97,3 +104,66 @@ def test_tensorboards_projector_reads_the_files(tmp_path, vocabulary):
     write_projector(str(tmp_path), vectors_fn, vocabulary)
     path = _rel_to_abs_asset_path("projector/items.tsv", str(tmp_path / "projector_config.pbtxt"))
     np.testing.assert_allclose(_read_tensor_tsv_file(path), [[1, -1 / 3], [2, -2 / 3], [3, -1]], atol=5e-5)
+
+
+def test_distributions_are_those_of_the_current_weights():
+    """Item i has the vector (i, 0) and the bias −i. User u has the vector (u, 1)."""
+    dataset = dataset_of(3, 4, train=[(1, 1, 5), (1, 2, 5), (2, 3, 5)])
+    model = TwoTowerModel(num_queries=3, num_items=4, embedding_size=2, item_bias=True)
+    measure = build_distribution_fn(model, model, dataset)
+    numbers = np.arange(4, dtype=np.float32)
+    model.query_tower.tables[schema.QUERY].embeddings.assign(np.stack([numbers[:3], np.ones(3)], axis=1))
+    for scale in (1, 2):
+        model.candidate_tower.tables[schema.ITEMS].embeddings.assign(scale * np.stack([numbers, 0 * numbers], axis=1))
+        model.item_bias.embeddings.assign(-numbers[:, np.newaxis])
+        found = measure(model.catalogue_vectors())
+        assert found.keys() == {"scores", *(f"embedding_norms/{name}" for name in ("query", "items", "item_bias"))}
+        scores = scale * np.outer([1, 2], [1, 2, 3]) - [1, 2, 3]
+        np.testing.assert_array_equal(found["scores"], histogram(scores.astype(np.float32)))
+        np.testing.assert_array_equal(found["embedding_norms/items"], histogram(scale * numbers[1:]))
+        np.testing.assert_array_equal(found["embedding_norms/item_bias"], histogram(-numbers[1:]))
+        np.testing.assert_allclose(found["embedding_norms/query"], histogram(np.sqrt(np.float32([2, 5]))), rtol=1e-6)
+
+
+def test_a_run_shows_training_and_validation_on_one_chart(tiny_config, tmp_path):
+    tiny_config.candidates.method = "catalogue"
+    tiny_config.eval.best_metric = "catalogue/ndcg@5"
+    tiny_config.train.num_epochs = 2
+    train(tiny_config, tmp_path)
+    steps = {}
+    for split in ("train", "validation", "."):
+        reader = EventAccumulator(str(tmp_path / "logs" / split))
+        reader.Reload()
+        steps[split] = {tag: [event.step for event in reader.Tensors(tag)] for tag in reader.Tags()["tensors"]}
+    for split in ("train", "validation"):
+        for name in ("relative_loss", "catalogue/ndcg@5"):
+            assert steps[split][f"1_learning/{name}"] == [10, 20]
+        assert steps[split]["2_metrics/catalogue/mrr"] == steps[split]["3_training/loss"] == [10, 20]
+    assert steps["validation"]["scores"] == steps["validation"]["2_recommendations"] == [10, 20]
+    assert steps["."]["1_final_metrics"] == steps["."]["10_final/catalogue/ndcg@5/popularity"] == [20]
+    assert not (tmp_path / "logs" / "test").exists()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    of_training = {name for line in lines if line["split"] == "train" for name in line["metrics"]}
+    assert of_training - {"lists_per_second"} == {"loss", "relative_loss", "learning_rate"}
+    assert len((tmp_path / "logs" / "projector" / "items.tsv").read_text().splitlines()) == NUM_ITEMS
+
+
+def test_sums_of_an_earlier_version_are_continued():
+    """It saved none of the relative loss."""
+    state = RunState(step=4, accumulators=[[1.0, 2.0]])
+    trainer = Trainer(
+        state=state,
+        train_call=lambda *arguments: tf.constant([[3.0, 2.0], [1.0, 4.0]]),
+        batches=iter([{}]),
+        learning_rate_fn=lambda step: 0.0,
+        metric_names=["loss", "relative_loss"],
+        epoch_steps=10,
+        global_batch_size=2,
+        validate_fn=None,
+        best_metric="loss",
+        best_direction="min",
+        writer=MetricWriter([]),
+    )
+    trainer.train(4, 5)
+    trainer.log()
+    assert state.train_metrics == {"loss": 1.0, "relative_loss": 0.25}

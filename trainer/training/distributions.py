@@ -37,10 +37,11 @@ def build_distribution_fn(
     """
     users = np.unique(np.linspace(1, dataset.vocabulary.num_users - 1, MAX_USERS, dtype=np.int32))
     features = {name: tf.constant(values) for name, values in dataset.query_source("train").gather(users).items()}
-    query_fn = tf.function(ranker.query_vectors)
 
     def measure(candidates: tf.Tensor) -> dict[str, np.ndarray]:
-        scores = tf.matmul(query_fn(features), candidates[1 : 1 + MAX_ITEMS], transpose_b=True)
+        # Not as a tf.function: for few users tracing takes longer than all calls of a run.
+        queries = ranker.query_vectors(features)
+        scores = tf.matmul(queries, candidates[1 : 1 + MAX_ITEMS], transpose_b=True)
         norms = {f"embedding_norms/{name}": histogram(table.norms(MAX_ROWS)) for name, table in model.tables.items()}
         return {"scores": histogram(scores.numpy()), **norms}
 
