@@ -34,3 +34,10 @@ def define_trainer_flags(values: flags.FlagValues = flags.FLAGS) -> None:
         flag_values=values,
     )
     flags.DEFINE_bool("allow_cpu", False, "Train on the CPU even in the GPU image.", flag_values=values)
+    flags.DEFINE_integer(
+        "profile",
+        None,
+        "Profile this number of training calls after the first one, for TensorBoard; see docs/tensorboard.md.",
+        lower_bound=1,
+        flag_values=values,
+    )

@@ -40,6 +40,7 @@ def main() -> int:
         num_cpu_devices=_FLAGS.num_cpu_devices,
         # The GPU image sets the variable.
         require_gpu=os.environ.get("LISTWISE_REQUIRE_GPU") == "1" and not _FLAGS.allow_cpu,
+        profile=_FLAGS.profile or 0,
     )
 
 

@@ -46,14 +46,20 @@ def test_each_list_has_its_metrics_on_any_number_of_replicas(num_replicas):
     on = DEFAULT_STRATEGY if num_replicas == 1 else mirrored_strategy(num_replicas)
 
     def losses_fn(features):
-        return tf.reduce_sum(tf.where(features[LABELS] >= 0, score_items(features), 0.0), axis=1)
+        losses = tf.reduce_sum(tf.where(features[LABELS] >= 0, score_items(features), 0.0), axis=1)
+        return tf.stack([losses, losses + 1.0, losses + 2.0], axis=1)
 
     evaluator = evaluator_of(lists, ["ndcg", "mrr", "ordered_pair_accuracy"], on=on, losses_fn=losses_fn)
     per_list, means = evaluator.evaluate_lists(), evaluator.evaluate()
-    assert per_list.names == list(means) == ["loss", "ndcg", "mrr", "ordered_pair_accuracy"]
-    for column, (name, (values, weights)) in enumerate(numpy_metrics(lists).items()):
+    assert per_list.names == list(means) == ["loss", "relative_loss", "ndcg", "mrr", "ordered_pair_accuracy"]
+    expected = numpy_metrics(lists)
+    losses = expected["loss"][0]
+    expected["relative_loss"] = (losses + 1) / (losses + 2), losses + 2
+    assert means["relative_loss"].value == pytest.approx(np.sum(losses + 1) / np.sum(losses + 2), rel=1e-5)
+    for name, (values, weights) in expected.items():
+        column = per_list.names.index(name)
         np.testing.assert_allclose(per_list.values[:, column], values, rtol=1e-5, err_msg=name)
-        np.testing.assert_array_equal(per_list.weights[:, column], weights, err_msg=name)
+        np.testing.assert_allclose(per_list.weights[:, column], weights, rtol=1e-6, err_msg=name)
         assert means[name].value == pytest.approx(np.average(values, weights=weights), rel=1e-5), name
         assert means[name].num_lists == np.count_nonzero(weights), name
         assert means[name].num_left_out == 21 - np.count_nonzero(weights), name
@@ -79,7 +85,8 @@ def test_a_loss_that_is_not_finite_on_padding_rows_does_not_count():
     lists = random_lists(3, 8)
 
     def losses_fn(features):
-        return tf.math.log(tf.reduce_max(features[LABELS], axis=1) + 1.0) + 1.0  # −inf where all labels are −1.
+        losses = tf.math.log(tf.reduce_max(features[LABELS], axis=1) + 1.0) + 1.0  # −inf where all labels are −1.
+        return tf.stack([losses, losses, losses], axis=1)
 
-    loss = evaluator_of(lists, [], losses_fn=losses_fn).evaluate()["loss"]
-    assert loss.num_lists == 3 and np.isfinite(loss.value)
+    for loss in evaluator_of(lists, [], losses_fn=losses_fn).evaluate().values():
+        assert loss.num_lists == 3 and np.isfinite(loss.value)

@@ -42,19 +42,23 @@ def dense_labels(items=ITEMS, labels=LABELS, excluded=EXCLUDED, num_items=NUM_IT
 
 
 def evaluate(queries, candidates, chunk_bytes=1 << 20, weights=WEIGHTS, factor=1.0, jit_compile=False):
-    """total, losses, and the gradients of factor · total."""
+    """total, losses, and the gradients of factor · total. The losses of equal scores are checked."""
 
     @tf.function(jit_compile=jit_compile)
     def forward_backward(queries, candidates):
         with tf.GradientTape() as tape:
             tape.watch([queries, candidates])
-            total, losses = catalogue_softmax(
+            total, losses, equal_losses = catalogue_softmax(
                 queries, candidates, ITEMS, LABELS, EXCLUDED, weights, chunk_bytes=chunk_bytes
             )
             scaled = factor * total
-        return total, losses, *tape.gradient(scaled, [queries, candidates])
+        return equal_losses, total, losses, *tape.gradient(scaled, [queries, candidates])
 
-    return [result.numpy() for result in forward_backward(tf.constant(queries), tf.constant(candidates))]
+    equal_losses, *results = forward_backward(tf.constant(queries), tf.constant(candidates))
+    dense = dense_labels()
+    num_candidates = np.maximum((dense != PAD).sum(axis=1), 1)
+    np.testing.assert_allclose(equal_losses, np.maximum(dense, 0).sum(axis=1) * np.log(num_candidates), rtol=1e-5)
+    return [result.numpy() for result in results]
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -107,7 +111,7 @@ def test_any_lists_against_numpy(data):
     excluded = rng.integers(0, num_items, [num_queries, data.draw(st.integers(0, 3))]).astype(np.int32)
     queries = rng.normal(0, 1, [num_queries, 2]).astype(np.float32)
     candidates = rng.normal(0, 1, [num_items, 2]).astype(np.float32)
-    _, losses = catalogue_softmax(
+    _, losses, equal_losses = catalogue_softmax(
         queries,
         candidates,
         items,
@@ -123,6 +127,8 @@ def test_any_lists_against_numpy(data):
         log_normalizer = np.log(np.sum(np.exp(scores))) if scores.size else 0.0
         expected = np.sum(dense[row, is_candidate] * (log_normalizer - scores))
         assert float(losses[row]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        of_equal_scores = dense[row, is_candidate].sum() * np.log(max(scores.size, 1))
+        assert float(equal_losses[row]) == pytest.approx(of_equal_scores, rel=1e-4, abs=1e-5)
 
 
 def test_chunks_of_any_size_agree():
@@ -156,7 +162,7 @@ def test_a_query_without_candidates_has_no_loss_and_no_gradient():
     excluded = np.tile(np.arange(NUM_ITEMS, dtype=np.int32), [NUM_QUERIES, 1])
     with tf.GradientTape() as tape:
         tape.watch([queries, candidates])
-        total, losses = catalogue_softmax(
+        total, losses, _ = catalogue_softmax(
             queries,
             candidates,
             np.zeros_like(ITEMS),
@@ -173,7 +179,7 @@ def test_a_query_without_candidates_has_no_loss_and_no_gradient():
 def test_only_the_total_is_differentiated():
     queries, candidates = (tf.Variable(tensor) for tensor in vectors())
     with tf.GradientTape() as tape:
-        total, losses = catalogue_softmax(queries, candidates, ITEMS, LABELS, EXCLUDED, WEIGHTS, chunk_bytes=1)
+        total, losses, _ = catalogue_softmax(queries, candidates, ITEMS, LABELS, EXCLUDED, WEIGHTS, chunk_bytes=1)
         both = total + 100.0 * tf.reduce_sum(losses)
     gradients = tape.gradient(both, [queries, candidates])
     for found, expected in zip(gradients, evaluate(*vectors())[2:], strict=True):

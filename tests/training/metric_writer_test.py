@@ -9,12 +9,29 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from configs import default
 from settings.errors import DivergedError, StorageError
+from settings.trainer_config import load_trainer_config
 from trainer import storage
 from trainer.compat import tf
+from trainer.evaluation.statistics import Mean
 from trainer.training import run as training_run
-from trainer.training.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TensorBoardSink, TuningSink
+from trainer.training.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TuningSink
+from trainer.training.tensorboard_sink import TensorBoardSink
 from trainer.workdir import Workdir
+
+
+def tensorboard_sink(folder):
+    return TensorBoardSink(str(folder), run_name="runs/mine", main_metric="mrr")
+
+
+def final_metrics(**metrics):
+    """A protocol with these metrics of the model, and those of a baseline, all 0."""
+    by_scorer = {
+        "model": {name: Mean(value, value, value, 5) for name, value in metrics.items()},
+        "popularity": {name: Mean(0.0, 0.0, 0.0, 5) for name in metrics},
+    }
+    return {"rated": by_scorer}
 
 
 def json_line(step, split="train", **metrics):
@@ -105,7 +122,7 @@ def test_jsonl_with_a_foreign_line_is_refused_and_left_alone(jsonl_path, line):
 
 def test_without_files_there_is_nothing_to_truncate(tmp_path):
     JsonlSink(str(tmp_path / "metrics.jsonl")).truncate_after(0)
-    TensorBoardSink(str(tmp_path / "logs")).truncate_after(0)
+    tensorboard_sink(tmp_path / "logs").truncate_after(0)
     assert os.listdir(tmp_path) == []
 
 
@@ -136,10 +153,30 @@ def test_a_study_gets_each_finite_validation_metric(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("split", "expected"), [("validation", {"rated/mrr": "0.5"}), ("test", None)])
+def test_a_study_gets_final_metrics_only_of_the_validation_split(tmp_path, split, expected):
+    path = tmp_path / "output.metrics"
+    TuningSink(str(path), trial="7", clock=lambda: 100.5).write_final_metrics(6, 1.0, split, final_metrics(mrr=0.5))
+    lines = path.read_text().splitlines() if path.exists() else []
+    common = {"timestamp": 100.5, "trial": "7", "global_step": "6"}
+    assert [json.loads(line) for line in lines] == ([common | expected] if expected else [])
+
+
+def test_jsonl_has_the_final_metrics_of_the_model(jsonl_path):
+    sink = JsonlSink(jsonl_path)
+    sink.write_final_metrics(6, 1.0, "test", final_metrics(mrr=0.5, ndcg=math.nan))
+    sink.close()
+    assert storage.read_bytes(jsonl_path).decode() == json_line(
+        6, "test", **{"rated/mrr": 0.5, "rated/ndcg": None}
+    ).replace('"epoch": 0.6', '"epoch": 1.0')
+
+
 def test_the_trainer_writes_the_file_of_a_study_only_if_asked(tmp_path, monkeypatch):
+    config = load_trainer_config(default.get_config())
+
     def validate(run):
         writer = training_run._build_writer(
-            Workdir(str(tmp_path / run)), Console(quiet=True), 0, 10, best_metric="loss", is_chief=True
+            config, Workdir(str(tmp_path / run)), Console(quiet=True), 0, 10, is_chief=True
         )
         writer.write_scalars(10, 1.0, "validation", {"ndcg@10": 0.75})
         writer.close()
@@ -170,7 +207,8 @@ def test_without_a_terminal_the_console_shows_plain_lines():
         metrics = {"loss": 748.123, "ndcg@10": 0.93812, "learning_rate": 0.00012345, "lists_per_second": 39503.6}
         sink.write_scalars(480, 10.0, "train", metrics)
         sink.write_scalars(1000, 20.8333, "validation", {"loss": math.nan})
-        sink.write_scalars(1000, 20.8333, "test", {"loss": 1.0})
+        sink.write_final_metrics(1000, 20.8333, "test", final_metrics(mrr=0.5))
+        sink.write_curves(1000, "train", {"catalogue/ndcg@10": 0.5})
 
     assert console_output(write) == (
         "step   480  epoch 10     train       loss 748.12  ndcg@10 0.9381  learning_rate 0.0001234  "
@@ -250,7 +288,10 @@ def test_every_sink_receives_every_call():
     calls = {
         "write_scalars": (1, 0.1, "train", {"loss": 1.0}),
         "write_text": (1, "train", "tag", "text"),
-        "write_config": ({"seed": 0, "list_size": 9}, {"seed": 0}, [("test", "mrr")]),
+        "write_final_metrics": (1, 0.1, "test", {}),
+        "write_curves": (1, "train", {"mrr": 1.0}),
+        "write_histograms": (1, "train", {"scores": np.zeros([1, 3])}),
+        "write_config": ({"seed": 0, "list_size": 9}, {"seed": 0}),
         "advance": (1, 2.0),
         "progress": ("users", 3),
         "truncate_after": (1,),
@@ -306,7 +347,7 @@ def test_all_sinks_may_be_closed_twice(tmp_path, terminal):
     """The run closes its writer before it writes the result, and the with block closes it again."""
     output = io.StringIO()
     console = Console(file=output, force_terminal=terminal, width=100)
-    tensorboard, jsonl = TensorBoardSink(str(tmp_path)), JsonlSink(str(tmp_path / "metrics.jsonl"))
+    tensorboard, jsonl = tensorboard_sink(tmp_path), JsonlSink(str(tmp_path / "metrics.jsonl"))
     with MetricWriter(
         [tensorboard, jsonl, ConsoleSink(console, first_step=0, total_steps=10, best_metric="loss")]
     ) as writer:

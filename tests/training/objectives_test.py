@@ -163,7 +163,7 @@ def test_the_catalogue_is_all_items_that_are_not_in_the_history_and_the_targets(
     lists_of_step = model.training_lists(batch, draws)
     candidates = model.catalogue_vectors().numpy()
     kept = model.history.is_kept(batch[schema.ITEMS], draws).numpy()
-    expected = []
+    expected, equal = [], []
     for row in range(BATCH_SIZE):
         scores = candidates @ lists_of_step.queries[row].numpy()
         items, ratings = batch[schema.ITEMS][row].numpy(), batch[schema.LABELS][row].numpy()
@@ -174,9 +174,10 @@ def test_the_catalogue_is_all_items_that_are_not_in_the_history_and_the_targets(
         is_candidate[items[in_list]] = True
         targets = items[in_list & (ratings >= 3)]
         expected.append(softmax_loss(scores, is_candidate, targets) / max(len(targets), 1) ** 0.5)
-    loss, losses_sum, _ = objective(batch, step)
+        equal.append(len(targets) ** 0.5 * np.log(is_candidate.sum()))
+    loss, sums, _ = objective(batch, step)
     assert sum(value > 0 for value in expected) >= 3
-    np.testing.assert_allclose(losses_sum, np.sum(expected), rtol=1e-5)
+    np.testing.assert_allclose(sums, [np.sum(expected), np.sum(expected), np.sum(equal)], rtol=1e-5)
     np.testing.assert_allclose(loss, np.sum(expected) / BATCH_SIZE, rtol=1e-5)
 
 
@@ -210,7 +211,7 @@ def test_the_transformer_predicts_each_item_from_those_before_it(lists):
             scores = candidates @ model.query_vectors(features).numpy()[0]
             terms.append(softmax_loss(scores, np.arange(NUM_ITEMS) > 0, [items[row, position]]))
         expected += sum(terms) / max(len(terms), 1) ** 0.5
-    np.testing.assert_allclose(objective(batch, tf.constant(0, tf.int64))[1], expected, rtol=1e-4)
+    np.testing.assert_allclose(objective(batch, tf.constant(0, tf.int64))[1][0], expected, rtol=1e-4)
 
 
 def test_rated_lists_are_ranked_by_the_gains_of_their_ratings(lists):
@@ -220,7 +221,38 @@ def test_rated_lists_are_ranked_by_the_gains_of_their_ratings(lists):
     for row, ratings in enumerate(batch[schema.LABELS].numpy()):
         of_list, gains = scores[row][ratings >= 0], 2 ** ratings[ratings >= 0] - 1
         expected = np.sum(gains * (np.log(np.sum(np.exp(of_list))) - of_list)) / np.sum(gains) ** 0.5
-        np.testing.assert_allclose(found[row], expected, rtol=1e-4, atol=1e-6)
+        equal = np.sum(gains) ** 0.5 * np.log(len(gains))
+        np.testing.assert_allclose(found[row], [expected, expected, equal], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("candidates", ["rated", "sampled", "catalogue"])
+def test_a_model_with_equal_scores_has_a_relative_loss_of_one(lists, candidates):
+    """Whatever the sizes of the lists and the labels in them. With targets on top it is lower."""
+    model, objective, negatives_fn = build(candidates, history=POOLED, item_bias=True, similarity="dot")
+    model.set_weights([np.zeros_like(weights) for weights in model.get_weights()])
+    batch = one_batch(lists, negatives_fn)
+    for sums in (objective(batch, tf.constant(0, tf.int64))[1].numpy(), objective.evaluate(batch).numpy().sum(axis=0)):
+        assert sums[1] / sums[2] == pytest.approx(1.0, rel=1e-5) and sums[2] > 0
+    relevant = batch[schema.ITEMS][batch[schema.LABELS] >= 4].numpy()
+    bias = np.zeros([NUM_ITEMS, 1], np.float32)
+    bias[relevant] = 0.1
+    model.item_bias.embeddings.assign(bias)
+    _, numerator, denominator = objective(batch, tf.constant(0, tf.int64))[1].numpy()
+    assert numerator < denominator
+
+
+def test_the_relative_loss_of_a_loss_that_is_minus_a_metric_is_what_is_missing_to_its_best(lists):
+    model, _, _ = build("rated", history=POOLED)
+    loss_fn = losses.build_loss("approx_ndcg_loss", global_batch_size=BATCH_SIZE, temperature=0.01)
+    objective = Objective(
+        model, objectives.rank_rated(model, loss_fn), lowest_loss=losses.lowest_loss("approx_ndcg_loss")
+    )
+    batch = one_batch(lists, None)
+    values, numerators, denominators = objective.evaluate(batch).numpy().T
+    np.testing.assert_allclose(numerators, values + 1, rtol=1e-6)
+    zeros = tf.zeros_like(batch[schema.LABELS])
+    np.testing.assert_allclose(denominators, 1 + loss_fn(batch[schema.LABELS], zeros, 0, batch[schema.ROWS]), rtol=1e-6)
+    assert np.all(numerators >= 0) and np.all(denominators >= 0)
 
 
 def test_validation_ranks_the_list_for_the_whole_history(lists):
@@ -235,4 +267,4 @@ def test_validation_ranks_the_list_for_the_whole_history(lists):
         is_candidate[items[ratings >= 0]] = True
         targets = items[ratings >= 3]
         expected = softmax_loss(candidates @ queries[row], is_candidate, targets) / max(len(targets), 1) ** 0.5
-        np.testing.assert_allclose(found[row], expected, rtol=1e-5)
+        np.testing.assert_allclose(found[row, :2], expected, rtol=1e-5)

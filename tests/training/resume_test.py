@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+from tensorflow.core.util import event_pb2
 
 from tests.conftest import REPOSITORY
 from trainer.compat import tf
@@ -80,6 +81,24 @@ def logged(workdir: pathlib.Path) -> list[dict]:
     return lines
 
 
+def shown(workdir: pathlib.Path) -> list[tuple[str, str, int, bytes]]:
+    """What TensorBoard shows, as (folder, tag, step, value), without what a clock measured."""
+    values = [
+        (path.parent.name, value.tag, event.step, value.tensor.SerializeToString())
+        for path in workdir.glob("logs/**/events.out.tfevents.*")
+        for record in tf.data.TFRecordDataset(str(path))
+        for event in [event_pb2.Event.FromString(record.numpy())]
+        for value in event.summary.value
+    ]
+    return sorted(value for value in values if "lists_per_second" not in value[1])
+
+
+def projected(workdir: pathlib.Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in workdir.glob("logs/projector*") if path.is_file()} | {
+        path.name: path.read_bytes() for path in workdir.glob("logs/projector/*")
+    }
+
+
 def assert_same_run(workdir: pathlib.Path, uninterrupted: pathlib.Path) -> None:
     step, tensors = last_checkpoint(workdir)
     expected_step, expected = last_checkpoint(uninterrupted)
@@ -88,6 +107,10 @@ def assert_same_run(workdir: pathlib.Path, uninterrupted: pathlib.Path) -> None:
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(tensor, expected[name], err_msg=name)
     assert logged(workdir) == logged(uninterrupted)
+    tags = {tag.split("/")[0] for _, tag, _, _ in shown(uninterrupted)}
+    assert tags >= {"1_learning", "10_final", "scores", "embedding_norms", "2_recommendations", "1_final_metrics"}
+    assert shown(workdir) == shown(uninterrupted)
+    assert projected(workdir) == projected(uninterrupted) and len(projected(uninterrupted)) == 3
 
 
 @pytest.fixture(scope="module")

@@ -117,7 +117,7 @@ def test_nothing_held_out_is_a_run_too(tiny_config, tmp_path):
     tiny_config.split.method = "none"
     result = run(tiny_config, tmp_path)
     assert result["held_out"] is None and result["exported_step"] == result["step"]
-    assert set(result["train"]) == {"loss", "ndcg@5", "mrr"}
+    assert set(result["train"]) == {"loss", "ndcg@5", "mrr", "relative_loss"}
     assert not lines(tmp_path, "validation")
 
 
@@ -166,7 +166,7 @@ def test_sample_recommendations_are_a_table_whatever_the_titles():
     lists = {"train": cut_lists(rated, list_size=2, list_order="row")}
     dataset = Dataset(vocabulary, lists, times={"train": rated.timestamps})
     model = TwoTowerModel(num_queries=3, num_items=4, embedding_size=2)
-    assert build_sample_fn(model, dataset, 2)().splitlines() == [
+    assert build_sample_fn(model, dataset, 2)(model.catalogue_vectors()).splitlines() == [
         "| rank | user a | user b |",
         "| --- | --- | --- |",
         r"| 1 | Two \| three [four] |  |",

@@ -140,6 +140,19 @@ def test_the_strategy_does_not_change_the_loss_curve(lists):
             np.testing.assert_allclose(part, expected, atol=1e-5, err_msg=name)
 
 
+def permuted_lists(lists, number):
+    """The first lists of the first epoch."""
+    dataset = input_pipeline.build_train_dataset(
+        lists,
+        np.zeros(1, np.int64),
+        global_batch_size=number,
+        steps_per_execution=1,
+        seed=1,
+        context=tf.distribute.InputContext(),
+    )
+    return next(dataset.as_numpy_iterator())[schema.QUERY][0] - 1
+
+
 def test_a_short_call_takes_only_its_steps(lists):
     """Two calls of 1 step and one call of 2 end with the same weights, bit for bit, and the same sums."""
     strategy = tf.distribute.get_strategy()
@@ -149,7 +162,11 @@ def test_a_short_call_takes_only_its_steps(lists):
         np.testing.assert_array_equal(part, other)
     np.testing.assert_allclose(one_by_one.sum(axis=0), together[0], rtol=1e-5)
     # Two of the eight lists have no relevant entry, so their MRR is undefined.
-    np.testing.assert_array_equal(together[0, :, 1], [8, 8, 6])
+    np.testing.assert_array_equal(together[0, :3, 1], [8, 8, 6])
+    # The lists have the labels 0, 1, 2, ... , and with equal scores each item has the same share.
+    sizes = [np.count_nonzero(labels >= 0) for labels in lists.gather(permuted_lists(lists, 8))[schema.LABELS]]
+    equal = sum(size * (size - 1) / 2 * np.log(size) for size in sizes)
+    np.testing.assert_allclose(together[0, 3], [together[0, 0, 0], equal], rtol=1e-5)
 
 
 def test_the_parts_of_a_call_take_each_step_once_and_measure_it(lists):

@@ -85,12 +85,40 @@ def catalogue_evaluator(
       A function that computes the means of the metrics, without intervals, with the model's current weights. They are
       NaN if no user of the split has a relevant item.
     """
-    held_out = held_out_items(dataset, split, num_users=num_users, relevance_threshold=relevance_threshold, seed=seed)
-    query_source = dataset.query_source(*earlier_splits(split))
+    num_items = dataset.vocabulary.num_items
+    evaluate = held_out_evaluator(
+        model,
+        held_out_items(dataset, split, num_users=num_users, relevance_threshold=relevance_threshold, seed=seed),
+        dataset.query_source(*earlier_splits(split)),
+        metrics,
+        progress=progress,
+    )
+    return lambda: evaluate(candidate_matrix(model.candidate_vectors, num_items))
+
+
+def held_out_evaluator(
+    model: Ranker,
+    held_out: HeldOut,
+    query_source: QuerySource,
+    metrics: Sequence[RankingMetric],
+    *,
+    progress: Progress = silent,
+) -> Callable[[tf.Tensor], Metrics]:
+    """Prepares the evaluation of a model on given users and items; see `catalogue_evaluator`.
+
+    Args:
+      model: The model.
+      held_out: The users and their items.
+      query_source: Has the features of the users.
+      metrics: The metrics to compute.
+      progress: Is told how far each evaluation is.
+
+    Returns:
+      A function of the candidate vectors, see `candidate_matrix`, that computes the means of the metrics.
+    """
     query_fn = tf.function(model.query_vectors)
 
-    def evaluate() -> Metrics:
-        candidates = candidate_matrix(model.candidate_vectors, dataset.vocabulary.num_items)
+    def evaluate(candidates: tf.Tensor) -> Metrics:
         advance = progress("catalogue rankings", len(held_out.queries))
         scorer = CatalogueScorer(query_fn, candidates, query_source, advance=advance)
         lists = held_out_lists(scorer, held_out)

@@ -17,7 +17,7 @@ from trainer.modeling.two_tower import Features
 from trainer.strategy import Compilation
 
 LossesFn = Callable[[Features], tf.Tensor]
-"""Takes a batch of features and returns the loss of each list, float32 [batch_size]."""
+"""Takes a batch of features and returns the losses of each list, float32 [batch_size, 3]; see `Objective.evaluate`."""
 
 Scorer = Callable[[Features], tf.Tensor]
 """Takes a batch of features and returns scores [batch_size, list_size]."""
@@ -46,9 +46,9 @@ class Evaluator:
           lists: The lists to evaluate on.
           metrics: The metrics to compute.
           global_batch_size: Number of lists per batch. A multiple of the number of replicas.
-          losses_fn: Adds a metric `loss`, which comes first.
+          losses_fn: Adds the metrics `loss` and `relative_loss`, which come first.
         """
-        self._names = (["loss"] if losses_fn else []) + [metric.name for metric in metrics]
+        self._names = (["loss", "relative_loss"] if losses_fn else []) + [metric.name for metric in metrics]
         self._num_lists = lists.num_lists
         self._eval_call = build_eval_call(
             strategy, scorer, metrics, global_batch_size=global_batch_size, losses_fn=losses_fn
@@ -95,7 +95,7 @@ def build_eval_call(
     """Builds `eval_call(batch)`, which scores a batch and computes the metrics of its lists on all replicas.
 
     It takes the features of `input_pipeline.build_eval_dataset` and returns float32
-    [global_batch_size, num_metrics, 2]: the value and the weight of each metric, for the loss first if
+    [global_batch_size, num_metrics, 2]: the value and the weight of each metric, for both losses first if
     `losses_fn` is given. Row i is row i of the global batch. If the scorer stacks the scores of several scorers,
     [num_scorers, batch_size, list_size], the metrics of each follow those of the one before.
     """
@@ -106,7 +106,14 @@ def build_eval_call(
 
     def eval_step(features: Features) -> tf.Tensor:
         labels, weights, rows = features[schema.LABELS], features[schema.WEIGHTS], features[schema.ROWS]
-        pairs = [tf.stack([losses_fn(features), weights], axis=-1)[:, tf.newaxis]] if losses_fn else []
+        pairs = []
+        if losses_fn:
+            loss, numerator, denominator = tf.unstack(losses_fn(features), axis=-1)
+            # The weighted mean of the lists' own relative losses is that of all lists together.
+            relative_loss = tf.math.divide_no_nan(numerator, denominator)
+            relative_weights = tf.where(weights > 0, denominator * weights, 0.0)
+            values = tf.stack([loss, relative_loss], axis=1)
+            pairs.append(tf.stack([values, tf.stack([weights, relative_weights], axis=1)], axis=-1))
         if metrics:
             values = compute(labels, scorer(features), weights, features[schema.ITEMS])
             pairs += tf.unstack(tf.reshape(values, [-1, *values.shape[-3:]]))

@@ -48,13 +48,28 @@ def final_scalars(protocols: Protocols) -> dict[str, float]:
     }
 
 
+def to_markdown(split: str, protocols: Protocols) -> str:
+    """Returns the tables of `print_protocols` in Markdown."""
+    lines = []
+    for protocol, by_scorer in protocols.items():
+        means = by_scorer["model"]
+        lines += [f"**{_title(split, protocol, means)}**", ""]
+        lines += [f"| | {' | '.join(means)} |", f"| --- |{' ---: |' * len(means)}"]
+        lines += [
+            f"| {scorer} | {' | '.join(str(metrics[name]) for name in means)} |"
+            for scorer, metrics in by_scorer.items()
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
 def print_protocols(console: Console, split: str, protocols: Protocols) -> None:
     """Prints one table per protocol: a row per scorer, a column per metric, ± half of the 95% interval."""
     for protocol, by_scorer in protocols.items():
         means = by_scorer["model"]
         _print_table(
             console,
-            f"{split}, {protocol}: {_count(means)} (± half of the 95% interval)",
+            _title(split, protocol, means),
             list(means),
             {scorer: [str(metrics[name]) for name in means] for scorer, metrics in by_scorer.items()},
         )
@@ -86,6 +101,10 @@ def _print_table(console: Console, title: str, columns: Sequence[str], rows: Map
     for name, cells in rows.items():
         table.add_row(name, *cells)
     console.print(table)
+
+
+def _title(split: str, protocol: str, means: Metrics) -> str:
+    return f"{split}, {protocol}: {_count(means)} (± half of the 95% interval)"
 
 
 def _count(means: Metrics) -> str:

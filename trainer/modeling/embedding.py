@@ -98,6 +98,25 @@ class EmbeddingTable(keras.layers.Layer):
                 return gradient
         return tf.convert_to_tensor(gradient)
 
+    def norms(self, max_rows: int) -> np.ndarray:
+        """The lengths of the vectors of the first rows but row 0, or their values if they have one number each.
+
+        Args:
+          max_rows: The largest number of rows.
+
+        Returns:
+          float32 [min(num_rows - 1, max_rows)].
+        """
+        norms: list[np.ndarray] = []
+        for rows, values in rows_in_chunks(self.embeddings):
+            vectors = values.numpy()
+            norms.append(
+                vectors[:, 0] if self.embedding_size == 1 else np.sqrt(np.einsum("rd,rd->r", vectors, vectors))
+            )
+            if int(rows[-1]) >= max_rows:
+                break
+        return np.concatenate(norms)[1 : 1 + max_rows]
+
     def assign_from(self, other: "EmbeddingTable") -> None:
         """Copies the values of a table of the same shape, CHUNK_BYTES at a time.
 

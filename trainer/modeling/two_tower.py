@@ -258,11 +258,14 @@ class TwoTowerModel(keras.Model):
 
     def candidate_vectors(self, items: tf.Tensor) -> tf.Tensor:
         """The vectors [..., vector_size] of item indices int32 [...]."""
-        values = {name: tf.nn.embedding_lookup(table, items) for name, table in self._item_values.items()}
-        vectors = self.candidate_tower({schema.ITEMS: items, **values})
         bias = [] if self.item_bias is None else [self.item_bias.lookup(items)]
         prior = [] if self._item_prior is None else [tf.nn.embedding_lookup(self._item_prior, items)]
-        return self._with_bias(vectors, bias + prior)
+        return _with_bias(self.item_vectors(items), bias + prior)
+
+    def item_vectors(self, items: tf.Tensor) -> tf.Tensor:
+        """The vectors of item indices int32 [...] without what is the same for every query, their bias and prior."""
+        values = {name: tf.nn.embedding_lookup(table, items) for name, table in self._item_values.items()}
+        return self._normalize(self.candidate_tower({schema.ITEMS: items, **values}))
 
     def catalogue_vectors(self) -> tf.Tensor:
         """The vectors of all items, [num_items, vector_size], computed at once and without lookups of tables."""
@@ -270,7 +273,7 @@ class TwoTowerModel(keras.Model):
         vectors = self.candidate_tower.of_all(values)
         bias = [] if self.item_bias is None else [self.item_bias.all()]
         prior = [] if self._item_prior is None else [tf.convert_to_tensor(self._item_prior)]
-        return self._with_bias(vectors, bias + prior)
+        return _with_bias(self._normalize(vectors), bias + prior)
 
     def _examples(self, features: Mapping[str, tf.Tensor]) -> Features:
         specs = self.example_tower.specs if self.example_tower is not None else ()
@@ -285,11 +288,8 @@ class TwoTowerModel(keras.Model):
             return vectors
         return tf.concat([vectors, tf.ones_like(vectors[..., :1])], axis=-1)
 
-    def _with_bias(self, vectors: tf.Tensor, bias: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Normalizes candidate vectors, and appends the sum of the biases [..., 1], if there are any."""
-        if self._normalized:
-            vectors = _unit(vectors)
-        return tf.concat([vectors, tf.add_n(bias)], axis=-1) if bias else vectors
+    def _normalize(self, vectors: tf.Tensor) -> tf.Tensor:
+        return _unit(vectors) if self._normalized else vectors
 
     def update_gradients(
         self, gradients: Sequence["tf.Tensor | tf.IndexedSlices"], *, allow_sparse: bool
@@ -314,6 +314,11 @@ class TwoTowerModel(keras.Model):
             table.assign_from(other.tables[name])
         for variable, source in zip(self.dense_variables, other.dense_variables, strict=True):
             variable.assign(source)
+
+
+def _with_bias(vectors: tf.Tensor, bias: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Appends the sum of the biases [..., 1] to candidate vectors, if there are any."""
+    return tf.concat([vectors, tf.add_n(bias)], axis=-1) if bias else vectors
 
 
 def _unit(vectors: tf.Tensor) -> tf.Tensor:

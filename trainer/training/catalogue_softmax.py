@@ -21,7 +21,7 @@ def catalogue_softmax(
     weights: tf.Tensor,
     *,
     chunk_bytes: int,
-) -> tuple[tf.Tensor, tf.Tensor]:
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """The softmax loss of each query over all candidates, and the weighted sum that is differentiated.
 
     With the scores s_ij = queries[i] · candidates[j] and the labels y_ij of the list of query i,
@@ -45,7 +45,8 @@ def catalogue_softmax(
         arrays of this size exist at a time. A chunk has at least one query.
 
     Returns:
-      total float32 [], with gradients for `queries` and `candidates`, and losses float32 [num_queries], without any.
+      total float32 [], with gradients for `queries` and `candidates`. Without gradients: losses float32 [num_queries],
+      and the losses of the same lists if all scores were equal, Σ_j y_ij · log(number of candidates of query i).
     """
     # Index 0 is a candidate of no query. It takes the updates that are not meant for any item.
     is_real = (labels >= 0) & (items > 0)
@@ -59,25 +60,25 @@ def catalogue_softmax(
 
     @tf.custom_gradient
     def differentiable(queries: tf.Tensor, candidates: tf.Tensor) -> Any:
-        losses, query_gradient, candidate_gradient = _losses_and_gradients(
+        losses, equal_losses, query_gradient, candidate_gradient = _losses_and_gradients(
             tf.cast(candidates, tf.float32), tf.cast(queries, tf.float32), *lists, queries_per_chunk=queries_per_chunk
         )
 
-        def gradient(upstream: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def gradient(upstream: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             return (
                 tf.cast(upstream * query_gradient, queries.dtype),
                 tf.cast(upstream * candidate_gradient, candidates.dtype),
             )
 
-        return (tf.reduce_sum(losses * lists[-1]), losses), gradient
+        return (tf.reduce_sum(losses * lists[-1]), losses, equal_losses), gradient
 
     return differentiable(tf.convert_to_tensor(queries), tf.convert_to_tensor(candidates))
 
 
 def _losses_and_gradients(
     candidates: tf.Tensor, queries: tf.Tensor, *lists: tf.Tensor, queries_per_chunk: int
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """`_chunk` for any number of queries: losses [num_queries] and the gradients of their weighted sum."""
+) -> tuple[tf.Tensor, ...]:
+    """`_chunk` for any number of queries."""
     num_queries, vector_size = queries.shape
     num_chunks = -(-num_queries // queries_per_chunk)
     if num_chunks == 1:
@@ -91,26 +92,38 @@ def _losses_and_gradients(
     ]
 
     def add_chunk(
-        index: tf.Tensor, losses: tf.Tensor, query_gradient: tf.Tensor, candidate_gradient: tf.Tensor
+        index: tf.Tensor,
+        losses: tf.Tensor,
+        equal_losses: tf.Tensor,
+        query_gradient: tf.Tensor,
+        candidate_gradient: tf.Tensor,
     ) -> tuple[tf.Tensor, ...]:
         begin = index * chunk_size
         chunk = [_slice(argument, begin, chunk_size) for argument in of_queries]
-        chunk_losses, chunk_query_gradient, chunk_candidate_gradient = _chunk(candidates, *chunk)
+        of_chunk = _chunk(candidates, *chunk)
+        chunk_losses, chunk_equal_losses, chunk_query_gradient, chunk_candidate_gradient = of_chunk
         rows = (begin + tf.range(chunk_size))[:, tf.newaxis]
         return (
             index + 1,
             tf.tensor_scatter_nd_update(losses, rows, chunk_losses),
+            tf.tensor_scatter_nd_update(equal_losses, rows, chunk_equal_losses),
             tf.tensor_scatter_nd_update(query_gradient, rows, chunk_query_gradient),
             candidate_gradient + chunk_candidate_gradient,
         )
 
-    _, losses, query_gradient, candidate_gradient = tf.while_loop(
+    _, losses, equal_losses, query_gradient, candidate_gradient = tf.while_loop(
         lambda index, *_: index < num_chunks,
         add_chunk,
-        (tf.constant(0), tf.zeros([num_rows]), tf.zeros([num_rows, vector_size]), tf.zeros(candidates.shape)),
+        (
+            tf.constant(0),
+            tf.zeros([num_rows]),
+            tf.zeros([num_rows]),
+            tf.zeros([num_rows, vector_size]),
+            tf.zeros(candidates.shape),
+        ),
         parallel_iterations=1,
     )
-    return losses[:num_queries], query_gradient[:num_queries], candidate_gradient
+    return losses[:num_queries], equal_losses[:num_queries], query_gradient[:num_queries], candidate_gradient
 
 
 def _chunk(
@@ -120,8 +133,8 @@ def _chunk(
     labels: tf.Tensor,
     excluded: tf.Tensor,
     weights: tf.Tensor,
-) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Losses [chunk_size] and the gradients of their weighted sum for queries and candidates."""
+) -> tuple[tf.Tensor, ...]:
+    """Losses and those of equal scores, [chunk_size], and the gradients of the weighted sum of the losses."""
     scores = tf.matmul(queries, candidates, transpose_b=True)
     list_cells = _cells(items)
     list_scores = tf.gather_nd(scores, list_cells)
@@ -136,6 +149,8 @@ def _chunk(
     label_sum = tf.reduce_sum(labels, axis=1, keepdims=True)
     log_normalizer = highest + tf.math.log(normalizer)
     losses = tf.reduce_sum(tf.where(labels > 0, labels * (log_normalizer - list_scores), 0.0), axis=1)
+    num_candidates = tf.reduce_sum(tf.cast(scores > -np.inf, tf.float32), axis=1)
+    equal_losses = label_sum[:, 0] * tf.math.log(tf.maximum(num_candidates, 1.0))
 
     # d losses[i] / d s_ij = (Σ_k y_ik) · p_ij − y_ij = (Σ_k y_ik) / normalizer_i · residuals_ij. Scaling the queries
     # spares another pass over the residuals.
@@ -144,7 +159,7 @@ def _chunk(
     scale = weights[:, tf.newaxis] * label_sum / normalizer
     query_gradient = scale * tf.matmul(residuals, candidates)
     candidate_gradient = tf.matmul(residuals, scale * queries, transpose_a=True)
-    return losses, query_gradient, candidate_gradient
+    return losses, equal_losses, query_gradient, candidate_gradient
 
 
 def _cells(items: tf.Tensor) -> tf.Tensor:

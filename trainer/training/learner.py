@@ -251,6 +251,7 @@ def _build_objective(
     options: dict[str, Any] = {
         "labels_fn": _labels_fn(config, dataset),
         "normalization_power": config.loss.normalization_power,
+        "lowest_loss": losses.lowest_loss(config.loss.key),
         "seed": config.seed,
     }
     if config.candidates.method == "rated":

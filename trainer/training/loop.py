@@ -34,7 +34,8 @@ class RunState:
 
     Attributes:
       step: optimizer steps taken.
-      accumulators: [1 + num_metrics, 2], sums and weights of the training loss and metrics since the last log line.
+      accumulators: [2 + num_metrics, 2], sums and weights of the training loss, the metrics and the relative loss since
+        the last log line.
       train_metrics: the values of the newest log line.
       best_step: the step of the best validation; None before the first.
       best_value: the value of the metric that selects the best checkpoint.
@@ -183,7 +184,9 @@ class Trainer:
                 "config.optimizer.learning_rate or set config.optimizer.clip_norm, and use a new --workdir."
             )
         self.state.step, self.validation_value = end, None
-        self.state.accumulators = (np.asarray(self.state.accumulators or np.zeros_like(sums)) + sums).tolist()
+        # A checkpoint of an earlier version has no sums of the relative loss. They begin where the run resumes.
+        sums[: len(self.state.accumulators)] += np.reshape(self.state.accumulators, [-1, 2])
+        self.state.accumulators = sums.tolist()
         self.writer.advance(end, self.steps_per_second)
 
     def log(self) -> None:

@@ -37,6 +37,9 @@ _PAIR_WEIGHTS = {
 }
 _DCG_WEIGHTS = ("dcg", "ndcg", "ndcg_v2", "yeti_dcg")
 
+# Their loss is minus a metric.
+_NEGATIVE = (_Key.APPROX_MRR_LOSS, _Key.APPROX_NDCG_LOSS, _Key.GUMBEL_APPROX_NDCG_LOSS)
+
 # The discount of DCG. The one of position-aware ListMLE, 2^(list_size − rank) − 1, is 6e29 at rank 1 of 100.
 _list_mle_discount = tfr.keras.utils.log2_inverse
 
@@ -88,6 +91,11 @@ def _without_padding(list_loss_fn: ListLossFn) -> LossFn:
         return list_loss_fn(labels, tf.where(labels >= 0, tf.cast(scores, tf.float32), 0.0))
 
     return loss_fn
+
+
+def lowest_loss(key: str) -> float:
+    """The lowest loss that a list can have: −1 where it is minus a metric, otherwise 0."""
+    return -1.0 if key in _NEGATIVE else 0.0
 
 
 def build_loss(

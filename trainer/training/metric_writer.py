@@ -1,5 +1,6 @@
-"""Writes metrics to TensorBoard, metrics.jsonl and the console: one class per destination, and one that calls them all.
+"""Writes metrics to metrics.jsonl, a tuning study and the console: one class per destination, and one that calls all.
 
+The class for TensorBoard is in `tensorboard_sink.py`.
 Only the chief's writer has destinations. The other workers use a writer without any.
 """
 
@@ -8,24 +9,19 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from rich.console import Console
-from tensorboard.plugins.hparams import api as hparams_api
-from tensorflow.core.util import event_pb2
 from typing_extensions import Self
 
 from settings.errors import StorageError
 from settings.progress import Advance, build_bars, on_console, silent
-from trainer import schema, storage
+from trainer import storage
 from trainer.compat import tf
-
-# What an event file holds beside each record: its length, the checksum of the length, and its own checksum.
-_RECORD_FRAME_BYTES = 8 + 4 + 4
-
-_EVENT_FILE_PREFIX = "events.out.tfevents."
+from trainer.evaluation.final_metrics import Protocols, final_scalars
 
 _ALWAYS_ON_CONSOLE = ("loss", "learning_rate", "lists_per_second")
 
@@ -39,15 +35,21 @@ class Sink:
     def write_text(self, step: int, split: str, tag: str, markdown: str) -> None:
         """Writes a text in Markdown."""
 
-    def write_config(
-        self, fields: Mapping[str, Any], hyperparameters: Mapping[str, Any], final_metrics: Sequence[tuple[str, str]]
-    ) -> None:
+    def write_final_metrics(self, step: int, epoch: float, split: str, protocols: Protocols) -> None:
+        """Writes the metrics of the exported model and of the baselines at the end of the run."""
+
+    def write_curves(self, step: int, split: str, scalars: Mapping[str, float]) -> None:
+        """Writes what is only there to be looked at. It is in no record of the run."""
+
+    def write_histograms(self, step: int, split: str, histograms: Mapping[str, np.ndarray]) -> None:
+        """Writes histograms by name: float64 [num_buckets, 3], the lower end, the upper end and the count of each."""
+
+    def write_config(self, fields: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
         """Writes the config. It replaces the one that an earlier start of the run has written.
 
         Args:
           fields: all fields, with dotted names.
           hyperparameters: the fields that runs are compared by.
-          final_metrics: the (split, name) of each metric that is shown beside the hyperparameters.
         """
 
     def advance(self, step: int, steps_per_second: float) -> None:
@@ -84,11 +86,21 @@ class MetricWriter(Sink):
         for sink in self._sinks:
             sink.write_text(step, split, tag, markdown)
 
-    def write_config(
-        self, fields: Mapping[str, Any], hyperparameters: Mapping[str, Any], final_metrics: Sequence[tuple[str, str]]
-    ) -> None:
+    def write_final_metrics(self, step: int, epoch: float, split: str, protocols: Protocols) -> None:
         for sink in self._sinks:
-            sink.write_config(fields, hyperparameters, final_metrics)
+            sink.write_final_metrics(step, epoch, split, protocols)
+
+    def write_curves(self, step: int, split: str, scalars: Mapping[str, float]) -> None:
+        for sink in self._sinks:
+            sink.write_curves(step, split, scalars)
+
+    def write_histograms(self, step: int, split: str, histograms: Mapping[str, np.ndarray]) -> None:
+        for sink in self._sinks:
+            sink.write_histograms(step, split, histograms)
+
+    def write_config(self, fields: Mapping[str, Any], hyperparameters: Mapping[str, Any]) -> None:
+        for sink in self._sinks:
+            sink.write_config(fields, hyperparameters)
 
     def advance(self, step: int, steps_per_second: float) -> None:
         for sink in self._sinks:
@@ -131,98 +143,6 @@ class MetricWriter(Sink):
             self.close()
 
 
-class TensorBoardSink(Sink):
-    """Event files in LOGS/train, LOGS/validation and LOGS/test, and the config in LOGS itself."""
-
-    def __init__(self, folder: str):
-        self._folder = folder
-        self._writers: dict[str, tf.summary.SummaryWriter] = {}
-
-    def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
-        with self._events(split, step):
-            for name, value in scalars.items():
-                tf.summary.scalar(name, value)
-
-    def write_text(self, step: int, split: str, tag: str, markdown: str) -> None:
-        with self._events(split, step):
-            tf.summary.text(tag, markdown)
-
-    def write_config(
-        self, fields: Mapping[str, Any], hyperparameters: Mapping[str, Any], final_metrics: Sequence[tuple[str, str]]
-    ) -> None:
-        earlier = [] if "" in self._writers else _event_files(self._folder)
-        # TensorBoard's HParams accepts only scalars and strings.
-        hparams = {name: str(value) if isinstance(value, tuple) else value for name, value in hyperparameters.items()}
-        lines = [
-            "| field | value |",
-            "| --- | --- |",
-            *(f"| {name} | `{value!r}` |" for name, value in fields.items()),
-        ]
-        with self._events("", 0):
-            tf.summary.text("config", "\n".join(lines))
-            hparams_api.hparams_config(
-                hparams=[hparams_api.HParam(name) for name in hparams],
-                metrics=[hparams_api.Metric(name, group=split) for split, name in final_metrics],
-            )
-            hparams_api.hparams(hparams)
-        # TensorBoard shows the first config that it finds.
-        with storage.writing(self._folder):
-            self._writers[""].flush()
-            for path in earlier:
-                tf.io.gfile.remove(path)
-
-    def truncate_after(self, step: int) -> None:
-        """Rewrites the event files that contain what is removed, or an incomplete record at the end."""
-        for split in schema.SPLITS:
-            for path in _event_files(storage.join(self._folder, split)):
-                _truncate_events(path, step, split)
-
-    def flush(self) -> None:
-        with storage.writing(self._folder):
-            for writer in self._writers.values():
-                writer.flush()
-
-    def close(self) -> None:
-        with storage.writing(self._folder), contextlib.ExitStack() as stack:
-            for writer in self._writers.values():
-                stack.callback(writer.close)
-
-    @contextlib.contextmanager
-    def _events(self, split: str, step: int) -> Iterator[None]:
-        """Writes the summaries of the body to the event file of a split."""
-        folder = storage.join(self._folder, split) if split else self._folder
-        with storage.writing(folder):
-            if split not in self._writers:
-                self._writers[split] = tf.summary.create_file_writer(folder)
-            with self._writers[split].as_default(step=step):
-                yield
-
-
-def _event_files(folder: str) -> list[str]:
-    names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
-    return [storage.join(folder, name) for name in names if name.startswith(_EVENT_FILE_PREFIX)]
-
-
-def _truncate_events(path: str, step: int, split: str) -> None:
-    # An incomplete record is an error to the reader, and nothing follows it.
-    records = [record.numpy() for record in tf.data.TFRecordDataset(path).ignore_errors()]
-    kept = [record for record in records if _is_kept(event_pb2.Event.FromString(record), step, split)]
-    if sum(len(record) + _RECORD_FRAME_BYTES for record in kept) == tf.io.gfile.stat(path).length:
-        return
-    temporary = f"{path.rsplit('/', 1)[0]}/truncated.tmp"
-    with storage.writing(path):
-        with tf.io.TFRecordWriter(temporary) as writer:
-            for record in kept:
-                writer.write(record)
-        tf.io.gfile.rename(temporary, path, overwrite=True)
-
-
-def _is_kept(event: event_pb2.Event, step: int, split: str) -> bool:
-    # Each value has an event of its own.
-    are_final = split == "test" or any(value.tag.startswith("rated/") for value in event.summary.value)
-    return event.step < step or (event.step == step and not are_final)
-
-
 def _are_final(names: Collection[str]) -> bool:
     # A validation has other metrics beside those of the whole catalogue.
     return bool(names) and all("/" in name for name in names)
@@ -243,6 +163,10 @@ class JsonlSink(Sink):
         metrics = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
         line = {"step": step, "epoch": round(epoch, 4), "split": split, "metrics": metrics}
         self._lines.append(json.dumps(line, allow_nan=False) + "\n")
+
+    def write_final_metrics(self, step: int, epoch: float, split: str, protocols: Protocols) -> None:
+        """Writes the metrics of the model as one line, with the names PROTOCOL/METRIC."""
+        self.write_scalars(step, epoch, split, final_scalars(protocols))
 
     def truncate_after(self, step: int) -> None:
         """Removes the lines of later steps, the final metrics of `step`, and an incomplete last line."""
@@ -297,6 +221,9 @@ class TuningSink(Sink):
                 for name, value in finite.items():
                     file.write(json.dumps({**common, name: str(float(value))}) + "\n")
 
+    def write_final_metrics(self, step: int, epoch: float, split: str, protocols: Protocols) -> None:
+        self.write_scalars(step, epoch, split, final_scalars(protocols))
+
 
 class ConsoleSink(Sink):
     """One short line per set of metrics. On a terminal also progress bars, which hide the cursor until `close`."""
@@ -327,8 +254,6 @@ class ConsoleSink(Sink):
 
     def write_scalars(self, step: int, epoch: float, split: str, scalars: Mapping[str, float]) -> None:
         """`step 480  epoch 10  validation  loss 13.3254  catalogue/ndcg@10 0.1450`"""
-        if split == "test":
-            return  # The table of final metrics shows them, with standard errors and baselines.
         width = len(f"{self._total_steps:,}")
         metrics = "  ".join(
             f"{name} {_readable(name, value)}"

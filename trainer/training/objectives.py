@@ -28,11 +28,13 @@ class Losses:
     Attributes:
       total: float32 [], the weighted sum of the losses, which is differentiated.
       losses: float32 [num_lists].
+      equal_losses: float32 [num_lists], the losses of the same lists if all scores were equal.
       scores: float32 [num_lists, list_size], the scores of the items of the lists; None if they were not computed.
     """
 
     total: tf.Tensor
     losses: tf.Tensor
+    equal_losses: tf.Tensor
     scores: tf.Tensor | None = None
 
 
@@ -49,6 +51,10 @@ class Objective:
     The loss that is differentiated is the mean over the real lists of the global batch. Each replica sums the losses of
     its lists and divides by their number in the whole batch, and gradients are summed over replicas. So the number of
     replicas does not change the result.
+
+    The losses of two splits cannot be compared: a list with more targets or more candidates has a larger loss. So there
+    is also the relative loss of lists, Σ (loss − lowest_loss) / Σ (loss of equal scores − lowest_loss). A model that
+    does not tell items apart has 1. The best is 0.
     """
 
     def __init__(
@@ -58,6 +64,7 @@ class Objective:
         *,
         labels_fn: LabelsFn | None = None,
         normalization_power: float = 0.0,
+        lowest_loss: float = 0.0,
         seed: int = 0,
     ):
         """Builds an objective.
@@ -67,12 +74,14 @@ class Objective:
           rank_fn: Scores lists against their candidates.
           labels_fn: Turns ratings into labels. None: ratings are labels.
           normalization_power: The loss of a list is divided by (sum of its labels)^normalization_power.
+          lowest_loss: The lowest loss that a list can have, before it is normalized.
           seed: Of the dropout of the model.
         """
         self._model = model
         self._rank_fn = rank_fn
         self._labels_fn = labels_fn or tf.identity
         self._normalization_power = normalization_power
+        self._lowest_loss = lowest_loss
         self._seed = seed
 
     def __call__(self, features: Features, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -83,24 +92,39 @@ class Objective:
           step: int64 [].
 
         Returns:
-          The loss [] to differentiate; the sum [] of the weighted and normalized losses of the lists; and the scores of
-          their items, float32 [batch_size, list_size], or [batch_size, 0] if they were not computed.
+          The loss [] to differentiate; sums over the weighted and normalized lists, float32 [3]: of their losses, and
+          of the numerator and the denominator of the relative loss; and the scores of their items, float32
+          [batch_size, list_size], or [batch_size, 0] if they were not computed.
         """
         draws = Draws(self._seed, step, features[schema.ROWS])
         lists = self._model.training_lists(self._with_labels(features), draws)
         weights = features[schema.WEIGHTS] * self._normalization(lists.labels, features)
         lists_per_row = lists.labels.shape[0] // weights.shape[0]
         found = self._rank_fn(lists, features, step, tf.repeat(weights, lists_per_row))
-        losses = tf.reduce_sum(tf.reshape(found.losses, [weights.shape[0], -1]), axis=1)
+        sums = tf.reduce_sum(self._of_rows(found, weights), axis=0)
         scores = tf.zeros([weights.shape[0], 0]) if found.scores is None else found.scores
         scores = tf.reshape(scores, [weights.shape[0], -1])
-        return found.total / features[schema.NUM_LISTS], tf.reduce_sum(losses * weights), scores
+        return found.total / features[schema.NUM_LISTS], sums, scores
 
     def evaluate(self, features: Features) -> tf.Tensor:
-        """The losses of the lists of a batch, float32 [batch_size], without dropout."""
+        """The losses of the lists of a batch without dropout, float32 [batch_size, 3].
+
+        The columns are the normalized loss, and the numerator and the denominator of the relative loss.
+        """
         lists = self._model.evaluation_lists(self._with_labels(features))
         weights = self._normalization(lists.labels, features)
-        return self._rank_fn(lists, features, 0, weights).losses * weights
+        return self._of_rows(self._rank_fn(lists, features, 0, weights), weights)
+
+    def _of_rows(self, found: Losses, weights: tf.Tensor) -> tf.Tensor:
+        """The losses of the rows of a batch, and both parts of their relative losses: float32 [batch_size, 3].
+
+        Args:
+          found: of all lists. Each row has the same number of lists.
+          weights: float32 [batch_size].
+        """
+        lowest = self._lowest_loss
+        of_lists = tf.stack([found.losses, found.losses - lowest, found.equal_losses - lowest], axis=-1)
+        return tf.reduce_sum(tf.reshape(of_lists, [weights.shape[0], -1, 3]), axis=1) * weights[:, tf.newaxis]
 
     def _with_labels(self, features: Features) -> Features:
         return features | {schema.LABELS: self._labels_fn(features[schema.LABELS])}
@@ -127,7 +151,8 @@ def rank_rated(model: TwoTowerModel, loss_fn: LossFn) -> RankFn:
     def rank(lists: ScoredLists, features: Features, step: "tf.Tensor | int", weights: tf.Tensor) -> Losses:
         scores = model.list_scores(lists.queries, lists.items, lists.examples)
         losses = loss_fn(lists.labels, scores, step, features[schema.ROWS])
-        return Losses(tf.reduce_sum(losses * weights), losses, scores)
+        equal_losses = loss_fn(lists.labels, tf.zeros_like(scores), step, features[schema.ROWS])
+        return Losses(tf.reduce_sum(losses * weights), losses, equal_losses, scores)
 
     return rank
 
@@ -151,10 +176,17 @@ def rank_sampled(model: TwoTowerModel, loss_fn: LossFn, sampler: NegativeSampler
             log_expected_counts=log_expected_counts,
         )
         rows = tf.repeat(features[schema.ROWS], lists.labels.shape[0] // features[schema.ROWS].shape[0])
-        losses = loss_fn(labels, scores, step, rows)
+        equal_scores = tf.zeros_like(negatives, tf.float32)
+        if log_expected_counts is not None:
+            equal_scores -= tf.gather(log_expected_counts, negatives)
+        equal_scores = tf.repeat(equal_scores[tf.newaxis], labels.shape[0], axis=0)
+        equal_scores = tf.concat([tf.zeros_like(lists.labels), equal_scores], axis=1)
         # A list whose entries are all padding or no targets has nothing to learn from.
-        losses = tf.where(tf.reduce_any(lists.labels > 0, axis=1), losses, 0.0)
-        return Losses(tf.reduce_sum(losses * weights), losses)
+        has_target = tf.reduce_any(lists.labels > 0, axis=1)
+        losses, equal_losses = (
+            tf.where(has_target, loss_fn(labels, of_all, step, rows), 0.0) for of_all in (scores, equal_scores)
+        )
+        return Losses(tf.reduce_sum(losses * weights), losses, equal_losses)
 
     return rank
 
@@ -169,7 +201,7 @@ def rank_catalogue(model: TwoTowerModel, *, temperature: float) -> RankFn:
     def rank(lists: ScoredLists, features: Features, step: "tf.Tensor | int", weights: tf.Tensor) -> Losses:
         history = features[schema.HISTORY]
         is_own_list = lists.labels.shape[0] != history.shape[0]
-        total, losses = catalogue_softmax(
+        total, losses, equal_losses = catalogue_softmax(
             lists.queries / temperature,
             model.catalogue_vectors(),
             lists.items,
@@ -178,6 +210,6 @@ def rank_catalogue(model: TwoTowerModel, *, temperature: float) -> RankFn:
             weights,
             chunk_bytes=CHUNK_BYTES,
         )
-        return Losses(total, losses)
+        return Losses(total, losses, equal_losses)
 
     return rank

@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 
 from rich.console import Console
@@ -12,7 +13,6 @@ from rich.console import Console
 from settings.cli import build_console
 from settings.errors import Stopped
 from settings.trainer_config import TrainerConfig
-from settings.trainer_config.evaluation import CATALOGUE
 from trainer import config as config_lib
 from trainer import schema
 from trainer import strategy as strategy_lib
@@ -27,12 +27,15 @@ from trainer.modeling import input_pipeline
 from trainer.serving.export import Verifier, export_model, is_whole, verify_in_fresh_process
 from trainer.training import size_rules, steps, summary
 from trainer.training.checkpoint import Checkpointer, has_checkpoints
+from trainer.training.diagnostics import build_diagnostics
 from trainer.training.learner import Learner, build_learner, check_batch_size
 from trainer.training.loop import RunState, StopSignal, Trainer
-from trainer.training.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TensorBoardSink, TuningSink
-from trainer.training.samples import build_sample_fn
+from trainer.training.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TuningSink
+from trainer.training.profile import Profiler
+from trainer.training.projector import write_projector
 from trainer.training.schedule import Schedule, plan
 from trainer.training.size_rules import Values
+from trainer.training.tensorboard_sink import TensorBoardSink, run_name_of
 from trainer.training.validation import build_validation, check_best_metric
 from trainer.workdir import Workdir
 
@@ -48,6 +51,7 @@ def train_and_evaluate(
     verify_export: Verifier = verify_in_fresh_process,
     evaluate_test: bool = True,
     quiet: bool = False,
+    profile: int = 0,
 ) -> int:
     """Trains a model, or resumes its training. Then exports and evaluates it. Writes everything to `workdir`.
 
@@ -57,6 +61,7 @@ def train_and_evaluate(
       evaluate_test: False ends the run after training: the model is not exported, and the test split is not evaluated.
         A later call for the same workdir does both.
       quiet: prints nothing.
+      profile: how many training calls to profile; see `profile.Profiler`.
 
     Returns:
       The exit code, 0.
@@ -131,17 +136,9 @@ def train_and_evaluate(
             dataset.vocabulary.save(paths.vocabulary)
             save_item_lists(paths.seen, *dataset.seen_items())
 
-        writer = stack.enter_context(
-            _build_writer(
-                paths, console, state.step, total_steps, best_metric=config.eval.best_metric, is_chief=is_chief
-            )
-        )
+        writer = stack.enter_context(_build_writer(config, paths, console, state.step, total_steps, is_chief=is_chief))
         writer.truncate_after(state.step)
-        writer.write_config(
-            config_lib.flatten(config_lib.plain(config)),
-            config_lib.hyperparameters(config),
-            _final_metrics(config, dataset),
-        )
+        writer.write_config(config_lib.flatten(config_lib.plain(config)), config_lib.hyperparameters(config))
         stop = StopSignal(strategy_lib.build_any_worker(strategy))
         stack.enter_context(stop.listening())
 
@@ -160,20 +157,17 @@ def train_and_evaluate(
                 paths.record_checkpoint()
             strategy_lib.barrier(strategy)
 
-        sample_fn = build_sample_fn(learner.ranker, dataset, config.eval.num_sample_users)
-
-        def write_samples() -> None:
-            if config.eval.num_sample_users:
-                writer.write_text(state.step, "validation", "recommendations", sample_fn())
-
-        take_steps(
-            trainer,
-            schedule,
-            patience=config.train.early_stopping_patience,
-            after_validation=write_samples,
-            save=save,
-            stop=stop,
-        )
+        write_diagnostics = build_diagnostics(config, dataset, learner, writer, is_chief=is_chief)
+        with Profiler(paths.logs, profile if is_chief else 0, console) as profiler:
+            take_steps(
+                trainer,
+                schedule,
+                patience=config.train.early_stopping_patience,
+                after_validation=lambda: write_diagnostics(state.step),
+                save=save,
+                stop=stop,
+                call_context=profiler.call,
+            )
         stop.raise_at_once()
         if state.step < total_steps:
             console.print(
@@ -200,6 +194,7 @@ def train_and_evaluate(
                 ranker_fn=learner.ranker_fn,
                 verify=verify_export,
             )
+            write_projector(paths.logs, learner.model.item_vectors, dataset.vocabulary)
         result = {
             "step": state.step,
             "exported_step": exported_step,
@@ -219,7 +214,7 @@ def train_and_evaluate(
                 **config_lib.protocol_arguments(config, has_timestamps=dataset.has_timestamps),
             )
             protocols = protocols_lib.means_of(evaluation.protocols, seed=config.seed)
-            writer.write_scalars(state.step, trainer.epoch, evaluation.split, final_metrics.final_scalars(protocols))
+            writer.write_final_metrics(state.step, trainer.epoch, evaluation.split, protocols)
             result |= {
                 "protocols": final_metrics.to_json(protocols),
                 "recommendations": evaluation.recommendations,
@@ -243,6 +238,7 @@ def take_steps(
     after_validation: Callable[[], None],
     save: Callable[[], None],
     stop: StopSignal,
+    call_context: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> None:
     """Takes all steps, or fewer if early stopping ends the training. This is the training loop.
 
@@ -250,6 +246,7 @@ def take_steps(
       patience: validations without an improvement before it stops; 0 for never.
       after_validation: is called after each validation.
       save: saves a checkpoint of the trainer's state.
+      call_context: what each training call happens in.
 
     Raises:
       DivergedError: the loss is no longer finite. Nothing is saved from then on.
@@ -259,7 +256,8 @@ def take_steps(
     for begin, end in itertools.pairwise(schedule.calls.tolist()):
         if state.is_finished(schedule.total_steps, patience):
             break
-        trainer.train(begin, end)
+        with call_context():
+            trainer.train(begin, end)
         if schedule.log_due(end):
             trainer.log()
         improved = False
@@ -348,7 +346,7 @@ def _build_trainer(
         train_call=train_call,
         batches=iter(batches),
         learning_rate_fn=learner.schedule,
-        metric_names=["loss", *(metric.name for metric in learner.train_metrics)],
+        metric_names=["loss", *(metric.name for metric in learner.train_metrics), "relative_loss"],
         epoch_steps=epoch_steps,
         global_batch_size=global_batch_size,
         validate_fn=build_validation(config, strategy, dataset, learner, progress=writer.progress),
@@ -359,13 +357,16 @@ def _build_trainer(
 
 
 def _build_writer(
-    paths: Workdir, console: Console, first_step: int, total_steps: int, *, best_metric: str, is_chief: bool
+    config: TrainerConfig, paths: Workdir, console: Console, first_step: int, total_steps: int, *, is_chief: bool
 ) -> MetricWriter:
     """Builds the writer of the chief. The writer of another worker writes nothing."""
     if not is_chief:
         return MetricWriter([])
+    best_metric = config.eval.best_metric
+    # The last metric that a validation measures of each kind is of the catalogue, if it measures that at all.
+    main_metric = best_metric if best_metric != "loss" else config.eval.measured[-len(config.eval.metrics)]
     sinks: list[Sink] = [
-        TensorBoardSink(paths.logs),
+        TensorBoardSink(paths.logs, run_name=run_name_of(paths.path), main_metric=main_metric),
         JsonlSink(paths.metrics),
         ConsoleSink(console, best_metric=best_metric, first_step=first_step, total_steps=total_steps),
     ]
@@ -373,14 +374,3 @@ def _build_writer(
     if path := os.environ.get("CLOUD_ML_HP_METRIC_FILE"):
         sinks.append(TuningSink(path, trial=os.environ.get("CLOUD_ML_TRIAL_ID", "")))
     return MetricWriter(sinks)
-
-
-def _final_metrics(config: TrainerConfig, dataset: Dataset) -> list[tuple[str, str]]:
-    """The metrics that TensorBoard shows next to the hyperparameters, as (split, name)."""
-    held_out, names = dataset.held_out_split, config.eval.metrics
-    if not held_out:
-        return [("train", name) for name in names] if config.candidates.method == "rated" else [("train", "loss")]
-    best = [("validation", config.eval.best_metric)] if "validation" in dataset.lists else []
-    protocols = ["rated/"] if dataset.has_ratings else []
-    protocols += [CATALOGUE] if config.eval.num_catalogue_users else []
-    return best + [(held_out, f"{protocol}{name}") for protocol in protocols for name in names]

@@ -10,20 +10,20 @@ from trainer import schema
 from trainer.compat import tf
 from trainer.data.dataset import Dataset
 from trainer.evaluation.catalogue_ranking import Ranker
-from trainer.evaluation.catalogue_scorer import CatalogueScorer, candidate_matrix
+from trainer.evaluation.catalogue_scorer import CatalogueScorer
 from trainer.evaluation.item_lists import ItemLists
 
 _NUM_ITEMS = 5
 
 
-def build_sample_fn(model: Ranker, dataset: Dataset, num_users: int) -> Callable[[], str]:
+def build_sample_fn(model: Ranker, dataset: Dataset, num_users: int) -> Callable[[tf.Tensor], str]:
     """Prepares recommendations for users that are spread evenly over the vocabulary.
 
     The users are described by their training ratings, and the items that they rated in training are left out.
 
     Returns:
-      A function that recommends with the model's current weights. It returns a Markdown table with a column for each
-      user and a row for each rank.
+      A function of the candidate vectors, see `candidate_matrix`, that recommends with the model's current weights. It
+      returns a Markdown table with a column for each user and a row for each rank.
     """
     vocabulary = dataset.vocabulary
     users = np.unique(np.linspace(1, vocabulary.num_users - 1, num_users, dtype=np.int32))
@@ -32,8 +32,7 @@ def build_sample_fn(model: Ranker, dataset: Dataset, num_users: int) -> Callable
     query_fn = tf.function(model.query_vectors)
     ids = vocabulary.users[schema.USER_ID].take(users).to_pylist()
 
-    def sample() -> str:
-        candidates = candidate_matrix(model.candidate_vectors, vocabulary.num_items)
+    def sample(candidates: tf.Tensor) -> str:
         items, _ = CatalogueScorer(query_fn, candidates, query_source).top_k(users, _NUM_ITEMS, seen)
         columns = []
         for best in items:

@@ -31,10 +31,10 @@ from trainer.training.objectives import Objective
 from trainer.training.row_updates import RowUpdates
 
 TrainCall = Callable[[Features, tf.Tensor, tf.Tensor], tf.Tensor]
-"""(superbatch, first_step, num_steps) → sums and weights, float32 [1 + num_metrics, 2]."""
+"""(superbatch, first_step, num_steps) → sums and weights, float32 [2 + num_metrics, 2]; see `sum_metrics`."""
 
 Accumulators = tuple[tf.Tensor, tf.Tensor]
-"""What the steps of a call leave for the metrics: summed losses [K] and scores [K, batch_size, list_size].
+"""What the steps of a call leave for the metrics: sums [K, 3] of `Objective` and scores [K, batch_size, list_size].
 
 If there are no metrics, the scores are zeros [K].
 """
@@ -76,27 +76,27 @@ class TrainStep:
     def empty_accumulators(self, superbatch: Features) -> Accumulators:
         """Accumulators of zeros for the steps of one call."""
         labels = superbatch[schema.LABELS]
-        return tf.zeros(labels.shape[:1]), tf.zeros(labels.shape if self._keep_scores else labels.shape[:1])
+        return tf.zeros([labels.shape[0], 3]), tf.zeros(labels.shape if self._keep_scores else labels.shape[:1])
 
     def __call__(
         self, superbatch: Features, index: tf.Tensor, first_step: tf.Tensor, accumulators: Accumulators
     ) -> Accumulators:
-        """Takes step `index` of a call. Returns the accumulators with its loss and scores at that index."""
+        """Takes step `index` of a call. Returns the accumulators with its sums and scores at that index."""
         batch = {name: batch_at(feature, index) for name, feature in superbatch.items()}
-        loss, scores, gradients = self._gradients(batch, first_step + tf.cast(index, tf.int64))
+        sums, scores, gradients = self._gradients(batch, first_step + tf.cast(index, tf.int64))
         self._optimizer.apply_gradients(zip(gradients, self._model.trainable_variables, strict=True))
         at = tf.reshape(index, [1, 1])
-        losses, all_scores = accumulators
+        all_sums, all_scores = accumulators
         if self._keep_scores:
             all_scores = tf.tensor_scatter_nd_update(all_scores, at, scores[None])
-        return tf.tensor_scatter_nd_update(losses, at, loss[None]), all_scores
+        return tf.tensor_scatter_nd_update(all_sums, at, sums[None]), all_scores
 
     def forward_backward(self, batch: Features, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[Any]]:
-        """Returns the summed loss [] and the scores (see `Objective`) of this replica, and its gradients."""
+        """Returns the sums [3] and the scores (see `Objective`) of this replica, and its gradients."""
         with tf.GradientTape() as tape:
-            loss, losses, scores = self._objective(batch, step)
+            loss, sums, scores = self._objective(batch, step)
         gradients = tape.gradient(loss, self._model.trainable_variables)
-        return losses, scores, self._model.update_gradients(gradients, allow_sparse=self._allow_sparse)
+        return sums, scores, self._model.update_gradients(gradients, allow_sparse=self._allow_sparse)
 
 
 def build_train_loop(
@@ -106,12 +106,12 @@ def build_train_loop(
 
     def train_loop(superbatch: Features, first_step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> Accumulators:
         # A loop over tf.range would make its length a constant under XLA, and each new length would compile again.
-        _, losses, scores = tf.while_loop(
+        _, sums, scores = tf.while_loop(
             lambda index, *_: index < end,
             lambda index, *accumulators: (index + 1, *train_step(superbatch, index, first_step, accumulators)),
             (begin, *train_step.empty_accumulators(superbatch)),
         )
-        return losses, scores
+        return sums, scores
 
     return train_loop
 
@@ -126,18 +126,20 @@ def sum_metrics(
     """Sums the loss and each metric over the lists of this replica in the steps `begin` to `end - 1`.
 
     Returns:
-      float32 [1 + num_metrics, 2]: the sum over lists and the sum of their weights, of the loss and of each metric.
+      float32 [2 + num_metrics, 2]: the sum over lists and the sum of their weights, of the loss, of each metric and of
+      the relative loss.
     """
-    losses, scores = accumulators
-    index = tf.range(losses.shape[0])
+    of_steps, scores = accumulators
+    loss, *relative_loss = tf.unstack(tf.reduce_sum(of_steps, axis=0))
+    index = tf.range(of_steps.shape[0])
     weights = superbatch[schema.WEIGHTS] * tf.cast((begin <= index) & (index < end), tf.float32)[:, None]
-    sums = tf.stack([tf.reduce_sum(losses), tf.reduce_sum(weights)])[None]
+    sums, relative = tf.stack([loss, tf.reduce_sum(weights)])[None], tf.stack(relative_loss)[None]
     if not metrics:
-        return sums
+        return tf.concat([sums, relative], axis=0)
     pairs = compute_metrics(metrics, superbatch[schema.LABELS], scores, weights, superbatch[schema.ITEMS])
     values, value_weights = tf.unstack(pairs, axis=-1)
     of_metrics = tf.stack([values * value_weights, value_weights], axis=-1)
-    return tf.concat([sums, tf.reduce_sum(of_metrics, axis=[0, 1])], axis=0)
+    return tf.concat([sums, tf.reduce_sum(of_metrics, axis=[0, 1]), relative], axis=0)
 
 
 def build_train_call(
