@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from trainer.reporting.curves import Curve
@@ -163,7 +164,7 @@ def draw_curves(
     return to_svg(figure, identifier=identifier, title=title, description=described)
 
 
-def _rows(labels: Sequence[str]) -> tuple[object, Axes, list[int]]:
+def _rows(labels: Sequence[str]) -> tuple[Figure, Axes, list[int]]:
     height = len(labels) * _ROW_HEIGHT + _TOP + _BOTTOM
     figure = new_figure(_WIDTH, height)
     width = _WIDTH - _LEFT - _RIGHT

@@ -72,7 +72,8 @@ class Compared:
     """What the comparison of several runs tells.
 
     Attributes:
-      sentence: Which run is the best, in one sentence.
+      sentence: Which run is the best, in one sentence, from `Verdict: ` to its full stop.
+      headline: The same with the letters of the runs.
       split: The split that was evaluated.
       runs: The runs, in the order in which they were named.
       protocols: The protocols that all runs have.
@@ -80,6 +81,7 @@ class Compared:
     """
 
     sentence: str
+    headline: str
     split: str
     runs: tuple[ComparedRun, ...]
     protocols: tuple[ComparedProtocol, ...]
@@ -113,9 +115,19 @@ def compare(workdirs: Sequence[str]) -> Compared:
     protocols = tuple(
         _protocol(ranking, runs, best_metric) for ranking in sorted(rankings, key=lambda found: found.protocol)
     )
-    clauses = [_clause(protocol, runs) for protocol in protocols]
-    sentence = f"Verdict: {'; '.join(clauses)}."
-    return Compared(sentence, runs[0].split, compared, protocols, _fields(compared))
+    letters = [run.letter for run in compared]
+    return Compared(
+        sentence=f"Verdict: {_sentence(protocols, runs, workdirs)}",
+        headline=_sentence(protocols, runs, letters),
+        split=runs[0].split,
+        runs=compared,
+        protocols=protocols,
+        fields=_fields(compared),
+    )
+
+
+def _sentence(protocols: Sequence[ComparedProtocol], runs: Sequence[Run], names: Sequence[str]) -> str:
+    return "; ".join(_clause(protocol, runs, names) for protocol in protocols) + "."
 
 
 def _protocol(ranking: comparison.Ranking, runs: Sequence[Run], best_metric: str) -> ComparedProtocol:
@@ -135,22 +147,22 @@ def _protocol(ranking: comparison.Ranking, runs: Sequence[Run], best_metric: str
     )
 
 
-def _clause(protocol: ComparedProtocol, runs: Sequence[Run]) -> str:
-    """Compares the best run with the next one, by the same rules as the verdict."""
+def _clause(protocol: ComparedProtocol, runs: Sequence[Run], names: Sequence[str]) -> str:
+    """Compares the best run with the next one, by the rules of the verdict."""
     lower_is_better = comparison.lower_is_better(protocol.metric)
+    means = [metrics[protocol.metric] for metrics in protocol.means.values()]
     sign = 1 if lower_is_better else -1
-    letters = sorted(protocol.means, key=lambda letter: sign * protocol.means[letter][protocol.metric].value)
-    best, following = (runs[string.ascii_uppercase.index(letter)] for letter in letters[:2])
-    lists = (run.protocols[protocol.name].by_scorer[MODEL] for run in (following, best))
-    difference = comparison.differences(*lists, [protocol.metric])[protocol.metric]
+    best, following = sorted(range(len(runs)), key=lambda run: sign * means[run].value)[:2]
+    lists = [run.protocols[protocol.name].by_scorer[MODEL] for run in runs]
+    difference = comparison.differences(lists[following], lists[best], [protocol.metric])[protocol.metric]
     return clause_of(
         protocol.name,
         protocol.metric,
         outcome_of(difference, lower_is_better=lower_is_better),
-        protocol.means[letters[0]][protocol.metric],
+        means[best],
         difference,
-        subject=best.name,
-        than=following.name if len(runs) == 2 else f"{following.name}, the next of {len(runs)} runs",
+        subject=names[best],
+        than=names[following] if len(runs) == 2 else f"{names[following]}, the next of {len(runs)} runs",
     )
 
 

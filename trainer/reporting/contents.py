@@ -110,7 +110,7 @@ class Contents:
       train: The metrics of the training lists.
       verdict: The verdict on it.
       protocols: The means of its final metrics.
-      differences: The model minus each baseline: protocol → baseline → metric.
+      queries: The metrics of each list, by protocol.
       recommendations: Metrics of what is recommended: scorer → metric.
       breakdowns: As in result.json. Empty without the catalogue protocol.
       curves: Its learning curves.
@@ -127,7 +127,7 @@ class Contents:
     train: dict[str, float]
     verdict: Verdict
     protocols: Protocols
-    differences: dict[str, dict[str, dict[str, Difference]]]
+    queries: dict[str, StoredQueries]
     recommendations: dict[str, dict[str, float]]
     breakdowns: dict[str, Any]
     curves: Curves
@@ -173,7 +173,7 @@ def gather(workdir: str, *, max_points: int | None = None) -> Contents:
             if split
             else NOTHING_HELD_OUT,
             protocols=protocols,
-            differences={protocol: _differences(of_protocol) for protocol, of_protocol in queries.items()},
+            queries=queries,
             recommendations=result.get("recommendations", {}),
             breakdowns=result.get("breakdowns", {}),
             curves=load_curves(
@@ -183,18 +183,19 @@ def gather(workdir: str, *, max_points: int | None = None) -> Contents:
         )
 
 
-def reason_of(kind: str) -> str:
-    """Says why rows of a kind that data.json counts were not used."""
-    return _REASONS.get(kind, kind.replace("_", " "))
-
-
-def _differences(queries: StoredQueries) -> dict[str, dict[str, Difference]]:
+def differences_from_baselines(queries: StoredQueries) -> dict[str, dict[str, Difference]]:
+    """The model minus each baseline, by baseline and metric."""
     baselines = [scorer for scorer in queries.by_scorer if scorer != MODEL]
     model = queries.by_scorer[MODEL]
     found = comparison.differences_from_each(
         [queries.by_scorer[scorer] for scorer in baselines], model, list(model.names)
     )
     return dict(zip(baselines, found, strict=True))
+
+
+def reason_of(kind: str) -> str:
+    """Says why rows of a kind that data.json counts were not used."""
+    return _REASONS.get(kind, kind.replace("_", " "))
 
 
 def _data(paths: Workdir) -> Data:
@@ -216,7 +217,7 @@ def _data(paths: Workdir) -> Data:
 
 
 def _split(name: str, described: Mapping[str, Any]) -> Split:
-    first, last = described.get("period", {}).get(name, (None, None))
+    first, last = described.get("periods", {}).get(name, (None, None))
     return Split(
         name=name,
         num_ratings=described["num_ratings"][name],

@@ -1,9 +1,9 @@
-"""Fills the templates of the report. Everything that comes from the data is escaped."""
+"""Fills the templates of the report. Everything that comes from the data is escaped. Imports no TensorFlow."""
 
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
@@ -14,10 +14,13 @@ from trainer.evaluation.statistics import Difference, Mean
 from trainer.evaluation.verdict import UNKNOWN, ProtocolVerdict, name_of
 from trainer.reporting import charts
 from trainer.reporting.comparing import Compared, ComparedProtocol
-from trainer.reporting.contents import Contents
+from trainer.reporting.contents import Contents, differences_from_baselines
 from trainer.reporting.curves import Curve
 from trainer.reporting.limits import limits_of
-from trainer.reporting.samples import Samples
+from trainer.reporting.svg import in_own_style
+
+if TYPE_CHECKING:
+    from trainer.reporting.samples import Samples
 
 _FOLDER = pathlib.Path(__file__).parent
 
@@ -39,8 +42,19 @@ _RECOMMENDATION_METRICS = {
 }
 
 
-def render_run(contents: Contents, samples: Samples) -> str:
+def render_run(contents: Contents, samples: "Samples") -> str:
     """Returns the report of a run as HTML."""
+    with in_own_style():
+        return _run_page(contents, samples)
+
+
+def render_comparison(compared: Compared) -> str:
+    """Returns the comparison of several runs as HTML."""
+    with in_own_style():
+        return _comparison_page(compared)
+
+
+def _run_page(contents: Contents, samples: "Samples") -> str:
     return _render(
         "run.html.jinja",
         run=contents,
@@ -65,8 +79,7 @@ def render_run(contents: Contents, samples: Samples) -> str:
     )
 
 
-def render_comparison(compared: Compared) -> str:
-    """Returns the comparison of several runs as HTML."""
+def _comparison_page(compared: Compared) -> str:
     by_name: dict[str, list[tuple[str, Curve]]] = {}
     for run in compared.runs:
         for curve in run.contents.curves.curves:
@@ -75,7 +88,6 @@ def render_comparison(compared: Compared) -> str:
     return _render(
         "comparison.html.jinja",
         compared=compared,
-        sentence=compared.sentence.removeprefix("Verdict: "),
         protocols=[_compared_protocol(protocol) for protocol in compared.protocols],
         curves=[
             {
@@ -88,22 +100,22 @@ def render_comparison(compared: Compared) -> str:
     )
 
 
-def shorten(text: str, length: int) -> str:
+def _shorten(text: str, length: int) -> str:
     """Cuts a text that is longer than this."""
     return text if len(text) <= length else text[: length - 1].rstrip() + "…"
 
 
-def dot(label: str, mean: Mean, *, is_model: bool) -> charts.Dot:
+def _dot(label: str, mean: Mean, *, is_model: bool) -> charts.Dot:
     """A mean as a row of a chart."""
     return charts.Dot(label, mean.value, mean.low, mean.high, is_model, _number(mean.value))
 
 
-def difference_dot(label: str, found: Difference, *, is_model: bool) -> charts.Dot:
+def _difference_dot(label: str, found: Difference, *, is_model: bool) -> charts.Dot:
     """A difference as a row of a chart."""
     return charts.Dot(label, found.value, found.low, found.high, is_model, _signed(found.value))
 
 
-def label_of(scorer: str) -> str:
+def _label_of(scorer: str) -> str:
     """The name of a scorer in a table or chart, such as `item mean`."""
     return name_of(scorer).removeprefix("the ").removeprefix("a ")
 
@@ -112,6 +124,7 @@ def _protocol(contents: Contents, protocol: str) -> dict[str, Any]:
     by_scorer = contents.protocols[protocol]
     verdict = contents.verdict.protocols[protocol]
     names = list(by_scorer[MODEL])
+    differences = differences_from_baselines(contents.queries[protocol])
     return {
         "name": protocol,
         "about": _ABOUT[protocol].format(split=contents.split),
@@ -125,7 +138,7 @@ def _protocol(contents: Contents, protocol: str) -> dict[str, Any]:
         "charts": {
             name: charts.draw_dots(
                 [
-                    dot(label_of(scorer), metrics[name], is_model=scorer == MODEL)
+                    _dot(_label_of(scorer), metrics[name], is_model=scorer == MODEL)
                     for scorer, metrics in by_scorer.items()
                 ],
                 identifier=f"{protocol}-{number}",
@@ -133,11 +146,11 @@ def _protocol(contents: Contents, protocol: str) -> dict[str, Any]:
             )
             for number, name in enumerate(_drawn(names, verdict.metric))
         },
-        "differences": contents.differences[protocol],
+        "differences": differences,
         "difference_chart": charts.draw_dots(
             [
-                difference_dot(label_of(baseline), found[verdict.metric], is_model=True)
-                for baseline, found in contents.differences[protocol].items()
+                _difference_dot(_label_of(baseline), found[verdict.metric], is_model=True)
+                for baseline, found in differences.items()
             ],
             identifier=f"{protocol}-differences",
             title=f"{protocol} {verdict.metric}: the model minus each baseline",
@@ -158,7 +171,7 @@ def _compared_protocol(protocol: ComparedProtocol) -> dict[str, Any]:
         "charts": {
             name: charts.draw_dots(
                 [
-                    dot(label_of(scorer), metrics[name], is_model=scorer in protocol.means)
+                    _dot(_label_of(scorer), metrics[name], is_model=scorer in protocol.means)
                     for scorer, metrics in rows.items()
                 ],
                 identifier=f"{protocol.name}-{number}",
@@ -168,7 +181,7 @@ def _compared_protocol(protocol: ComparedProtocol) -> dict[str, Any]:
         },
         "difference_chart": charts.draw_dots(
             [
-                difference_dot(letter, found[protocol.metric], is_model=True)
+                _difference_dot(letter, found[protocol.metric], is_model=True)
                 for letter, found in protocol.differences.items()
             ],
             identifier=f"{protocol.name}-differences",
@@ -235,13 +248,13 @@ def _groups(contents: Contents) -> list[dict[str, Any]]:
         {
             "title": title,
             "about": about,
-            "baseline": label_of(baseline),
+            "baseline": _label_of(baseline),
             "rows": rows,
             "chart": charts.draw_pairs(
                 [charts.Pair(label, model, other) for label, _, model, other in rows],
                 identifier=f"groups-{number}",
                 title=title,
-                baseline=label_of(baseline),
+                baseline=_label_of(baseline),
             ),
         }
         for number, (title, about, rows) in enumerate(found)
@@ -260,7 +273,7 @@ def _recommended(contents: Contents) -> list[dict[str, Any]]:
             "chart": charts.draw_dots(
                 [
                     charts.Dot(
-                        label_of(scorer), values[name], math.nan, math.nan, scorer == MODEL, f"{values[name]:,.4g}"
+                        _label_of(scorer), values[name], math.nan, math.nan, scorer == MODEL, f"{values[name]:,.4g}"
                     )
                     for scorer, values in contents.recommendations.items()
                 ],
@@ -289,11 +302,11 @@ def _cut(text: object, length: int = _MAX_TITLE) -> Markup:
     whole = " ".join(str(text).split())
     if len(whole) <= length:
         return Markup("{}").format(whole)
-    return Markup('<span title="{}">{}</span>').format(shorten(whole, _MAX_HOVER), shorten(whole, length))
+    return Markup('<span title="{}">{}</span>').format(_shorten(whole, _MAX_HOVER), _shorten(whole, length))
 
 
 def _genres(genres: Sequence[str]) -> str:
-    return shorten(", ".join(genres[:_MAX_GENRES]), _MAX_TITLE)
+    return _shorten(", ".join(genres[:_MAX_GENRES]), _MAX_TITLE)
 
 
 def _render(template: str, **values: Any) -> str:
@@ -308,7 +321,7 @@ def _render(template: str, **values: Any) -> str:
         "cut": _cut,
         "genres": _genres,
         "interval": _interval,
-        "label": label_of,
+        "label": _label_of,
         "number": _number,
         "signed": _signed,
     }

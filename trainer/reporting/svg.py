@@ -6,10 +6,12 @@ text is text. It refers to nothing outside of itself, and the ids in it are its 
 
 import io
 import re
+from contextlib import AbstractContextManager
+from typing import Any
 from xml.etree import ElementTree
 
 from markupsafe import Markup
-from matplotlib import rc_context
+from matplotlib import style
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
@@ -17,27 +19,26 @@ from matplotlib.figure import Figure
 INK, MUTED, RULE, MODEL, BASELINE, PAPER = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
 SERIES = tuple(f"#0700{number:02x}" for number in range(8))
 _VARIABLES = {
-    **dict(
-        zip(
-            (INK, MUTED, RULE, MODEL, BASELINE, PAPER),
-            ["ink", "muted", "rule", "model", "baseline", "paper"],
-            strict=True,
-        )
-    ),
+    INK: "ink",
+    MUTED: "muted",
+    RULE: "rule",
+    MODEL: "model",
+    BASELINE: "baseline",
+    PAPER: "paper",
     **{colour: f"series-{number}" for number, colour in enumerate(SERIES)},
 }
 
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-_STYLE = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "listwise",
-    "text.parse_math": False,
-    "path.simplify": True,
-    "font.size": 11,
-}
+# "default" undoes the settings of the user of this machine, so that the same run has the same page everywhere.
+_STYLE: Any = ["default", {"svg.fonttype": "none", "svg.hashsalt": "listwise", "text.parse_math": False}]
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 ElementTree.register_namespace("", _SVG)
+
+
+def in_own_style() -> AbstractContextManager[None]:
+    """Figures have to be made and drawn within it."""
+    return style.context(_STYLE)
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -55,11 +56,10 @@ def to_svg(figure: Figure, *, identifier: str, title: str, description: str) -> 
       description: What it shows, for the same readers.
     """
     buffer = io.StringIO()
-    with rc_context(_STYLE):
-        FigureCanvasSVG(figure).print_svg(buffer, metadata=_NO_METADATA)
+    FigureCanvasSVG(figure).print_svg(buffer, metadata=_NO_METADATA)
     root = ElementTree.fromstring(re.sub(r"<!DOCTYPE[^>]*>", "", buffer.getvalue()))
     _clean(root, identifier)
-    labels = []
+    labels: list[str] = []
     for name, text in (("desc", description), ("title", title)):
         label = ElementTree.Element(f"{{{_SVG}}}{name}", {"id": f"{identifier}-{name}"})
         label.text = text
