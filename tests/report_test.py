@@ -10,6 +10,7 @@ from tests.conftest import train
 from tests.reporting.html_reading import Page
 from tests.reporting.planted import write_run
 from trainer import report
+from trainer.reporting import write_report
 from trainer.workdir import Workdir
 
 
@@ -25,7 +26,7 @@ def test_a_run_ends_with_its_report_and_its_verdict(tiny_config, tmp_path, capsy
     tiny_config.model.query_embedding = False
     tiny_config.train.num_epochs = 2
     workdir = tmp_path / "run"
-    assert train(tiny_config, workdir) == 0
+    assert train(tiny_config, workdir, report_fn=write_report) == 0
     *_, where, verdict = capsys.readouterr().out.splitlines()
     result = Workdir(str(workdir)).load_result()
     assert verdict == result["verdict"]["sentence"] and verdict.startswith("Verdict: recommends ")
@@ -41,7 +42,7 @@ def test_a_run_ends_with_its_report_and_its_verdict(tiny_config, tmp_path, capsy
 
     # A finished run is left as it is. A report that is missing is written again, and is the same.
     (workdir / "report.html").unlink()
-    assert train(tiny_config, workdir) == 0
+    assert train(tiny_config, workdir, report_fn=write_report) == 0
     printed = capsys.readouterr().out
     assert "nothing left to do" in printed and printed.splitlines()[-1] == verdict
     assert (workdir / "report.html").read_text() == html
@@ -50,16 +51,10 @@ def test_a_run_ends_with_its_report_and_its_verdict(tiny_config, tmp_path, capsy
     assert capsys.readouterr().out.splitlines() == [f"Wrote {output}", verdict]
     assert output.read_text() == html
 
-
-def test_a_result_without_a_verdict_is_evaluated_again(tiny_config, tmp_path, capsys):
-    """Earlier versions wrote none."""
-    tiny_config.train.num_epochs = 1
-    assert train(tiny_config, tmp_path) == 0
-    paths = Workdir(str(tmp_path))
-    result = paths.load_result()
+    # Earlier versions wrote no verdict. Such a run is evaluated again.
+    paths = Workdir(str(workdir))
     paths.save_json(paths.result, {name: value for name, value in result.items() if name != "verdict"})
-    capsys.readouterr()
-    assert train(tiny_config, tmp_path) == 0
+    assert train(tiny_config, workdir) == 0
     assert "nothing left to do" not in capsys.readouterr().out
     assert paths.load_result()["verdict"] == result["verdict"]
 
@@ -68,7 +63,7 @@ def test_nothing_is_known_of_a_run_that_held_out_nothing(tiny_config, tmp_path, 
     """This model has no history, so its users are shown by what they have seen."""
     tiny_config.split.method = "none"
     tiny_config.train.num_epochs = 1
-    assert train(tiny_config, tmp_path) == 0
+    assert train(tiny_config, tmp_path, report_fn=write_report) == 0
     assert capsys.readouterr().out.splitlines()[-1] == (
         "Verdict: no ratings were held out, so nothing is known about its quality."
     )

@@ -29,8 +29,17 @@ _VARIABLES = {
 }
 
 _SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
-# "default" undoes the settings of the user of this machine, so that the same run has the same page everywhere.
-_STYLE: Any = ["default", {"svg.fonttype": "none", "svg.hashsalt": "listwise", "text.parse_math": False}]
+# "default" undoes the settings of the user of this machine, so that the same run has the same page everywhere. A search
+# through several fonts takes longer than all else.
+_STYLE: Any = [
+    "default",
+    {
+        "font.sans-serif": ["DejaVu Sans"],
+        "svg.fonttype": "none",
+        "svg.hashsalt": "listwise",
+        "text.parse_math": False,
+    },
+]
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 ElementTree.register_namespace("", _SVG)

@@ -47,6 +47,7 @@ def train_and_evaluate(
     num_cpu_devices: int = 1,
     require_gpu: bool = False,
     verify_export: Verifier = verify_in_fresh_process,
+    report_fn: Callable[[str], object] = write_report,
     evaluate_test: bool = True,
 ) -> int:
     """Trains a model, or resumes its training. Then exports and evaluates it. Writes everything to `workdir`.
@@ -54,6 +55,7 @@ def train_and_evaluate(
     Args:
       strategy_name, tpu, num_cpu_devices, require_gpu: see `strategy.build_strategy`.
       verify_export: checks the exported model.
+      report_fn: writes the report of the run in a workdir.
       evaluate_test: False ends the run after training: the model is not exported, and the test split is not evaluated.
         A later call for the same workdir does both.
 
@@ -113,7 +115,7 @@ def train_and_evaluate(
         if is_finished and is_evaluated and is_whole(paths.model, dataset.vocabulary):
             console.print("This run is finished. There is nothing left to do.")
             if is_chief and not storage.exists(paths.report):
-                write_report(workdir)
+                report_fn(workdir)
             summary.print_result(console, result, paths=paths)
             return 0
         if state.step:
@@ -238,8 +240,9 @@ def train_and_evaluate(
         writer.close()
         if is_chief:
             paths.save_json(paths.result, result)
-            write_report(workdir)
             summary.print_result(console, result, paths=paths)
+            # Last, so that a report that cannot be written does not cost the metrics.
+            report_fn(workdir)
         strategy_lib.barrier(strategy)
     return 0
 
