@@ -65,7 +65,7 @@ def test_the_numbers_of_the_run_are_in_the_page(html, workdir):
         assert row in text, row
     assert "test 97 60 3 1970-01-03 1970-01-11" in text
     assert "100 steps and 1,234 lists per second, with the mirrored strategy on 2 replicas." in text
-    assert "model.embedding_size 128 chosen for 0 0" in text
+    assert "model.embedding_size 128 chosen for the size of the data 0" in text
     assert "exported step, of 40" in text
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trainer import schema
+from trainer.compat import tf
 from trainer.data.vocabulary import NUM_RATINGS, Vocabulary
 from trainer.reporting.contents import Contents
 from trainer.serving.recommender import Recommender
@@ -76,6 +77,12 @@ def draw(workdir: str, contents: Contents) -> Samples:
       ConfigError: The run has no model.
       StorageError: A file of the run is missing or damaged.
     """
+    # At the end of a run, the accelerator still holds the tables of the training.
+    with tf.device("CPU:0"):
+        return _draw(workdir, contents)
+
+
+def _draw(workdir: str, contents: Contents) -> Samples:
     recommender = Recommender(workdir)
     users = _spread(recommender.num_seen())
     rated, ratings = recommender.rated_items(users)
