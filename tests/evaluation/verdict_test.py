@@ -137,3 +137,4 @@ def test_plain_values_for_the_result():
     assert plain["sentence"] == found.sentence
     assert catalogue["is_better"] is True and catalogue["baseline"] == "popularity" and catalogue["metric"] == "ndcg@10"
     assert {"value", "low", "high", "p_value", "num_queries"} <= catalogue["difference"].keys()
+    assert verdict.from_json(plain) == found

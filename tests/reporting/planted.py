@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from configs import default
 from trainer import storage
 from trainer.data.vocabulary import Vocabulary
-from trainer.evaluation import final_metrics
+from trainer.evaluation import final_metrics, verdict
 from trainer.evaluation.protocols import means_of
 from trainer.evaluation.query_metrics import QueryMetrics, write_queries
 from trainer.evaluation.statistics import ListMetrics
@@ -99,9 +99,13 @@ def write_run(
         "held_out": split,
         "speed": {"strategy": "mirrored", "num_replicas": 2, "steps_per_second": 100.0, "lists_per_second": 1234.5},
     }
+    found = verdict.NOTHING_HELD_OUT
     if protocols:
         write_queries(paths.queries, str(split), protocols, VOCABULARY)
-        result["protocols"] = final_metrics.to_json(means_of(protocols, seed=0))
+        means = means_of(protocols, seed=0)
+        best_metric = (config or default.get_config()).eval.best_metric
+        found = verdict.decide(str(split), protocols, means, best_metric=best_metric)
+        result["protocols"] = final_metrics.to_json(means)
         result |= {"recommendations": {}, "breakdowns": {}}
     if "catalogue" in protocols:
         scorers = list(protocols["catalogue"].by_scorer)
@@ -110,7 +114,7 @@ def write_run(
             for i, scorer in enumerate(scorers)
         }
         result["breakdowns"] = breakdowns_of(scorers, names)
-    paths.save_json(paths.result, result)
+    paths.save_json(paths.result, {**result, "verdict": verdict.to_json(found)})
     return str(folder)
 
 

@@ -126,6 +126,16 @@ def to_json(verdict: Verdict) -> dict[str, Any]:
     }
 
 
+def from_json(fields: Mapping[str, Any]) -> Verdict:
+    """Reads what `to_json` returned."""
+    protocols = {}
+    for protocol, values in fields["protocols"].items():
+        plain = {name: value for name, value in values.items() if name != "is_better"}
+        plain |= {"model": Mean(**plain["model"]), "difference": Difference(**plain["difference"])}
+        protocols[protocol] = ProtocolVerdict(**plain)
+    return Verdict(fields["sentence"], protocols)
+
+
 def name_of(scorer: str) -> str:
     """The name of a scorer in a sentence, such as `the item mean`."""
     return _NAMES.get(scorer, scorer.replace("_", " "))

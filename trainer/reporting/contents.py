@@ -10,12 +10,12 @@ from settings.errors import ConfigError
 from settings.trainer_config import TrainerConfig
 from trainer import config as config_lib
 from trainer import storage
-from trainer.evaluation import comparison, final_metrics
+from trainer.evaluation import comparison, final_metrics, verdict
 from trainer.evaluation.comparison import MODEL
 from trainer.evaluation.final_metrics import Protocols
 from trainer.evaluation.query_metrics import StoredQueries, read_queries
 from trainer.evaluation.statistics import Difference
-from trainer.evaluation.verdict import NOTHING_HELD_OUT, Verdict, decide
+from trainer.evaluation.verdict import Verdict
 from trainer.reporting.curves import Curves, load_curves
 from trainer.workdir import Workdir
 
@@ -153,6 +153,11 @@ def gather(workdir: str, *, max_points: int | None = None) -> Contents:
             f"{workdir} has no report yet: it has no result.json, so its run has not finished. Start the command of "
             "the run again, or name the workdir of a finished run."
         )
+    if "verdict" not in result:
+        raise ConfigError(
+            f"{workdir} has no report: an earlier version of this project evaluated its run, and wrote no verdict. "
+            "Start the command of the run again: it evaluates the run again, and writes the report."
+        )
     with storage.reading_json(paths.result, of="a run"):
         split = result["held_out"]
         protocols = final_metrics.from_json(result.get("protocols", {}))
@@ -169,9 +174,7 @@ def gather(workdir: str, *, max_points: int | None = None) -> Contents:
             step=result["step"],
             exported_step=result["exported_step"],
             train=result["train"],
-            verdict=decide(split, queries, protocols, best_metric=config.eval.best_metric)
-            if split
-            else NOTHING_HELD_OUT,
+            verdict=verdict.from_json(result["verdict"]),
             protocols=protocols,
             queries=queries,
             recommendations=result.get("recommendations", {}),

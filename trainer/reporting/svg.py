@@ -5,6 +5,7 @@ text is text. It refers to nothing outside of itself, and the ids in it are its 
 """
 
 import io
+import logging
 import re
 from contextlib import AbstractContextManager
 from typing import Any
@@ -43,6 +44,9 @@ _STYLE: Any = [
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 ElementTree.register_namespace("", _SVG)
+
+# That it builds a cache of fonts, and where, is no news for the user.
+logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def in_own_style() -> AbstractContextManager[None]:
