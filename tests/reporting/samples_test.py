@@ -40,7 +40,9 @@ def test_a_user_has_its_latest_ratings_and_the_best_items_that_it_has_not_seen(r
         index = run.user_index(user.user_id)
         best = run.best_items(index, excluded=run.seen[index])[:8]
         assert [item.item_id for item in user.recommended] == run.item_ids(best)
-        np.testing.assert_allclose([item.value for item in user.recommended], run.scores[index][best], rtol=1e-5)
+        np.testing.assert_allclose(
+            [item.value for item in user.recommended], run.scores[index][best], rtol=1e-5, atol=1e-6
+        )
         assert user.rated[0].title.endswith(f"«{user.rated[0].item_id}»")
 
 
