@@ -62,19 +62,19 @@ def test_final_metrics_are_no_point_of_a_curve_and_gaps_are_left_out(tmp_path):
     broken = {"step": 15, "epoch": 1.5, "split": "train", "metrics": {"loss": None}}
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in [LINES[0], broken, *LINES[1:], final]))
-    found = load_curves(str(path), best_metric="catalogue/ndcg@10", exported_step=20)
+    found = load_curves(str(path), best_metrics=["catalogue/ndcg@10"], exported_step=20)
     assert [len(curve.values) for curve in found.curves] == [4, 4, 4] and max(found.curves[2].values) < 0.5
-    assert [curve.name for curve in load_curves(str(path), best_metric="loss", exported_step=1).curves] == [
+    assert [curve.name for curve in load_curves(str(path), best_metrics=["loss"], exported_step=1).curves] == [
         "training loss",
         "validation loss",
     ]
-    few = load_curves(str(path), best_metric="loss", exported_step=1, max_points=2).curves[0]
+    few = load_curves(str(path), best_metrics=["loss"], exported_step=1, max_points=2).curves[0]
     assert few.epochs == (1, 4)
-    missing = load_curves(str(tmp_path / "none"), best_metric="loss", exported_step=0)
+    missing = load_curves(str(tmp_path / "none"), best_metrics=["loss"], exported_step=0)
     assert missing.curves == () and math.isnan(missing.exported_epoch)
     path.write_text("{")
     with pytest.raises(StorageError, match=r"metrics\.jsonl cannot be read as the JSON"):
-        load_curves(str(path), best_metric="loss", exported_step=1)
+        load_curves(str(path), best_metrics=["loss"], exported_step=1)
 
 
 def limits(tmp_path, **options):
@@ -151,6 +151,15 @@ def test_runs_are_compared_with_the_first_one_and_the_best_with_the_next(tmp_pat
     assert found.sentence.startswith(f"Verdict: {runs[2]} {clause.format(runs[1])} {mean['B'].value:.4f}).")
     assert found.headline.startswith(f"C {clause.format('B')}")
     assert protocol.best == {"ndcg@10": ["C"], "mrr": ["C"]} and found.fields == ()
+
+
+def test_runs_that_chose_by_different_metrics_have_the_curves_of_both(tmp_path):
+    config = default.get_config()
+    config.eval.best_metric = "mrr"
+    lines = [{**line, "metrics": {**line["metrics"], "mrr": 0.3}} for line in LINES]
+    runs = [write_run(tmp_path / "a", lines=lines), write_run(tmp_path / "b", config=config, lines=lines)]
+    names = ["training loss", "validation loss", "validation catalogue/ndcg@10", "validation mrr"]
+    assert [[curve.name for curve in run.contents.curves.curves] for run in compare(runs).runs] == [names, names]
 
 
 def test_only_fields_that_differ_are_compared(tmp_path):

@@ -1,6 +1,7 @@
 """The charts of a report, drawn by Matplotlib as SVG elements. No display and no global state is used."""
 
-from collections.abc import Sequence
+import string
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,12 +111,13 @@ def draw_pairs(pairs: Sequence[Pair], *, identifier: str, title: str, baseline: 
 
 
 def draw_curves(
-    curves: Sequence[tuple[str, Curve]], *, identifier: str, title: str, exported_epoch: float | None = None
+    curves: Mapping[str, Curve], *, identifier: str, title: str, exported_epoch: float | None = None
 ) -> Markup:
     """Draws the same metric of one or several runs over the epochs.
 
     Args:
-      curves: The name of each run, which stands at the end of its line, and its curve. One run needs no name.
+      curves: The curve of each run, by its letter, which decides the colour and stands at the end of the line. A single
+        run needs no letter: "".
       identifier, title: See `to_svg`.
       exported_epoch: Where to mark the exported step.
     """
@@ -127,16 +129,16 @@ def draw_curves(
     _plain(axes)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="y", color=RULE, linewidth=0.8)
-    for number, (name, curve) in enumerate(curves):
-        colour = SERIES[number % len(SERIES)] if len(curves) > 1 else MODEL
-        dash = _DASHES[number // 2 % len(_DASHES)] if len(curves) > 1 else "solid"
+    for letter, curve in curves.items():
+        number = string.ascii_uppercase.find(letter) if letter else 0
+        colour = SERIES[number % len(SERIES)]
+        dash = _DASHES[number // 2 % len(_DASHES)]
         axes.plot(curve.epochs, curve.values, color=colour, linewidth=1.8, linestyle=dash)
         axes.plot(curve.epochs[-1], curve.values[-1], "o", color=colour, markersize=4)
-        if len(curves) > 1:
-            end = (curve.epochs[-1], curve.values[-1])
-            axes.annotate(
-                name, end, (6, 0), textcoords="offset points", color=colour, va="center", fontsize=_SIZE, weight="bold"
-            )
+        end = (curve.epochs[-1], curve.values[-1])
+        axes.annotate(
+            letter, end, (6, 0), textcoords="offset points", color=colour, va="center", fontsize=_SIZE, weight="bold"
+        )
     axes.margins(x=0.02, y=0.08)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5))
@@ -159,7 +161,7 @@ def draw_curves(
     described = "; ".join(
         f"{name} {curve.values[0]:.4g} at epoch {curve.epochs[0]:.4g}, {curve.values[-1]:.4g} at epoch "
         f"{curve.epochs[-1]:.4g}".strip()
-        for name, curve in curves
+        for name, curve in curves.items()
     )
     return to_svg(figure, identifier=identifier, title=title, description=described)
 

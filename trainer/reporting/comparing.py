@@ -11,6 +11,7 @@ from trainer.evaluation.statistics import Difference, Metrics
 from trainer.evaluation.verdict import clause_of, main_metric, outcome_of
 from trainer.reporting.contents import Contents, gather
 from trainer.reporting.curves import MAX_POINTS
+from trainer.workdir import Workdir
 
 MAX_RUNS = 20
 """The largest number of runs in one comparison."""
@@ -106,14 +107,14 @@ def compare(workdirs: Sequence[str]) -> Compared:
     runs = [comparison.load_run(workdir) for workdir in workdirs]
     rankings = comparison.rank_runs(runs)
     max_points = min(MAX_POINTS, _POINTS_OF_ALL_RUNS // len(runs))
+    best_metrics = list(dict.fromkeys(Workdir(workdir).load_config().eval.best_metric for workdir in workdirs))
     compared = tuple(
-        ComparedRun(letter, workdir, gather(workdir, max_points=max_points))
+        ComparedRun(letter, workdir, gather(workdir, best_metrics=best_metrics, max_points=max_points))
         for letter, workdir in zip(string.ascii_uppercase, workdirs, strict=False)
     )
-    best_metric = compared[0].contents.config.eval.best_metric
     # The catalogue first, as in the verdict.
     protocols = tuple(
-        _protocol(ranking, runs, best_metric) for ranking in sorted(rankings, key=lambda found: found.protocol)
+        _protocol(ranking, runs, best_metrics[0]) for ranking in sorted(rankings, key=lambda found: found.protocol)
     )
     letters = [run.letter for run in compared]
     return Compared(

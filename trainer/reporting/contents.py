@@ -1,7 +1,7 @@
 """What the report of a run tells, gathered from the files of the run. Imports no TensorFlow."""
 
 import datetime
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from trainer.evaluation.final_metrics import Protocols
 from trainer.evaluation.query_metrics import StoredQueries, read_queries
 from trainer.evaluation.statistics import Difference
 from trainer.evaluation.verdict import Verdict
-from trainer.reporting.curves import Curves, load_curves
+from trainer.reporting.curves import MAX_POINTS, Curves, load_curves
 from trainer.workdir import Workdir
 
 _REASONS = {
@@ -134,12 +134,13 @@ class Contents:
     speed: dict[str, Any]
 
 
-def gather(workdir: str, *, max_points: int | None = None) -> Contents:
+def gather(workdir: str, *, best_metrics: Sequence[str] = (), max_points: int = MAX_POINTS) -> Contents:
     """Reads the files of a finished run, local or gs://.
 
     Args:
       workdir: The folder of the run.
-      max_points: The largest number of points of a learning curve; None for the usual one.
+      best_metrics: Metrics that have a learning curve beside config.eval.best_metric, where they were measured.
+      max_points: The largest number of points of a learning curve.
 
     Raises:
       ConfigError: The folder holds no finished run, or one of another version of this project.
@@ -164,7 +165,6 @@ def gather(workdir: str, *, max_points: int | None = None) -> Contents:
         queries: dict[str, StoredQueries] = {}
         if protocols:
             _, queries = read_queries(paths.queries)
-        limit = {} if max_points is None else {"max_points": max_points}
         return Contents(
             name=workdir.rstrip("/").rpartition("/")[2],
             config=config,
@@ -180,7 +180,10 @@ def gather(workdir: str, *, max_points: int | None = None) -> Contents:
             recommendations=result.get("recommendations", {}),
             breakdowns=result.get("breakdowns", {}),
             curves=load_curves(
-                paths.metrics, best_metric=config.eval.best_metric, exported_step=result["exported_step"], **limit
+                paths.metrics,
+                best_metrics=list(dict.fromkeys([*best_metrics, config.eval.best_metric])),
+                exported_step=result["exported_step"],
+                max_points=max_points,
             ),
             speed=result["speed"] or {},
         )

@@ -34,7 +34,8 @@ class Curves:
     """The learning curves of a run.
 
     Attributes:
-      curves: Those that have values: the training loss, the validation loss, and the metric that chose the checkpoint.
+      curves: Those that have values: the training loss, the validation loss, and the metrics that chose
+        checkpoints.
       exported_epoch: The epoch of the exported step; NaN if nothing was logged.
     """
 
@@ -42,12 +43,12 @@ class Curves:
     exported_epoch: float
 
 
-def load_curves(path: str, *, best_metric: str, exported_step: int, max_points: int = MAX_POINTS) -> Curves:
+def load_curves(path: str, *, best_metrics: Sequence[str], exported_step: int, max_points: int = MAX_POINTS) -> Curves:
     """Reads metrics.jsonl, local or gs://. A missing file has no curves.
 
     Args:
       path: The file.
-      best_metric: config.eval.best_metric.
+      best_metrics: config.eval.best_metric, and that of other runs to compare it with.
       exported_step: The step of the exported model.
       max_points: The largest number of points of a curve.
 
@@ -60,8 +61,7 @@ def load_curves(path: str, *, best_metric: str, exported_step: int, max_points: 
         # The final metrics of the validation split have no loss. They are no point of a curve.
         lines = [line for line in lines if "loss" in line["metrics"]]
         wanted = [("training loss", "train", "loss"), ("validation loss", "validation", "loss")]
-        if best_metric != "loss":
-            wanted.append((f"validation {best_metric}", "validation", best_metric))
+        wanted += [(f"validation {name}", "validation", name) for name in best_metrics if name != "loss"]
         found = [_curve(name, lines, split, metric, max_points) for name, split, metric in wanted]
         last = lines[-1] if lines else {"step": 0, "epoch": 0.0}
         epochs_per_step = last["epoch"] / last["step"] if last["step"] else math.nan

@@ -65,7 +65,7 @@ def _run_page(contents: Contents, samples: "Samples") -> str:
             {
                 "name": curve.name,
                 "chart": charts.draw_curves(
-                    [("", curve)],
+                    {"": curve},
                     identifier=f"curve-{number}",
                     title=f"{curve.name} by epoch",
                     exported_epoch=contents.curves.exported_epoch,
@@ -80,10 +80,10 @@ def _run_page(contents: Contents, samples: "Samples") -> str:
 
 
 def _comparison_page(compared: Compared) -> str:
-    by_name: dict[str, list[tuple[str, Curve]]] = {}
+    by_name: dict[str, dict[str, Curve]] = {}
     for run in compared.runs:
         for curve in run.contents.curves.curves:
-            by_name.setdefault(curve.name, []).append((run.letter, curve))
+            by_name.setdefault(curve.name, {})[run.letter] = curve
     measured = all(run.contents.recommendations for run in compared.runs)
     return _render(
         "comparison.html.jinja",
