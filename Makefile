@@ -36,7 +36,7 @@ BENCH_OUTPUT ?= runs/quality
 # Two installations at once would spoil .venv.
 .NOTPARALLEL:
 
-.PHONY: help setup setup-beam train test test-launch test-beam lint bench bench-quality image image-check
+.PHONY: help setup setup-beam train test test-examples test-launch test-beam lint bench bench-quality image image-check
 .PHONY: constraints supported-python
 
 help:  ## Show this list.
@@ -52,6 +52,9 @@ train: setup  ## Train on the embedded ratings, then recommend five items to use
 
 test: $(TEST_INSTALLED)  ## Run the tests.
 	$(BIN)/python -m pytest
+
+test-examples: $(LAUNCH_INSTALLED)  ## Run the examples and the commands of the documents; takes a quarter of an hour.
+	$(BIN)/python -m pytest tests/examples -m ""
 
 test-launch: $(LAUNCH_INSTALLED)  ## Run the tests of the launchers, with the client of Vertex AI.
 	$(BIN)/python -m pytest tests/launch -m ""

@@ -66,6 +66,7 @@ setup(
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["trainer*", "launch*", "configs*", "settings*"]),
     package_data={"trainer.reporting": ["*.css", "*.jinja"]},
+    entry_points={"console_scripts": ["listwise = trainer.command:main"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,
 )

@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 from rich.console import Console
 
+from settings.config_file import check_config_file
 from settings.errors import ConfigError, UserError
 
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of an error, for a bug report.")
 
-# What absl and ml_collections raise for a flag, a field or a config file that cannot be used.
-_FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError, SyntaxError, ImportError)
+# What absl and ml_collections raise for a flag or a field that cannot be used.
+_FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError)
 
 
 def run(main: Callable[[], int | None], *, default_config: str = "") -> None:
@@ -89,17 +90,36 @@ def report_errors(main: Callable[[], int | None]) -> int | None:
 
 
 def with_default_config(arguments: Sequence[str], default_config: str) -> list[str]:
-    """Adds --config=`default_config` to arguments without --config.
+    """Puts --config in front of its overrides, or adds --config=`default_config` to arguments without it.
 
-    As the default of the flag itself, the file would be loaded before any of its errors could be caught.
+    ml_collections refuses an override such as --config.seed=1 in front of --config. As the default of the flag itself,
+    the file would be loaded before any of its errors could be caught. What follows `--` is not read.
     """
-    if not default_config or any(argument.split("=")[0] in ("--config", "-config") for argument in arguments):
-        return list(arguments)
-    return [f"--config={default_config}", *arguments]
+    num_own = arguments.index("--") if "--" in arguments else len(arguments)
+    own, passed_on = list(arguments[:num_own]), list(arguments[num_own:])
+    position = _position_of_config(own)
+    if position is None:
+        return [*([f"--config={default_config}"] if default_config else []), *own, *passed_on]
+    num_words = 1 if "=" in own[position] else 2
+    config = own[position : position + num_words]
+    return [*config, *own[:position], *own[position + num_words :], *passed_on]
+
+
+def _position_of_config(arguments: Sequence[str]) -> int | None:
+    names = ("--config", "-config")
+    return next((i for i, argument in enumerate(arguments) if argument.split("=")[0] in names), None)
+
+
+def _config_file(arguments: Sequence[str]) -> str | None:
+    """The value of --config, also where it is an argument of its own."""
+    position = _position_of_config(arguments)
+    if position is None:
+        return None
+    return arguments[position].partition("=")[2] or next(iter(arguments[position + 1 : position + 2]), None)
 
 
 def parse_flags(
-    values: flags.FlagValues, arguments: Sequence[str], *, defaults_file: str, known_only: bool = False
+    values: flags.FlagValues, arguments: Sequence[str], *, defaults_file: str, help_command: str = "--help"
 ) -> list[str]:
     """Parses `arguments` into `values` and returns the arguments that are not flags.
 
@@ -107,29 +127,21 @@ def parse_flags(
       values: The flags. One of them can be a config flag.
       arguments: The command line without the name of the program.
       defaults_file: The file that documents the config fields. Error messages name it.
-      known_only: Whether to skip unknown flags.
+      help_command: What lists the flags, for error messages.
 
     Raises:
       ConfigError: A flag is unknown or has an invalid value, or a config field is unknown.
     """
+    if config_file := _config_file(arguments):
+        check_config_file(config_file)
     try:
-        return list(values(["", *arguments], known_only=known_only)[1:])
+        return list(values(["", *arguments])[1:])
     except _FLAG_ERRORS as error:
-        raise ConfigError(_flag_error(error, arguments, defaults_file)) from error
+        raise ConfigError(_flag_error(error, arguments, defaults_file, help_command)) from error
 
 
 def load_config(values: flags.FlagValues = flags.FLAGS) -> ConfigDict:
-    """Returns the value of the flag --config. Its fields are not checked.
-
-    Raises:
-      ConfigError: The file cannot be loaded.
-    """
-    try:
-        values.config.to_dict()
-    except OSError as error:  # ml_collections raises it when a config that did not load is first used.
-        path = config_flags.get_config_filename(values["config"])
-        reason = str(error).strip().splitlines()[-1].strip().rstrip(".")
-        raise ConfigError(f"--config={path} cannot be loaded: {reason}.") from error
+    """Returns the value of the flag --config. Its fields are not checked."""
     return values.config
 
 
@@ -164,12 +176,22 @@ def _parse_launcher(arguments: Sequence[str], way_out: str) -> list[str]:
 
 def _or_exit(parse: Callable[[Sequence[str]], list[str]]) -> Callable[[Sequence[str]], list[str]]:
     def parse_or_exit(arguments: Sequence[str]) -> list[str]:
+        # absl knows no -h.
+        arguments = [arguments[0], *("--help" if argument == "-h" else argument for argument in arguments[1:])]
         try:
             return parse(arguments)
         except ConfigError as error:
             sys.exit(_print_error(error))
+        except SystemExit as end:
+            # absl prints the help, and then exits with 1.
+            sys.exit(0 if _asks_for_help(arguments) else end.code)
 
     return parse_or_exit
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    own = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    return any(argument.lstrip("-") in ("help", "?", "helpfull", "helpshort", "helpxml") for argument in own[1:])
 
 
 def _shows_traceback() -> bool:
@@ -182,15 +204,17 @@ def _print_error(error: UserError) -> int:
     return error.exit_code
 
 
-def _flag_error(error: Exception, arguments: Sequence[str], defaults_file: str) -> str:
+def _flag_error(error: Exception, arguments: Sequence[str], defaults_file: str, help_command: str) -> str:
     """Turns an error of absl or ml_collections into a sentence with the way out."""
     message = str(error.args[0] if error.args else error).strip()
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename} is not a config: line {error.lineno}, {error.msg}."
     if isinstance(error, AttributeError | KeyError):  # ml_collections names only the last part of the field.
         fields = [argument.lstrip("-").split("=")[0] for argument in arguments if "-config." in argument]
         unknown = next((field for field in fields if any(part in message for part in field.split(".")[1:])), message)
         meant = re.search(r'Did you mean "(\w+)"', message)
         hint = f"; did you mean {meant[1]}?" if meant else "."
         return f"{unknown} is not a field{hint} {defaults_file} lists and explains all fields."
-    return f"{message.splitlines()[0].rstrip('.')}. --help lists the flags."
+    if isinstance(error, flags.UnrecognizedFlagError):
+        meant = re.search(r"Did you mean: (\w+)", message)
+        hint = f"; did you mean --{meant[1]}?" if meant else "."
+        return f"--{error.flagname} is not a flag{hint} {help_command} lists the flags."
+    return f"{message.splitlines()[0].rstrip('.')}. {help_command} lists the flags."

@@ -19,10 +19,10 @@ RANKS = [
     ["serving"],
     ["reporting"],
     ["training"],
-    ["main", "doctor", "evaluate", "recommend", "compare", "report", "prepare", "tune"],
+    ["main", "doctor", "evaluate", "export", "recommend", "compare", "report", "prepare", "tune", "api", "command"],
 ]
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
-ENTRY_POINTS = {"main", "doctor", "evaluate", "recommend", "compare", "report", "prepare", "tune"}
+ENTRY_POINTS = {"main", "doctor", "evaluate", "export", "recommend", "compare", "report", "prepare", "tune"}
 
 
 def sources(folder: str) -> list[pathlib.Path]:

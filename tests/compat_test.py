@@ -98,3 +98,21 @@ def test_what_native_code_prints_is_shown_if_the_import_fails(tmp_path, ending):
         check=False,
     )
     assert failed.returncode != 0 and b"the driver is too old" in failed.stderr
+
+
+def test_functions_that_are_traced_again_print_nothing(capfd, caplog):
+    """As in a process that trains several models."""
+
+    def double(value):
+        return 2 * value
+
+    for number in range(8):
+        tf.function(double)(tf.constant(number))
+    assert "retracing" not in capfd.readouterr().err + caplog.text
+
+
+def test_a_machine_without_gpus_gets_no_error_of_cuda():
+    """As in a notebook. Under absl, which the commands use, TensorFlow prints less."""
+    script = "from trainer.compat import tf; print(float(tf.zeros([])))"
+    found = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert (found.stdout, found.stderr) == ("0.0\n", "")

@@ -274,3 +274,26 @@ def test_paths_are_joined(names, joined):
 )
 def test_the_reason_of_an_error_is_its_first_line(error, reason):
     assert storage.reason(error) == reason
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/run", "http://host/run", "hdfs://node/run"])
+def test_a_scheme_without_a_file_system_is_named(path):
+    for use in (storage.exists, storage.is_folder, storage.read_bytes, storage.make_folder):
+        with pytest.raises(StorageError, match=f"{path} cannot be opened: there is no file system for "):
+            use(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("gs://", "'gs://' names no bucket. Write the path as gs://BUCKET/FOLDER."),
+        ("gs:///", "'gs:///' names no bucket."),
+        ("/tmp/\udcff", "it is not UTF-8"),
+        ("/tmp/a\0b", "it contains a NUL byte"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_refused(path, message):
+    for use in (storage.exists, storage.read_bytes, lambda path: storage.join(path, "config.json")):
+        with pytest.raises(StorageError) as caught:
+            use(path)
+        assert message in str(caught.value)

@@ -58,6 +58,9 @@ def _held_stderr() -> Iterator[None]:
 with _held_stderr():
     import tensorflow as tf
 
+    # Looks for GPUs now. Otherwise the first tensor does, and reports an error of CUDA on a machine without GPUs.
+    tf.config.list_physical_devices()
+
 
 def _stub_estimator() -> None:
     """Puts a module with `ModeKeys` where TensorFlow Ranking looks for the estimator API."""
@@ -91,6 +94,10 @@ with _held_stderr():
     import tensorflow_ranking as tfr
 
 keras = tf.keras
+
+# Its warnings, for example of functions that are traced again for another run, are not for the user of a command.
+tf.get_logger().setLevel("ERROR")
+tf.autograph.set_verbosity(0)
 
 
 @contextlib.contextmanager

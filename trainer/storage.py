@@ -29,7 +29,12 @@ _TENSORFLOW_CONTEXT = re.compile(r"^\{\{.*?\}\} | \[Op:\w+\].*", re.DOTALL)
 
 
 def join(folder: str, *names: str) -> str:
-    """Joins a folder and names below it, for local and remote paths alike."""
+    """Joins a folder and names below it, for local and remote paths alike.
+
+    Raises:
+      StorageError: the folder is a scheme without a bucket.
+    """
+    _check_name(folder)
     return "/".join([folder.rstrip("/"), *names])
 
 
@@ -82,6 +87,7 @@ def open_for_reading(path: str) -> BinaryIO:
     """Opens a file for reading bytes at any position."""
     if _is_remote(path):
         return io.BufferedReader(_RemoteFile(path, "rb"), _BUFFER_BYTES)
+    _check_name(path)
     return open(path, "rb", _BUFFER_BYTES)
 
 
@@ -226,14 +232,34 @@ def _is_remote(path: str) -> bool:
 
 
 def _backend(path: str) -> epath_backend.Backend:
+    _check_name(path)
     # Not epath.Path, which knows a few schemes only and would create a local folder named "hdfs:".
     if not _is_remote(path):
         return epath_backend.os_backend
     if importlib.util.find_spec("tensorflow") is None:
         return epath_backend.fsspec_backend
-    import trainer.compat  # noqa: F401 - epath imports TensorFlow, which must be set up first.
+    from trainer.compat import tf  # epath imports TensorFlow, which must be set up first.
 
+    scheme = path.partition("://")[0]
+    if scheme not in tf.io.gfile.get_registered_schemes():
+        raise StorageError(
+            f"{path} cannot be opened: there is no file system for {scheme}:// here. Use a local path or gs://, or "
+            "copy the files to one."
+        )
     return epath_backend.tf_backend
+
+
+def _check_name(path: str) -> None:
+    """Raises StorageError for a path that no file can have, or that names no bucket."""
+    scheme, is_remote, name = path.partition("://")
+    if is_remote and not name.strip("/"):
+        raise StorageError(f"{path!r} names no bucket. Write the path as {scheme}://BUCKET/FOLDER.")
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise StorageError(f"{path!r} cannot be used as a path: it is not UTF-8. Choose another name.") from None
+    if "\0" in path:
+        raise StorageError(f"{path!r} cannot be used as a path: it contains a NUL byte. Choose another name.")
 
 
 class _RemoteFile(io.RawIOBase):

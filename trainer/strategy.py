@@ -5,7 +5,7 @@ import functools
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,6 +119,21 @@ def _build_barrier(strategy: tf.distribute.Strategy) -> Callable[[], tf.Tensor]:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: tf.ones([])), axis=None)
 
     return add_ones
+
+
+def build_any_worker(strategy: tf.distribute.Strategy) -> Callable[[Sequence[bool]], list[bool]]:
+    """Returns a function that tells which of some statements is true on at least one worker.
+
+    All workers have to call it together, with the same number of statements.
+    """
+    if num_workers(strategy) == 1:
+        return list
+
+    @tf.function(autograph=False)
+    def count(values: tf.Tensor) -> tf.Tensor:
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(lambda: values), axis=None)
+
+    return lambda values: (count(tf.constant(list(values), tf.float32)).numpy() > 0).tolist()
 
 
 def check_workers_agree(strategy: tf.distribute.Strategy, facts: Mapping[str, str]) -> None:

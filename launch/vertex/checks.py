@@ -1,25 +1,20 @@
 """Checks everything about a job that can be checked without the service, before it costs money."""
 
-import re
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from launch.trainer_flags import TrainerFlags, read_trainer_flags
 from launch.vertex import machines
-from launch.vertex.config import IMAGE, JobConfig, load_job_config, tensorboard_region
+from launch.vertex.config import JobConfig, load_job_config, tensorboard_region
 from launch.vertex.job import Destination
-from launch.vertex.secrets import check_no_secrets
+from launch.vertex.names import IMAGE, check_bucket_path, check_place
+from launch.vertex.paths import check_config_file, check_sources
+from launch.vertex.secrets import check_no_secret_variables, check_no_secrets
 from settings.errors import ConfigError
 from settings.search_space import sample_trials
 from settings.sections import cannot_be_used
 from settings.trainer_config import load_trainer_config
-
-_PROJECT = re.compile(r"([a-z0-9.-]+:)?[a-z][a-z0-9-]{4,28}[a-z0-9]|\d+")
-# The region becomes part of the name of the host that gets the credentials. Custom jobs do not run in "global".
-_REGION = re.compile(r"[a-z]+(-[a-z]+)+\d+")
-# A path can have other characters, but TensorFlow reads *, ?, [ and \ in it as a pattern.
-_BUCKET_PATH = re.compile(r"gs://[a-z0-9][a-z0-9._-]{1,220}[a-z0-9](/[^/\s*?\[\\]+)*/?")
 
 
 def check_job(
@@ -34,53 +29,51 @@ def check_job(
       tuning: Whether the job is a study.
 
     Returns:
-      The typed config, and warnings about names that may not exist.
+      The typed config, and warnings about names and paths that may not exist.
 
     Raises:
       ConfigError: It names the flag or field, its value and what is allowed.
     """
     # This check comes first, so that no other message repeats a secret.
     environment = config.get("environment", ())
-    check_no_secrets(trainer_flags, list(map(str, environment)) if isinstance(environment, tuple | list) else [])
+    check_no_secrets(trainer_flags, "The trainer's argument")
+    if isinstance(environment, tuple | list):
+        check_no_secret_variables(list(map(str, environment)))
     job = load_job_config(config)
     _check_destination(destination)
-    if job.tensorboard and tensorboard_region(job.tensorboard) != destination.region:
+    if job.tensorboard and tensorboard_region(job.tensorboard) != destination.place.region:
         raise cannot_be_used(
-            "config.tensorboard", job.tensorboard, f"a TensorBoard in the region of the job, {destination.region}"
+            "config.tensorboard", job.tensorboard, f"a TensorBoard in the region of the job, {destination.place.region}"
         )
     trainer = read_trainer_flags(trainer_flags)
+    if trainer.config_file:
+        check_config_file(trainer.config_file)
+    warnings = check_sources(trainer.config)
     _check_strategy(job, trainer)
     if tuning:
-        _check_study(job, trainer)
+        warnings += _check_study(job, trainer)
     elif job.study.parameters:
         raise ConfigError(
             "config.study.parameters describes a study, but `submit` runs a single job. Use "
             "`python -m launch.vertex tune`, or a config without parameters."
         )
     reducers = [job.reduction_server.machine_type] if job.reduction_server.num_machines else []
-    return job, machines.find_unknown_names(
-        region=destination.region,
+    warnings += machines.find_unknown_names(
+        region=destination.place.region,
         machine_types=[job.machine_type, *reducers],
         accelerator_type=job.accelerator_type,
     )
+    # The trials of a study repeat the warnings of the first one.
+    return job, list(dict.fromkeys(warnings))
 
 
 def _check_destination(destination: Destination) -> None:
-    if not _PROJECT.fullmatch(destination.project):
-        raise cannot_be_used("--project", destination.project, "the ID of a project, such as my-project-1")
-    if not _REGION.fullmatch(destination.region):
-        raise cannot_be_used("--region", destination.region, "a region of Google Cloud, such as us-central1")
+    check_place(destination.place)
     if not IMAGE.fullmatch(destination.image_uri):
         raise cannot_be_used(
             "--image_uri", destination.image_uri, "an image in a registry, such as REGION-docker.pkg.dev/P/R/IMAGE:TAG"
         )
-    if not _BUCKET_PATH.fullmatch(destination.base_output_dir):
-        raise cannot_be_used(
-            "--base_output_dir",
-            destination.base_output_dir,
-            "gs://BUCKET/FOLDER, with the bucket in lower case, and without spaces, empty parts and the characters "
-            "* ? [ \\",
-        )
+    check_bucket_path("--base_output_dir", destination.base_output_dir)
 
 
 def _check_strategy(job: JobConfig, trainer: TrainerFlags) -> None:
@@ -125,8 +118,8 @@ def _check_batch_size(job: JobConfig, global_batch_size: int) -> None:
         )
 
 
-def _check_study(job: JobConfig, trainer: TrainerFlags) -> None:
-    """Checks the study against the metrics and fields of the trainer."""
+def _check_study(job: JobConfig, trainer: TrainerFlags) -> list[str]:
+    """Checks the study against the metrics and fields of the trainer. Returns the warnings of its trials."""
     study = job.study
     measured, split = trainer.config.eval.measured, trainer.config.split
     if study.metric not in measured:
@@ -144,9 +137,12 @@ def _check_study(job: JobConfig, trainer: TrainerFlags) -> None:
         raise ConfigError(
             "config.study.parameters is empty. A study needs parameters to try, as in configs/launch/tune.py."
         )
+    warnings: list[str] = []
     for tried, fields in sample_trials(study.parameters, trainer.config_dict.to_dict(), "config.study.parameters"):
         try:
             config = load_trainer_config(fields)
+            warnings += check_sources(config)
         except ConfigError as error:
             raise ConfigError(f"config.study.parameters: with {tried}, a trial would fail: {error}") from error
         _check_batch_size(job, config.train.global_batch_size)
+    return warnings

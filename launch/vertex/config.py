@@ -12,13 +12,13 @@ from pydantic import Field, field_validator, model_validator
 
 from configs.launch import default
 from launch.vertex import machines
+from launch.vertex.names import IMAGE
 from settings.errors import ConfigError
 from settings.search_space import FORM, SearchParameter, check_unique
 from settings.sections import Section, build_section, cannot_be_used
 
 DEFAULTS_FILE = "configs/launch/default.py"
 
-IMAGE = re.compile(r"[a-z0-9][a-z0-9.-]*(:\d+)?(/[a-z0-9._-]+)+(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?")
 _SERVICE_ACCOUNT = re.compile(r"[\w.-]+@[\w.-]+\.gserviceaccount\.com")
 _NETWORK = re.compile(r"projects/\d+/global/networks/[a-z]([a-z0-9-]*[a-z0-9])?")
 _TENSORBOARD = re.compile(r"projects/[^/]+/locations/(?P<region>[^/]+)/tensorboards/\d+")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from launch.vertex.config import JobConfig, Scheduling, split_pairs
+from launch.vertex.names import Place
 from settings.search_space import SearchParameter
 
 _STRATEGIES = {"standard": "STANDARD", "spot": "SPOT", "flex_start": "FLEX_START"}
@@ -18,15 +19,9 @@ _ALGORITHMS = {"bayesian": "ALGORITHM_UNSPECIFIED", "random": "RANDOM_SEARCH", "
 class Destination:
     """Where a job runs, its image, and its output folder."""
 
-    project: str
-    region: str
+    place: Place
     image_uri: str
     base_output_dir: str
-
-    @property
-    def parent(self) -> str:
-        """The project and region, as the API writes them."""
-        return f"projects/{self.project}/locations/{self.region}"
 
 
 def build_custom_job_request(
@@ -40,7 +35,7 @@ def build_custom_job_request(
       trainer_flags: The arguments of `trainer.main`, which the image starts.
     """
     job = {**_name(config), "job_spec": _job_spec(config, destination, trainer_flags)}
-    return {"parent": destination.parent, "custom_job": job}
+    return {"parent": str(destination.place), "custom_job": job}
 
 
 def build_tuning_job_request(
@@ -65,7 +60,7 @@ def build_tuning_job_request(
         "max_failed_trial_count": study.max_failed_trials,
         "trial_job_spec": _job_spec(config, destination, trainer_flags),
     }
-    return {"parent": destination.parent, "hyperparameter_tuning_job": job}
+    return {"parent": str(destination.place), "hyperparameter_tuning_job": job}
 
 
 def _name(config: JobConfig) -> dict[str, Any]:

@@ -38,6 +38,16 @@ _CPUS = {
     "n2-standard": (4, 8, 16, 32, 48, 64, 80),
 }
 _CPU_MACHINES = {f"{series}-{num_cpus}": num_cpus for series, sizes in _CPUS.items() for num_cpus in sizes}
+# "Configure compute resources for prediction": smaller machines, which can serve a model but not train one.
+_SERVING_MACHINES = {
+    "e2-highcpu-2": 2,
+    "e2-highcpu-4": 4,
+    "e2-highcpu-8": 8,
+    "e2-standard-2": 2,
+    "n1-highcpu-4": 4,
+    "n1-highcpu-8": 8,
+    "n1-standard-2": 2,
+}
 
 # GPUs that can be attached to an n1 machine: number of GPUs → the most virtual CPUs that the machine can have.
 _ATTACHED_GPUS = {
@@ -86,9 +96,9 @@ _KNOWN_MACHINES = {*_CPU_MACHINES, *_GPU_MACHINES, "cloud-tpu", *_TPU_TOPOLOGIES
 _TPU_HOST = re.compile(r"ct\d\w*-\w+-(?P<chips>\d+)t")
 
 
-def is_known(machine_type: str) -> bool:
-    """Whether the tables of this module have the machine type."""
-    return machine_type in _KNOWN_MACHINES
+def is_known(machine_type: str, *, serving: bool = False) -> bool:
+    """Whether the tables of this module have the machine type. `serving`: for a model, not for training."""
+    return machine_type in _KNOWN_MACHINES or (serving and machine_type in _SERVING_MACHINES)
 
 
 def is_tpu(machine_type: str) -> bool:
@@ -133,11 +143,7 @@ def check_machine(machine_type: str, accelerator_type: str, accelerator_count: i
     Raises:
       ConfigError: It names the field, its value and what is allowed.
     """
-    if bool(accelerator_type) != bool(accelerator_count):
-        raise ConfigError(
-            f"config.accelerator_type={accelerator_type!r} and config.accelerator_count={accelerator_count!r} "
-            "contradict each other. Set both, or neither."
-        )
+    _check_pair("config.", accelerator_type, accelerator_count)
     if not is_known(machine_type):
         return
     if tpu_topology and machine_type not in _TPU_TOPOLOGIES:
@@ -147,38 +153,40 @@ def check_machine(machine_type: str, accelerator_type: str, accelerator_count: i
             f"config.machine_type={machine_type!r}."
         )
     if machine_type in _TPU_TOPOLOGIES:
-        _require("tpu_topology", tpu_topology, _TPU_TOPOLOGIES[machine_type], machine_type)
-        _require("accelerator_type", accelerator_type, [""], machine_type)
+        _require("config.tpu_topology", tpu_topology, _TPU_TOPOLOGIES[machine_type], machine_type)
+        _require("config.accelerator_type", accelerator_type, [""], machine_type)
     elif machine_type == "cloud-tpu":
         if not accelerator_type.startswith("TPU_"):
-            _require("accelerator_type", accelerator_type, list(_TPU_CORES), machine_type)
+            _require("config.accelerator_type", accelerator_type, list(_TPU_CORES), machine_type)
         if accelerator_type in _TPU_CORES:
-            _require("accelerator_count", accelerator_count, _TPU_CORES[accelerator_type], accelerator_type)
-    elif machine_type in _GPU_MACHINES:
-        # "GPU machine types" of Compute Engine: the type and the number of GPUs are fixed by the machine type.
-        built_in_type, built_in_count = _GPU_MACHINES[machine_type]
-        _require("accelerator_type", accelerator_type, [built_in_type], machine_type)
-        _require("accelerator_count", accelerator_count, [built_in_count], machine_type)
-    elif accelerator_type in _BUILT_IN_GPUS or accelerator_type in _TPU_CORES:
-        # The same page: these accelerators come only with machine types of their own.
-        raise cannot_be_used(
-            "config.accelerator_type",
-            accelerator_type,
-            f"empty for {machine_type}, or one of {', '.join(_ATTACHED_GPUS)} for an n1 machine",
-        )
-    elif accelerator_type and not machine_type.startswith("n1-"):
-        # The same page: GPUs can be attached to N1 machines only.
-        raise cannot_be_used(
-            "config.accelerator_type", accelerator_type, f"empty for {machine_type}: GPUs can be attached only to n1"
-        )
-    elif accelerator_type in _ATTACHED_GPUS:
-        most_cpus = _ATTACHED_GPUS[accelerator_type]
-        counts = [count for count, most in most_cpus.items() if _CPU_MACHINES[machine_type] <= most]
-        _require("accelerator_count", accelerator_count, counts, f"{machine_type} with {accelerator_type}")
+            _require("config.accelerator_count", accelerator_count, _TPU_CORES[accelerator_type], accelerator_type)
+    else:
+        _check_gpus("config.", machine_type, accelerator_type, accelerator_count)
 
 
-def find_unknown_names(*, region: str, machine_types: Sequence[str], accelerator_type: str) -> list[str]:
-    """Returns a warning for each name that the tables of this module do not have. It may be newer than they are."""
+def check_serving_machine(machine_type: str, accelerator_type: str, accelerator_count: int) -> None:
+    """Does the same for a machine that serves a model, and is described by flags.
+
+    Raises:
+      ConfigError: It names the flag, its value and what is allowed.
+    """
+    _check_pair("--", accelerator_type, accelerator_count)
+    if is_tpu(machine_type):
+        raise cannot_be_used(
+            "--machine_type", machine_type, "a machine without a TPU: the exported model is for CPUs and GPUs"
+        )
+    if is_known(machine_type, serving=True):
+        _check_gpus("--", machine_type, accelerator_type, accelerator_count)
+
+
+def find_unknown_names(
+    *, region: str, machine_types: Sequence[str], accelerator_type: str, serving: bool = False
+) -> list[str]:
+    """Returns a warning for each name that the tables of this module do not have. It may be newer than they are.
+
+    Args:
+      serving: Whether the machines serve a model. Flags describe them, not fields of a config.
+    """
     warnings = []
     if region not in REGIONS:
         warnings.append(f"--region={region!r} is not in this version's list of regions of Vertex AI.")
@@ -190,18 +198,53 @@ def find_unknown_names(*, region: str, machine_types: Sequence[str], accelerator
                 f"config.machine_type={machine_type!r} is a TPU v6e. Google documents it for JAX and PyTorch, so "
                 "TensorFlow may not run on it. TPU v5e, such as ct5lp-hightpu-4t, is documented for TensorFlow."
             )
-        elif not is_known(machine_type):
+        elif not is_known(machine_type, serving=serving):
             warnings.append(
                 f"The machine type {machine_type!r} is not in this version's tables, so its accelerators were not "
                 "checked."
             )
     known_accelerators = {"", *_ATTACHED_GPUS, *_BUILT_IN_GPUS, *_TPU_CORES}
     if accelerator_type not in known_accelerators:
-        warnings.append(f"config.accelerator_type={accelerator_type!r} is not in this version's tables.")
+        prefix = "--" if serving else "config."
+        warnings.append(f"{prefix}accelerator_type={accelerator_type!r} is not in this version's tables.")
     return warnings
+
+
+def _check_pair(prefix: str, accelerator_type: str, accelerator_count: int) -> None:
+    if bool(accelerator_type) != bool(accelerator_count):
+        raise ConfigError(
+            f"{prefix}accelerator_type={accelerator_type!r} and {prefix}accelerator_count={accelerator_count!r} "
+            "contradict each other. Set both, or neither."
+        )
+
+
+def _check_gpus(prefix: str, machine_type: str, accelerator_type: str, accelerator_count: int) -> None:
+    """Checks the accelerators of a known machine without TPUs. `prefix`: what the names of its fields start with."""
+    if machine_type in _GPU_MACHINES:
+        # "GPU machine types" of Compute Engine: the type and the number of GPUs are fixed by the machine type.
+        built_in_type, built_in_count = _GPU_MACHINES[machine_type]
+        _require(f"{prefix}accelerator_type", accelerator_type, [built_in_type], machine_type)
+        _require(f"{prefix}accelerator_count", accelerator_count, [built_in_count], machine_type)
+    elif accelerator_type in _BUILT_IN_GPUS or accelerator_type in _TPU_CORES:
+        # The same page: these accelerators come only with machine types of their own.
+        raise cannot_be_used(
+            f"{prefix}accelerator_type",
+            accelerator_type,
+            f"empty for {machine_type}, or one of {', '.join(_ATTACHED_GPUS)} for an n1 machine",
+        )
+    elif accelerator_type and not machine_type.startswith("n1-"):
+        # The same page: GPUs can be attached to N1 machines only.
+        raise cannot_be_used(
+            f"{prefix}accelerator_type", accelerator_type, f"empty for {machine_type}: GPUs can be attached only to n1"
+        )
+    elif accelerator_type in _ATTACHED_GPUS:
+        num_cpus = (_CPU_MACHINES | _SERVING_MACHINES)[machine_type]
+        most_cpus = _ATTACHED_GPUS[accelerator_type]
+        counts = [count for count, most in most_cpus.items() if num_cpus <= most]
+        _require(f"{prefix}accelerator_count", accelerator_count, counts, f"{machine_type} with {accelerator_type}")
 
 
 def _require(field: str, value: str | int, allowed: Sequence[str | int], machine: str) -> None:
     if value not in allowed:
         choice = repr(allowed[0]) if len(allowed) == 1 else f"one of {', '.join(map(repr, allowed))}"
-        raise ConfigError(f"config.{field}={value!r} cannot be used: for {machine} it has to be {choice}.")
+        raise ConfigError(f"{field}={value!r} cannot be used: for {machine} it has to be {choice}.")

@@ -28,21 +28,32 @@ _SECRET_VALUE = re.compile(
 )
 
 
-def check_no_secrets(trainer_flags: Sequence[str], environment: Sequence[str]) -> None:
-    """Refuses keys, tokens and passwords.
+def check_no_secrets(arguments: Sequence[str], whose: str) -> None:
+    """Refuses keys, tokens and passwords among arguments.
 
     Args:
-      trainer_flags: The arguments of the trainer.
-      environment: Strings "NAME=VALUE".
+      arguments: The arguments of a program.
+      whose: What an argument is called in messages.
 
     Raises:
-      ConfigError: It names the flag or the variable, but not its value.
+      ConfigError: It names the flag, but not its value.
     """
-    for position, argument in enumerate(trainer_flags, start=1):
+    for position, argument in enumerate(arguments, start=1):
         name, _, _ = argument.partition("=")
         # An argument that is not a flag can be the secret itself.
         shown = name if name.startswith("-") and not _SECRET_VALUE.search(name) else f"number {position}"
-        _check(argument, name if name.startswith("-") else "", f"The trainer's argument {shown}")
+        _check(argument, name if name.startswith("-") else "", f"{whose} {shown}")
+
+
+def check_no_secret_variables(environment: Sequence[str]) -> None:
+    """Refuses keys, tokens and passwords among the variables of a job.
+
+    Args:
+      environment: Strings "NAME=VALUE".
+
+    Raises:
+      ConfigError: It names the variable, but not its value.
+    """
     for position, pair in enumerate(environment, start=1):
         name, _, _ = pair.partition("=")
         shown = f"{name}=..." if not _SECRET_VALUE.search(name) else f"number {position}"

@@ -97,11 +97,23 @@ def test_a_run_on_gs_leaves_what_a_local_one_leaves(runs, service):
 
 @pytest.mark.launch
 def test_recommending_and_evaluating_read_from_gs(runs, service):
-    one, everyone, tables = run_all(
-        ["trainer.recommend", "--exclude_seen", "--user_id=u7", "--k=2", "--format=json"],
-        ["trainer.recommend", "--exclude_seen", "--all_users", "--k=2", f"--output={RUN}-recommended.parquet"],
+    service.put("runs/pairs.csv", b"user_id,item_id\nu7,i1\nu7,i2\n")
+    one, everyone, scored, exported, tables = run_all(
+        ["trainer.recommend", "--user_id=u7", "--k=2", "--format=json"],
+        ["trainer.recommend", "--all_users", "--k=2", f"--output={RUN}-recommended.parquet"],
+        ["trainer.recommend", f"--pairs=gs://{BUCKET}/runs/pairs.csv", f"--output={RUN}-scored.csv"],
+        ["trainer.export", f"--output={RUN}-served", f"--vectors={RUN}-vectors"],
         ["trainer.evaluate"],
     )
+    assert f"Wrote 2 pairs of 1 users to {RUN}-scored.csv" in scored
+    assert len(service.objects["runs/mine-scored.csv"].splitlines()) == 3
+    assert f"Wrote the model mine-served for a server to {RUN}-served/1" in exported
+    of_version = {name for name in service.objects if name.startswith("runs/mine-served/") and not name.endswith("/")}
+    folder = "runs/mine-served/1"
+    assert {f"{folder}/saved_model.pb", f"{folder}/manifest.json", f"{folder}/variables/variables.index"} < of_version
+    assert f"{folder}/assets.extra/tf_serving_warmup_requests" in of_version
+    assert all(name.startswith(f"{folder}/") for name in of_version)
+    assert len(pq.read_table(io.BytesIO(service.objects["runs/mine-vectors/users.parquet"]))) == NUM_USERS
     assert f"{2 * NUM_USERS} recommendations for {NUM_USERS} users" in everyone
     rows = pq.read_table(io.BytesIO(service.objects["runs/mine-recommended.parquet"])).to_pylist()
     assert len(rows) == 2 * NUM_USERS

@@ -148,7 +148,7 @@ def edit_manifest(folder, **fields):
         (lambda folder: (folder / "manifest.json").unlink(), "it has no manifest.json, so an older version exported"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "its manifest.json cannot be read"),
         (lambda folder: (folder / "manifest.json").write_text("[]"), "its manifest.json cannot be read"),
-        (lambda folder: edit_manifest(folder, format_version=1), "its format_version is 1, and .* reads 2"),
+        (lambda folder: edit_manifest(folder, format_version=2), "its format_version is 2, and .* reads 3"),
     ],
 )
 def test_a_damaged_export_is_found_and_refused(copied, damage, message):

@@ -20,10 +20,14 @@ from trainer.compat import tf
 from trainer.data.features import build_encoder
 from trainer.data.queries import Queries
 from trainer.evaluation.exported import ExportedModel
+from trainer.evaluation.item_lists import ItemLists
 from trainer.modeling.ease import EaseBlend
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.schema import HISTORY, HISTORY_RATINGS, ITEMS, QUERY
 from trainer.serving.export import export_model, load_export, verify_in_this_process
+from trainer.serving.served_model import ServedModel
+from trainer.serving.serving_layout import inputs_of
+from trainer.serving.warm_up import build_requests
 
 ITEM_IDS = [["a", "b", "c", "d", "e"]]
 # The best first. The items a and c are in the history of u, and e would be if it were not too long.
@@ -153,7 +157,7 @@ def export(model, sizes, folder, query_source=HISTORIES, vocabulary=VOCABULARY, 
 
 
 def test_a_model_without_a_history_has_no_such_signature(loaded):
-    assert set(loaded.signatures) == {"serving_default", "recommend"}
+    assert set(loaded.signatures) == {"serving_default", "score", "recommend", "similar_items"}
 
 
 def test_a_model_with_a_query_embedding_too_uses_the_row_of_unknown_users(tmp_path):
@@ -237,6 +241,22 @@ def test_a_new_user_gives_the_features_by_their_names(with_features):
     for name, value in {"gender": ["M"], "age": [50.25], "tags": [["z", "", ""]]}.items():
         _, others = recommend(loaded, [["a", "c"]], [[5, 2.5]], k=3, **new | {name: value})
         assert abs(others - scores).max() > 1e-3, name
+
+
+def test_the_model_for_servers_takes_the_features_too(with_features):
+    _, _, loaded, _ = with_features
+    signature = ServedModel(loaded, ItemLists.empty(3), k=3).build_signatures()["recommend_from_history"]
+    inputs = {name: spec.dtype for name, spec in inputs_of(signature).items()}
+    strings = {"item_ids": tf.string, "gender": tf.string, "tags": tf.string}
+    assert inputs == {**strings, "ratings": tf.float32, "age": tf.float32}
+    new = {"gender": tf.constant(["F"]), "age": tf.constant([20.5]), "tags": tf.constant([["y", "x", ""]])}
+    found = signature(item_ids=tf.constant([["a", "c"]]), ratings=tf.constant([[5, 2.5]]), **new)
+    items, scores = recommend(loaded, [["a", "c"]], [[5, 2.5]], k=3, **new)
+    assert [item.decode() for item in found["item_ids"].numpy()[0]] == items[0]
+    np.testing.assert_array_equal(found["scores"], scores)
+    requests = build_requests(VOCABULARY, {"recommend_from_history": inputs_of(signature)})
+    for _, values in requests:
+        assert signature(**{name: tf.constant(value) for name, value in values.items()})["known"].numpy().all()
 
 
 def test_a_missing_feature_has_the_encoding_of_a_missing_value(with_features):

@@ -4,7 +4,6 @@ import shutil
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from settings.errors import ConfigError, StorageError
@@ -14,7 +13,7 @@ from trainer.data.lists import save_item_lists
 from trainer.data.vocabulary import Vocabulary, load_vocabulary
 from trainer.evaluation import item_lists
 from trainer.serving import recommender as recommender_module
-from trainer.serving.recommender import RECOMMENDATIONS_SCHEMA, Recommender, write_recommendations
+from trainer.serving.recommender import RECOMMENDATIONS_SCHEMA, Recommender
 from trainer.workdir import Workdir
 
 
@@ -56,6 +55,8 @@ def test_each_user_gets_the_best_items(recommender, planted_run, k, exclude_seen
     users = np.array([7, 1, 39], np.int32)
     found = recommender.recommend(users, k, exclude_seen=exclude_seen)
     assert_same(found, expected_table(planted_run, users.tolist(), k, exclude_seen=exclude_seen))
+    if exclude_seen:
+        assert recommender.recommend(users, k).equals(found)
 
 
 def test_seen_items_are_those_of_all_splits(recommender, planted_run):
@@ -108,45 +109,6 @@ def test_all_users_are_scored_in_chunks_of_bounded_size(recommender, monkeypatch
 
     monkeypatch.setattr(item_lists, "_MAX_CHUNK_ENTRIES", 1)
     assert_same(pa.concat_tables(recommender.recommend_all(3, exclude_seen=exclude_seen)), whole)
-
-
-def test_all_recommendations_are_written_as_one_file(recommender, monkeypatch, tmp_path):
-    (whole,) = recommender.recommend_all(3, exclude_seen=True)
-    monkeypatch.setattr(recommender_module, "QUERIES_PER_CHUNK", 13)
-    path = str(tmp_path / "recommendations.parquet")
-    assert write_recommendations(recommender.recommend_all(3, exclude_seen=True), path) == whole.num_rows == 120
-    assert_same(pq.read_table(path), whole)
-
-
-def test_recommendations_are_written_in_row_groups_and_counted(recommender, monkeypatch, tmp_path):
-    (whole,) = recommender.recommend_all(3, exclude_seen=False)
-    monkeypatch.setattr(recommender_module, "QUERIES_PER_CHUNK", 7)
-    monkeypatch.setattr(recommender_module, "_ROWS_PER_GROUP", 40)
-    path, num_done = str(tmp_path / "recommendations.parquet"), []
-    write_recommendations(recommender.recommend_all(3, exclude_seen=False, advance=num_done.append), path)
-    assert num_done == [7, 7, 7, 7, 7, 5]
-    groups = pq.ParquetFile(path).metadata
-    # Chunks of 21 rows, so two of them make a group.
-    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [42, 42, 36]
-    assert_same(pq.read_table(path), whole)
-
-
-def test_an_error_in_the_middle_leaves_the_earlier_file(recommender, monkeypatch, tmp_path):
-    monkeypatch.setattr(recommender_module, "QUERIES_PER_CHUNK", 7)
-    monkeypatch.setattr(recommender_module, "_ROWS_PER_GROUP", 1)
-
-    def interrupted():
-        for number, table in enumerate(recommender.recommend_all(3, exclude_seen=False)):
-            if number == 3:
-                raise KeyboardInterrupt
-            yield table
-
-    path = tmp_path / "recommendations.parquet"
-    path.write_bytes(b"earlier")
-    with pytest.raises(KeyboardInterrupt):
-        write_recommendations(interrupted(), str(path))
-    assert path.read_bytes() == b"earlier"
-    assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
 def test_a_user_who_has_seen_everything_gets_no_rows(copied):

@@ -24,14 +24,14 @@ def pairs_of(table):
     return set(zip(table[USER_ID].to_pylist(), table[ITEM_ID].to_pylist(), strict=True))
 
 
-def test_exclude_seen_leaves_out_every_rating_that_the_run_was_given(tiny_config, tmp_path):
+def test_every_rating_that_the_run_was_given_is_left_out(tiny_config, tmp_path):
     """seen.parquet contains the validation and test ratings too."""
     tiny_config.train.num_epochs = 1
     workdir = str(tmp_path / "run")
     assert train(tiny_config, workdir) == 0
     recommender = Recommender(workdir)
     users: np.ndarray = np.arange(1, NUM_USERS + 1, dtype=np.int32)
-    pairs = pairs_of(recommender.recommend(users, NUM_ITEMS, exclude_seen=True))
+    pairs = pairs_of(recommender.recommend(users, NUM_ITEMS))
     rated = pairs_of(planted_ratings())
     assert not pairs & rated
     assert len(pairs) == NUM_USERS * NUM_ITEMS - len(rated)
@@ -85,7 +85,7 @@ def test_a_run_with_a_history_serves_and_evaluates_as_it_was_measured(tiny_confi
     pyarrow.csv.write_csv(rows, tmp_path / "mine.csv")
     capsys.readouterr()
     answers = []
-    for arguments in ([f"--ratings={tmp_path}/mine.csv"], ["--user_id=u7", "--exclude_seen"]):
+    for arguments in ([f"--ratings={tmp_path}/mine.csv"], ["--user_id=u7"]):
         assert run(f"--workdir={workdir}", "--format=json", *arguments) == 0
         answers.append(json.loads(capsys.readouterr().out)["recommendations"])
     from_ratings, by_id = ([row["score"] for row in answer] for answer in answers)

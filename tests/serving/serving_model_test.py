@@ -46,6 +46,18 @@ def test_unknown_items_and_padding_have_the_score_minus_infinity(loaded):
     np.testing.assert_array_equal(scores, [[-np.inf, 3]])
 
 
+def test_the_signatures_tell_what_the_model_knows(loaded):
+    """A score is the model's if it knows both the user and the item."""
+    answer = loaded.signatures["score"](
+        user_ids=tf.constant(["u", "stranger"]), item_ids=tf.constant([["a", "no such item", ""]] * 2)
+    )
+    assert answer["known"].numpy().tolist() == [[True, False, False], [False] * 3]
+    assert recommend(loaded, ["stranger", "v", ""], 2)["known"].tolist() == [False, True, False]
+    similar = loaded.signatures["similar_items"](item_ids=tf.constant(["no such item", "a"]), k=tf.constant(2))
+    assert similar["known"].numpy().tolist() == [False, True]
+    assert ids({"item_ids": similar["item_ids"].numpy()}) == [["", ""], ["b", "d"]]
+
+
 def test_scores_of_an_unknown_user_are_the_numbers_of_ratings(loaded):
     """The untrained row 0 would rank c with 8 above b with 5."""
     scores = score(loaded, ["U", "", "u"], [["e", "c", "b"]] * 3)

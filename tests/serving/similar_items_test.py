@@ -75,7 +75,7 @@ def test_chunks_of_the_catalogue_give_the_same(monkeypatch):
 
 def test_the_table_of_a_run_has_ids_titles_and_ranks(planted_run):
     recommender = Recommender(planted_run.workdir)
-    vectors = recommender._model.candidates.numpy()
+    vectors = recommender.model.candidates.numpy()
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     found = recommender.similar_items(np.array([7, 3], np.int32), 4)
     assert found.schema.equals(SIMILAR_ITEMS_SCHEMA)

@@ -47,6 +47,22 @@ class UpsideDownModel(ServingModel):
         return items[:, ::-1][:, :k], scores[:, ::-1][:, :k]
 
 
+class BoastfulModel(ServingModel):
+    """Says that it knows everything."""
+
+    @tf.function(input_signature=ServingModel.score.input_signature)
+    def score(self, user_ids, item_ids):
+        answer = super().score(user_ids, item_ids)
+        return answer | {"known": tf.ones_like(answer["known"])}
+
+
+class BoastfulOfUsersModel(ServingModel):
+    """Says that it knows every user."""
+
+    def _named(self, is_known, items, scores):
+        return super()._named(tf.ones_like(is_known), items, scores)
+
+
 def right():
     return ServingModel(build_model(), VOCABULARY, NO_HISTORY)
 
@@ -73,6 +89,14 @@ def other_popularity():
     return serving
 
 
+def boastful():
+    return BoastfulModel(build_model(), VOCABULARY, NO_HISTORY)
+
+
+def boastful_of_users():
+    return BoastfulOfUsersModel(build_model(), VOCABULARY, NO_HISTORY)
+
+
 def unmasked():
     return UnmaskedModel(build_model(), VOCABULARY, NO_HISTORY)
 
@@ -86,6 +110,8 @@ def unmasked():
         (not_finite, "its scores differ from the trainer's by up to nan"),
         (upside_down, "an item scores higher than the one that it recommends first"),
         (other_popularity, "it recommends 'e' first to an unknown user, and 'a' is the most popular"),
+        (boastful, "it does not tell which items of known users it knows"),
+        (boastful_of_users, "it does not tell which users it knows"),
         (unmasked, "an unknown item has the score 9 instead of -inf"),
     ],
 )
@@ -122,6 +148,13 @@ class MisnamingModel(ServingModel):
         return found | {"item_ids": tf.roll(found["item_ids"], 1, axis=0)}
 
 
+class ForgetfulOfUsersModel(ServingModel):
+    """Says that it knows no history, but knows users with an id."""
+
+    def _named(self, is_known, items, scores):
+        return super()._named(is_known & (tf.shape(items)[1] < 4), items, scores)
+
+
 class RepeatingModel(ServingModel):
     """Recommends what is in the history."""
 
@@ -135,6 +168,7 @@ class RepeatingModel(ServingModel):
         (ServingModel, None),
         (ForgetfulModel, "its scores from a history differ from the trainer's by up to "),
         (MisnamingModel, "its scores from a history differ from those of the user's id by up to "),
+        (ForgetfulOfUsersModel, "it does not tell which histories it knows"),
         (RepeatingModel, "its scores from a history differ from the trainer's by up to "),
     ],
 )

@@ -1,5 +1,8 @@
 """How a command prints its output, and how it reports its errors."""
 
+import subprocess
+import sys
+
 import pytest
 from absl import flags
 from ml_collections import config_flags
@@ -7,6 +10,7 @@ from ml_collections import config_flags
 from configs import default
 from settings import cli
 from settings.errors import ConfigError, DataError, NoRoomError, StorageError, UserError
+from tests.conftest import REPOSITORY
 
 
 def test_brackets_and_colons_of_a_title_are_printed(capsys):
@@ -70,6 +74,38 @@ def test_the_default_config_is_added_only_where_none_is_given():
     assert cli.with_default_config(["--config=y.py"], "x.py") == ["--config=y.py"]
     assert cli.with_default_config(["--config.seed=1"], "x.py") == ["--config=x.py", "--config.seed=1"]
     assert cli.with_default_config(["--a=1"], "") == ["--a=1"]
+    assert cli.with_default_config(["--", "--config=y.py"], "x.py") == ["--config=x.py", "--", "--config=y.py"]
+
+
+@pytest.mark.parametrize("config", [["--config=y.py"], ["--config", "y.py"]])
+def test_the_config_may_follow_its_overrides(config):
+    arguments = ["--config.seed=1", *config, "--a=1", "--", "--b=2"]
+    expected = [*config, "--config.seed=1", "--a=1", "--", "--b=2"]
+    assert cli.with_default_config(arguments, "x.py") == expected
+
+
+def test_an_override_in_front_of_the_config_counts():
+    values, _ = parse(*cli.with_default_config(["--config.seed=7", f"--config={default.__file__}"], ""))
+    assert cli.load_config(values).seed == 7
+
+
+COMMANDS = [
+    *(f"trainer.{name}" for name in ("main", "recommend", "evaluate", "compare", "prepare", "tune", "doctor")),
+    *("launch.local", "launch.vertex"),
+]
+
+
+def test_help_is_a_success():
+    """In processes of their own, because absl defines the flags of help once in a process."""
+    asked = [*((name, "--help") for name in COMMANDS), ("trainer.compare", "-h")]
+    processes = [
+        subprocess.Popen([sys.executable, "-m", name, flag], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+        for name, flag in asked
+    ]
+    answers = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * len(asked)
+    for (name, _), answer in zip(asked, answers, strict=True):
+        assert f"python -m {name}" in answer
 
 
 def parse(*arguments):
@@ -88,7 +124,8 @@ def test_flags_and_overrides_are_parsed():
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--nope=3", "Unknown command line flag 'nope'. --help lists the flags."),
+        ("--nope=3", "--nope is not a flag. --help lists the flags."),
+        ("--numbr=3", "--numbr is not a flag; did you mean --number? --help lists the flags."),
         ("--number=x", "flag --number=x: invalid literal for int() with base 10: 'x'. --help lists the flags."),
         ("--config.nope=3", "config.nope is not a field. configs/default.py lists and explains all fields."),
         (
@@ -104,7 +141,6 @@ def test_an_error_on_the_command_line_is_one_sentence_with_the_way_out(argument,
     assert str(caught.value) == message
 
 
-def test_a_missing_config_file_is_named():
-    values, _ = parse("--config=configs/missing.py")
+def test_a_config_file_is_checked_before_the_flags(tmp_path):
     with pytest.raises(ConfigError, match=r"--config=configs/missing.py cannot be loaded: .*No such file"):
-        cli.load_config(values)
+        parse("--config=configs/missing.py", "--nope=3")

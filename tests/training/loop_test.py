@@ -1,138 +1,13 @@
 import json
 import math
-import os
-import signal
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 
-from settings.errors import DivergedError, Stopped
-from trainer.compat import tf
-from trainer.evaluation.statistics import Mean
-from trainer.training.loop import RunState, StopSignal, Trainer
-from trainer.training.metric_writer import MetricWriter, Sink
-from trainer.training.run import take_steps
-from trainer.training.schedule import Cadence, Schedule, plan_calls
-
-
-class Diary(Sink):
-    """Records what is written, in order."""
-
-    def __init__(self):
-        self.lines = []
-
-    def write_scalars(self, step, epoch, split, scalars):
-        self.lines.append((split, step, epoch, dict(scalars)))
-
-    def advance(self, step, steps_per_second):
-        self.lines.append(("advance", step, steps_per_second))
-
-    def flush(self):
-        self.lines.append(("flush",))
-
-    def of(self, *kinds):
-        return [line for line in self.lines if line[0] in kinds]
-
-
-class Time:
-    """A clock that moves only when told."""
-
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
-
-
-def step_sums(step):
-    """Of one step: the sum and weight of the loss, then of a metric that weighs lists."""
-    rng = np.random.default_rng(step)
-    return np.float32([[rng.normal(), 4], [rng.normal(), rng.integers(0, 3)]])
-
-
-TOTAL_STEPS, EPOCH_STEPS = 30, 10
-
-
-class Loop:
-    """The training loop with its arguments, ready to run."""
-
-    def __init__(self, trainer, **arguments):
-        self.trainer, self.state, self._arguments = trainer, trainer.state, arguments
-
-    def run(self):
-        take_steps(self.trainer, **self._arguments)
-
-
-def build_loop(
-    state=None,
-    *,
-    validation=None,
-    sums=step_sums,
-    every=(6, 10, 15),
-    steps_per_execution=4,
-    total_steps=TOTAL_STEPS,
-    patience=0,
-    direction="max",
-    stop=None,
-    seconds=0.0,
-):
-    """A training loop of fakes, and the diary of what it does.
-
-    Args:
-      validation: step → value of the metric `mrr`.
-      sums: step → its sums.
-      every: cadences of log, evaluation and checkpoint.
-      seconds: that each step takes; an evaluation takes 100 and a save 1000.
-    """
-    state, diary, clock = state or RunState(), Diary(), Time()
-    log_due, eval_due, checkpoint_due = (
-        Cadence(steps, epoch_steps=EPOCH_STEPS, total_steps=total_steps) for steps in every
-    )
-    calls = plan_calls(
-        state.step, total_steps, steps_per_execution=steps_per_execution, cadences=[log_due, eval_due, checkpoint_due]
-    )
-
-    def train_call(batch, first_step, num_steps):
-        first_step, num_steps = int(first_step), int(num_steps)
-        assert batch == first_step, "the batches of another call"
-        clock.now += seconds * num_steps
-        return tf.constant(sum(sums(step) for step in range(first_step, first_step + num_steps)))
-
-    def validate():
-        clock.now += 100
-        return {
-            "loss": Mean(0.25, 0.2, 0.3, 5),
-            "mrr": Mean(validation(state.step), 0.0, 1.0, 5),
-        }
-
-    def save():
-        clock.now += 1000
-        diary.lines.append(("save", state.step, json.dumps(asdict(state))))
-
-    trainer = Trainer(
-        state=state,
-        train_call=train_call,
-        batches=iter(calls[:-1].tolist()),
-        learning_rate_fn=lambda step: 0.5 * step,
-        metric_names=["loss", "mrr"],
-        epoch_steps=EPOCH_STEPS,
-        global_batch_size=4,
-        validate_fn=validate if validation else None,
-        best_metric="mrr",
-        best_direction=direction,
-        writer=MetricWriter([diary]),
-        clock=clock,
-    )
-    loop = Loop(
-        trainer,
-        schedule=Schedule(log_due, eval_due, checkpoint_due, calls, steps_per_execution, total_steps),
-        patience=patience,
-        after_validation=lambda: diary.lines.append(("after_validation", state.step)),
-        save=save,
-        stop=stop or StopSignal(),
-    )
-    return loop, diary
+from settings.errors import DivergedError
+from tests.training.planted_loop import TOTAL_STEPS, build_loop, metrics_of, step_sums
+from trainer.training.loop import RunState
 
 
 def values(**by_step):
@@ -177,17 +52,6 @@ def test_saves_when_due_and_after_the_last_step():
     loop, diary = build_loop(every=(10, 10, 12))
     loop.run()
     assert [line[1] for line in diary.of("save")] == [12, 24, 30]
-
-
-def without_pace(lines):
-    """The lines of the log, without how fast it went."""
-    return [
-        (*line[:3], {name: value for name, value in line[3].items() if name != "lists_per_second"}) for line in lines
-    ]
-
-
-def metrics_of(diary, after=0):
-    return without_pace(line for line in diary.of("train", "validation") if line[1] > after)
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 3, 4, 50])
@@ -274,95 +138,6 @@ def test_a_sum_that_is_not_finite_ends_the_run_and_nothing_is_saved(value, metri
     assert loop.state.step == 13
     assert np.isfinite(loop.state.accumulators or 0).all()
     assert diary.of("train")[-1][1] == 13
-
-
-class StopAfterReads(StopSignal):
-    """A signal that arrives between two looks at it."""
-
-    def __init__(self, num_reads):
-        self.reads_left = num_reads
-
-    @property
-    def requested(self):
-        self.reads_left -= 1
-        return signal.SIGTERM if self.reads_left < 0 else None
-
-
-@pytest.mark.parametrize("num_reads", range(6))
-def test_whenever_a_stop_is_requested_the_step_it_names_is_saved(num_reads):
-    loop, diary = build_loop(stop=StopAfterReads(num_reads), every=(30, 30, 30), steps_per_execution=4)
-    with pytest.raises(Stopped) as stopped:
-        loop.run()
-    assert stopped.value.exit_code == 143
-    assert [line[1] for line in diary.of("save")] == [loop.state.step]
-    assert f"after step {loop.state.step};" in str(stopped.value)
-    assert loop.state.step == 4 * (num_reads + 1)
-
-
-def test_a_stop_that_finds_the_step_saved_already_saves_once():
-    stop = StopSignal()
-    stop.requested = signal.SIGTERM
-    loop, diary = build_loop(stop=stop, every=(4, 4, 4), validation=lambda step: step)
-    with pytest.raises(Stopped):
-        loop.run()
-    assert [line[:2] for line in diary.of("train", "validation", "save")] == [
-        ("train", 4),
-        ("validation", 4),
-        ("save", 4),
-    ]
-
-
-def test_after_a_stop_the_run_goes_on_as_if_there_had_been_none():
-    options = {"every": (9, 7, 15), "validation": lambda step: math.sin(step)}
-    whole, diary = build_loop(**options)
-    whole.run()
-    stopped, stopped_diary = build_loop(stop=StopAfterReads(2), **options)
-    with pytest.raises(Stopped):
-        stopped.run()
-    _, step, saved = stopped_diary.of("save")[-1]
-    resumed, resumed_diary = build_loop(RunState(**json.loads(saved)), **options)
-    resumed.run()
-    assert metrics_of(stopped_diary) + metrics_of(resumed_diary) == metrics_of(diary)
-    assert 0 < step < TOTAL_STEPS
-
-
-@pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_is_remembered_and_the_next_one_ends_it_at_once(number, exit_code):
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
-    stop = StopSignal()
-    loop, diary = build_loop(stop=stop)
-    with stop.listening():
-        assert stop.requested is None
-        os.kill(os.getpid(), number)
-        assert stop.requested == number
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
-    assert {each: signal.getsignal(each) for each in before} == before
-    with pytest.raises(Stopped, match=number.name) as stopped:
-        loop.run()
-    assert stopped.value.exit_code == exit_code and len(diary.of("save")) == 1
-
-
-def test_a_signal_during_the_last_save_is_not_lost():
-    """The loop has no call left that could notice it. What follows the loop does."""
-    stop = StopSignal()
-    loop, diary = build_loop(stop=stop, every=(30, 30, 30), steps_per_execution=30)
-    save = loop._arguments["save"]
-    loop._arguments["save"] = lambda: (os.kill(os.getpid(), signal.SIGTERM), save())
-    with stop.listening():
-        loop.run()
-        with pytest.raises(Stopped, match="All steps are saved") as stopped:
-            stop.raise_at_once()
-    assert stopped.value.exit_code == 143 and len(diary.of("save")) == 1
-
-
-def test_after_training_a_signal_stops_the_run_at_once():
-    stop = StopSignal()
-    with stop.listening():
-        stop.raise_at_once()
-        with pytest.raises(Stopped, match="SIGINT") as stopped:
-            os.kill(os.getpid(), signal.SIGINT)
-    assert stopped.value.exit_code == 130
 
 
 def test_time_is_that_of_steady_training():

@@ -81,8 +81,7 @@ class StopAfter:
     def __init__(self, num_calls):
         self._calls_left = num_calls
 
-    @property
-    def requested(self):
+    def of_any_worker(self):
         self._calls_left -= 1
         return signal.SIGTERM if self._calls_left < 0 else None
 
@@ -112,7 +111,7 @@ def test_a_stopped_run_ends_as_an_uninterrupted_one_and_learns_the_groups(config
     config.update_from_flattened_dict(fields)
     assert train(config, tmp_path / "whole") == 0
     with monkeypatch.context() as patched:
-        patched.setattr(run, "StopSignal", lambda: StopAfter(5))
+        patched.setattr(run, "StopSignal", lambda any_worker: StopAfter(5))
         with pytest.raises(Stopped):
             train(config, tmp_path / "stopped")
     # Initial values are not computed again.

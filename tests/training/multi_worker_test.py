@@ -59,10 +59,14 @@ def files(workdir: pathlib.Path) -> collections.Counter[str]:
     return collections.Counter(path.partition("tfevents")[0] for path in paths)
 
 
-def assert_same_run(together: pathlib.Path, alone: pathlib.Path) -> None:
+def assert_same_curve(together: pathlib.Path, alone: pathlib.Path) -> None:
     actual, expected = curve(together), curve(alone)
     assert [line[:2] for line in actual] == [line[:2] for line in expected] and len(expected) == 6
     np.testing.assert_allclose([line[2:] for line in actual], [line[2:] for line in expected], rtol=1e-4)
+
+
+def assert_same_run(together: pathlib.Path, alone: pathlib.Path) -> None:
+    assert_same_curve(together, alone)
     assert files(together) == files(alone)
     assert (together / "model" / "saved_model.pb").exists()
 
@@ -126,6 +130,55 @@ def test_a_chief_and_a_worker_of_vertex_ai_do_too(tmp_path, config_flags, alone,
     assert_only_the_chief_speaks(capfd.readouterr().out, "chief 0", "worker 0")
 
 
+# The trainer, which sends itself a signal after the call that takes step 12: steps 11 to 14.
+STOPPED_WORKER = """
+import os, runpy, signal, sys
+from trainer.training import loop
+
+train = loop.Trainer.train
+
+def train_and_stop(self, begin, end):
+    train(self, begin, end)
+    if begin < 12 <= end:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+loop.Trainer.train = train_and_stop
+runpy.run_module("trainer.main", run_name="__main__", alter_sys=True)
+"""
+
+
+def workers_of(commands: list[list[str]]) -> list[local.Worker]:
+    with socket.create_server(("", 0)) as first, socket.create_server(("", 0)) as second:
+        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in (first, second)]
+    cluster = Cluster({"worker": addresses})
+    return [
+        local.Worker(str(task), [*commands[task.index]], {"TF_CONFIG": format_tf_config(cluster, task)})
+        for task in cluster.tasks
+    ]
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_worker_is_saved_by_all_and_the_rerun_ends_as_one_process(
+    tmp_path, config_flags, alone, capfd, monkeypatch
+):
+    together = tmp_path / "together"
+    flags = ["--strategy=multi_worker_mirrored", f"--workdir={together}", *config_flags]
+    whole = [sys.executable, "-m", "trainer.main", *flags]
+    monkeypatch.chdir(REPOSITORY)
+    outcome = local.run(workers_of([whole, [sys.executable, "-c", STOPPED_WORKER, *flags]]))
+    output = capfd.readouterr().out
+    assert outcome.exit_code == 143, output
+    for worker in ("0", "1"):
+        assert any(
+            line.startswith(f"worker {worker} ") and "Stopped by SIGTERM after step 14; it is saved" in line
+            for line in output.splitlines()
+        ), output
+    assert (together / "checkpoints" / "step-00000014.json").exists()
+    assert local.run(workers_of([whole, whole])).exit_code == 0
+    assert "Resuming after step 14." in capfd.readouterr().out
+    assert_same_curve(together, alone)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["workdir", "ratings"])
 def test_workers_that_differ_are_named_and_none_of_them_trains(
@@ -145,15 +198,9 @@ def test_workers_that_differ_are_named_and_none_of_them_trains(
             1: [f"--workdir={tmp_path / 'new'}", f"--config.data.source={other_csv}"],
         },
     }[what]
-    with socket.create_server(("", 0)) as first, socket.create_server(("", 0)) as second:
-        addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in (first, second)]
-    cluster = Cluster({"worker": addresses})
     command = [sys.executable, "-m", "trainer.main", "--strategy=multi_worker_mirrored", *config_flags]
     more = ["--config.train.num_epochs=4"] if what == "workdir" else []
-    workers = [
-        local.Worker(str(task), [*command, *more, *flags[task.index]], {"TF_CONFIG": format_tf_config(cluster, task)})
-        for task in cluster.tasks
-    ]
+    workers = workers_of([[*command, *more, *flags[index]] for index in (0, 1)])
     monkeypatch.chdir(REPOSITORY)
     outcome = local.run(workers)
     output = capfd.readouterr().out

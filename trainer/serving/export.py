@@ -1,10 +1,6 @@
 """Export a trained model as a SavedModel, and check and load an exported one."""
 
-import json
-import os
 import pathlib
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +16,7 @@ from trainer.evaluation import catalogue
 from trainer.evaluation.catalogue_scorer import candidate_matrix
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.serving import manifest, verify_export
+from trainer.serving.fresh_process import run_check
 from trainer.serving.new_queries import decode
 from trainer.serving.serving_model import RankingModel, ServingModel
 
@@ -39,20 +36,7 @@ def verify_in_fresh_process(sample: dict[str, Any]) -> str | None:
 
     It takes some seconds, most of them for the import of TensorFlow.
     """
-    # Users of the model choose their own Keras. This process holds the memory of the accelerator.
-    environment = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
-    process = subprocess.run(
-        # As text, because Python would add the folder of a script to its import path.
-        [sys.executable, "-c", _VERIFIER_SCRIPT.read_text()],
-        env=environment | {"CUDA_VISIBLE_DEVICES": "-1"},
-        input=json.dumps(sample),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if process.returncode == 0:
-        return None
-    return (process.stderr.strip().splitlines() or [f"exit code {process.returncode}, without a message"])[-1]
+    return run_check(_VERIFIER_SCRIPT, sample)
 
 
 def verify_in_this_process(sample: dict[str, Any]) -> str | None:

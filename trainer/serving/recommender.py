@@ -1,13 +1,12 @@
 """Recommend items from the exported model of a run."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from settings.progress import Advance
-from trainer import schema, storage
+from trainer import schema
 from trainer.compat import tf
 from trainer.data.lists import load_item_lists
 from trainer.data.vocabulary import load_vocabulary
@@ -15,6 +14,7 @@ from trainer.evaluation.catalogue_scorer import QUERIES_PER_CHUNK
 from trainer.evaluation.item_lists import ItemLists, chunks
 from trainer.serving.export import load_export
 from trainer.serving.given_ratings import GivenRatings
+from trainer.serving.pairs import Pairs, PairScores, rank_within_groups
 from trainer.workdir import Workdir
 
 RECOMMENDATIONS_SCHEMA = pa.schema(
@@ -40,14 +40,15 @@ SIMILAR_ITEMS_SCHEMA = pa.schema(
 )
 """One row per similar item, sorted by item in the order of the request, and then by rank, which starts at 1."""
 
-_ROWS_PER_GROUP = 1 << 18
-"""The number of rows of a Parquet row group: some 20 MB."""
-
 
 class Recommender:
     """The exported model of a run, its vocabulary and the items that each user has seen.
 
     Seen means rated in any rating that the run was given, also in validation and test ratings.
+
+    Attributes:
+      vocabulary: the users and items of the training ratings.
+      model: the loaded SavedModel, with the functions of `serving_model.ServingModel`.
     """
 
     def __init__(self, workdir: str):
@@ -60,7 +61,7 @@ class Recommender:
         paths = Workdir(workdir)
         paths.load_config()  # Refuses a folder that holds no run, or one whose format cannot be read.
         self.vocabulary = load_vocabulary(paths.vocabulary)
-        self._model = load_export(paths.model, self.vocabulary)
+        self.model = load_export(paths.model, self.vocabulary)
         self._seen = ItemLists(*load_item_lists(paths.seen))
 
     def recommend(self, users: np.ndarray, k: int, *, exclude_seen: bool = True) -> pa.Table:
@@ -79,7 +80,7 @@ class Recommender:
         """
         excluded = self._seen.take(users).padded() if exclude_seen else np.zeros([len(users), 0], np.int32)
         user_ids = self.vocabulary.users[schema.USER_ID].take(users)
-        return self._recommend(user_ids, self._model.user_features(users), k, excluded)
+        return self._recommend(user_ids, self.model.user_features(users), k, excluded)
 
     def recommend_all(
         self, k: int, *, exclude_seen: bool = True, advance: Advance = lambda number: None
@@ -117,7 +118,7 @@ class Recommender:
           Tables as from `recommend`, one per chunk, in the order of the users.
         """
         rated = ItemLists(given.queries.offsets, np.asarray(given.queries.items))
-        names = [name.decode() for name in self._model.query_features.numpy()]
+        names = [name.decode() for name in self.model.query_features.numpy()]
         for rows in self._chunks(given.num_known, k):
             features = given.queries.gather(rows)
             features[schema.QUERY] = np.full(len(rows), schema.UNKNOWN_INDEX, np.int32)
@@ -128,6 +129,54 @@ class Recommender:
             tensors = {name: tf.constant(features[name]) for name in names}
             yield self._recommend(given.user_ids.take(pa.array(rows)), tensors, k, rated.take(rows).padded())
             advance(len(rows))
+
+    def score_pairs(self, pairs: Pairs, *, advance: Advance = lambda number: None) -> PairScores:
+        """Scores the pairs of a file and ranks them. It holds some 40 bytes of each pair, and no ids.
+
+        Args:
+          pairs: the file. It is read once.
+          advance: is called with the number of rows of each chunk of the file.
+        """
+        strangers: dict[str | None, int] = {}
+        parts: list[tuple[np.ndarray, ...]] = []
+        num_rows = 0
+        for chunk in pairs.chunks():
+            users = self.vocabulary.user_indices(chunk.user_ids)
+            items = self.vocabulary.item_indices(chunk.item_ids)
+            groups = chunk.list_numbers
+            if groups is None:
+                groups = users.astype(np.int64)
+                is_stranger = users == schema.UNKNOWN_INDEX
+                for row in np.flatnonzero(is_stranger):
+                    number = strangers.setdefault(chunk.user_ids[row].as_py(), len(strangers))
+                    groups[row] = self.vocabulary.num_users + number
+            parts.append((self._score(users, items), users, items, groups))
+            num_rows += chunk.num_rows
+            advance(chunk.num_rows)
+        columns = zip(*parts, strict=True) if parts else [[np.zeros(0)]] * 4
+        scores, users, items, groups = (np.concatenate(column) for column in columns)
+        return PairScores(
+            scores=scores,
+            ranks=rank_within_groups(groups, scores, items),
+            known=(users != schema.UNKNOWN_INDEX) & (items != schema.UNKNOWN_INDEX),
+            num_rows=num_rows,
+            num_groups=len(np.unique(groups)),
+        )
+
+    def _score(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """The scores of pairs of user and item indices, float32 [n]. NaN for unknown items."""
+        distinct, rows = np.unique(users, return_inverse=True)
+        order = np.argsort(rows, kind="stable")
+        lists = ItemLists(np.append(0, np.cumsum(np.bincount(rows, minlength=len(distinct)))), items[order])
+        in_order = [np.zeros(0, np.float32)]
+        for part in chunks(np.diff(lists.offsets), max_rows=QUERIES_PER_CHUNK):
+            of_part = lists.take(part)
+            scores = self.model.score_indices(self.model.user_features(distinct[part]), of_part.padded()).numpy()
+            sizes = np.diff(of_part.offsets)
+            in_order.append(scores[np.arange(scores.shape[1]) < sizes[:, None]])
+        scores_of_pairs: np.ndarray = np.zeros(len(users), np.float32)
+        scores_of_pairs[order] = np.concatenate(in_order)
+        return np.where(items == schema.UNKNOWN_INDEX, np.float32(np.nan), scores_of_pairs)
 
     def similar_items(self, items: np.ndarray, k: int) -> pa.Table:
         """Finds the most similar items of each item, by the cosine of the vectors that the model has learnt of them.
@@ -145,7 +194,7 @@ class Recommender:
         k = min(k, self.vocabulary.num_items)
         of_items = self.vocabulary.items.select([schema.ITEM_ID, schema.TITLE])
         for chunk in self._chunks(np.zeros(len(items), np.int64), k):
-            found, scores = (tensor.numpy() for tensor in self._model.similar_indices(items[chunk], k))
+            found, scores = (tensor.numpy() for tensor in self.model.similar_indices(items[chunk], k))
             is_real = found != schema.UNKNOWN_INDEX
             rows, columns = np.nonzero(is_real)
             tables.append(
@@ -172,7 +221,7 @@ class Recommender:
           stored the latest items, oldest first. Otherwise these are all items that the user has seen, in no order of
           time, and there are no ratings: None.
         """
-        features = self._model.user_features(users)
+        features = self.model.user_features(users)
         if schema.HISTORY not in features:
             seen = self._seen.take(users)
             return np.split(seen.items, seen.offsets[1:-1]), None
@@ -190,7 +239,7 @@ class Recommender:
         self, user_ids: pa.Array | pa.ChunkedArray, features: Mapping[str, tf.Tensor], k: int, excluded: np.ndarray
     ) -> pa.Table:
         k = min(k, self.vocabulary.num_items)
-        items, scores = (tensor.numpy() for tensor in self._model.recommend_indices(features, k, excluded))
+        items, scores = (tensor.numpy() for tensor in self.model.recommend_indices(features, k, excluded))
         is_real = items != schema.UNKNOWN_INDEX
         rows, columns = np.nonzero(is_real)
         found = items[is_real]
@@ -208,34 +257,3 @@ class Recommender:
     def _chunks(self, widths: np.ndarray, k: int) -> Iterator[np.ndarray]:
         """Splits users, whose rows have these widths and at least k entries, into chunks of positions, int32 [n]."""
         return chunks(np.maximum(widths, min(k, self.vocabulary.num_items)), max_rows=QUERIES_PER_CHUNK)
-
-
-def write_recommendations(tables: Iterable[pa.Table], path: str) -> int:
-    """Writes recommendations as one Parquet file, local or gs://. At most one row group is in memory.
-
-    Args:
-      tables: of RECOMMENDATIONS_SCHEMA.
-      path: the file.
-
-    Returns:
-      The number of recommendations.
-
-    Raises:
-      StorageError: the file cannot be written. An earlier file at `path` is not changed.
-    """
-    num_rows = 0
-    group: list[pa.Table] = []
-    with storage.open_for_writing(path) as file, pq.ParquetWriter(file, RECOMMENDATIONS_SCHEMA) as writer:
-
-        def write_group() -> None:
-            writer.write_table(pa.concat_tables(group))
-            group.clear()
-
-        for table in tables:
-            num_rows += table.num_rows
-            group.append(table)
-            if sum(part.num_rows for part in group) >= _ROWS_PER_GROUP:
-                write_group()
-        if group:
-            write_group()
-    return num_rows

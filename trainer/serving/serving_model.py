@@ -2,26 +2,31 @@
 
 Plain TensorFlow loads the model. It needs no import of this project. Its functions are:
 
-- `score`, also the signature `serving_default`: user ids [batch_size] and item ids [batch_size, list_size], both
-  strings → `scores` [batch_size, list_size]. Pad shorter lists with "".
+- `score`, also a signature, and the signature `serving_default`: user ids [batch_size] and item ids [batch_size,
+  list_size], both strings → `scores` and `known` [batch_size, list_size]. Pad shorter lists with "".
 - `recommend`, also a signature: user ids [batch_size], k, and item ids to exclude [batch_size, num_excluded], padded
-  with "" → `item_ids`, `titles` and `scores` [batch_size, min(k, num_items)], best first. Equal scores are ordered by
-  item index, so the more popular item comes first. If fewer than k candidates are left, the row is padded with ""
-  and the score -inf.
+  with "" → `item_ids`, `titles` and `scores` [batch_size, min(k, num_items)], best first, and `known` [batch_size].
+  Equal scores are ordered by item index, so the more popular item comes first. If fewer than k candidates are left, the
+  row is padded with "" and the score -inf.
 - `recommend_from_history`, also a signature: the same for users who were not there in training, from the item ids of
   their history [batch_size, n], oldest first, padded with "", and its ratings [batch_size, n]. Each query feature of
   the model is one more argument. The items of the history are not recommended. Only a model with a history has it.
+- `similar_items`, also a signature: item ids [batch_size] and k → the same for the most similar items, with their
+  cosines as scores.
+- `user_indices`, `item_indices`, `name_items`: from ids to indices and back.
 - `user_features`: the stored features of known users, from their indices.
-- `score_indices`, `recommend_indices`, `query_vectors`: the same from features and indices instead of ids.
-- `similar_indices`: item indices [batch_size] and k → the most similar items and their cosines.
+- `score_indices`, `recommend_indices`, `similar_indices`, `query_vectors`: the same from features and indices instead
+  of ids.
 - the variables `candidates`, the vectors of all items, and `query_features`, the names of the features that the
   functions above take.
 
 Known users are described by what was known about them when the model was exported: `query_source`.
 
-Unknown ids, which have no training ratings, are not an error, so that one of them does not fail a whole batch:
+Unknown ids, which have no training ratings, are not an error, so that one of them does not fail a whole batch. `known`,
+bool, tells whether the model itself has given the answer:
 
 - An unknown item, and so the padding "", has the score -inf and is never recommended. In a history it is left out.
+  Nothing is similar to it.
 - For an unknown user, and for a history without a known item, an item's score is its popularity, that is its number of
   training ratings. So `recommend` returns the most popular items, and `score` orders the items of a list by popularity.
 """
@@ -115,13 +120,21 @@ class ServingModel(tf.Module):
         self.query_vectors = tf.function(self._query_vectors, input_signature=[specs])
         self.score_indices = tf.function(self._score_indices, input_signature=[specs, _ITEMS])
         self.recommend_indices = tf.function(self._recommend_indices, input_signature=[specs, _NUMBER, _ITEMS])
+        self.user_indices = tf.function(self.users.lookup, input_signature=[_IDS])
+        self.item_indices = tf.function(self.items.lookup, input_signature=[_ID_LISTS])
+        self.name_items = tf.function(self._name_items, input_signature=[_ITEMS])
         self.similar_indices = tf.function(self._similar_indices, input_signature=[_INDICES, _NUMBER])
         if self._history_size:
             self.recommend_from_history = tf.function(self._recommend_from_history)
 
     def build_signatures(self) -> dict[str, Any]:
         """The functions that become signatures, by name, for `tf.saved_model.save`."""
-        signatures: dict[str, Any] = {"serving_default": self.score, "recommend": self.recommend}
+        signatures: dict[str, Any] = {
+            "serving_default": self.score,
+            "score": self.score,
+            "recommend": self.recommend,
+            "similar_items": self.similar_items,
+        }
         if self._history_size:
             # An input signature cannot name the features, which differ between models. So the graph is traced here.
             signatures["recommend_from_history"] = self.recommend_from_history.get_concrete_function(
@@ -224,15 +237,28 @@ class ServingModel(tf.Module):
 
     @tf.function(input_signature=[_IDS, _ID_LISTS])
     def score(self, user_ids: tf.Tensor, item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Ids [batch_size] and [batch_size, list_size] → `scores` [batch_size, list_size]."""
-        features = self.user_features(self.users.lookup(user_ids))
-        return {"scores": self.score_indices(features, self.items.lookup(item_ids))}
+        """Ids [batch_size] and [batch_size, list_size] → `scores`, `known` [batch_size, list_size]."""
+        features, items = self.user_features(self.users.lookup(user_ids)), self.items.lookup(item_ids)
+        return {
+            "scores": self.score_indices(features, items),
+            "known": _is_known(features) & (items != schema.UNKNOWN_INDEX),
+        }
 
     @tf.function(input_signature=[_IDS, _NUMBER, _ID_LISTS])
     def recommend(self, user_ids: tf.Tensor, k: tf.Tensor, excluded_item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Ids [batch_size], k, and ids to exclude → `item_ids`, `titles`, `scores` [batch_size, min(k, num_items)]."""
+        """Ids [batch_size], k, and ids to exclude → `item_ids`, `titles`, `scores` [batch_size, min(k, num_items)].
+
+        And `known` [batch_size].
+        """
         features = self.user_features(self.users.lookup(user_ids))
-        return self._named(*self.recommend_indices(features, k, self.items.lookup(excluded_item_ids)))
+        found = self.recommend_indices(features, k, self.items.lookup(excluded_item_ids))
+        return self._named(_is_known(features), *found)
+
+    @tf.function(input_signature=[_IDS, _NUMBER])
+    def similar_items(self, item_ids: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Ids [batch_size] and k → `item_ids`, `titles`, `scores` [batch_size, min(k, num_items)], `known`."""
+        items = self.items.lookup(item_ids)
+        return self._named((items != schema.UNKNOWN_INDEX)[:, tf.newaxis], *self.similar_indices(items, k))
 
     def _recommend_from_history(
         self, item_ids: tf.Tensor, ratings: tf.Tensor, k: tf.Tensor, excluded_item_ids: tf.Tensor, **values: tf.Tensor
@@ -259,14 +285,14 @@ class ServingModel(tf.Module):
             **{each.tensor_spec.name: each.encode(values[each.tensor_spec.name]) for each in self.feature_inputs},
         }
         excluded = tf.concat([items, self.items.lookup(excluded_item_ids)], axis=1)
-        return self._named(*self.recommend_indices(features, k, excluded))
+        return self._named(_is_known(features), *self.recommend_indices(features, k, excluded))
 
-    def _named(self, items: tf.Tensor, scores: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {
-            "item_ids": self.items.take(items),
-            "titles": tf.gather(self.titles, items),
-            "scores": scores,
-        }
+    def _name_items(self, items: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Item indices int32 [batch_size, n] → `item_ids` and `titles`, string [batch_size, n]."""
+        return {"item_ids": self.items.take(items), "titles": tf.gather(self.titles, items)}
+
+    def _named(self, is_known: tf.Tensor, items: tf.Tensor, scores: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {**self.name_items(items), "scores": scores, "known": is_known[:, 0]}
 
 
 def list_scores(vectors: tf.Tensor, candidates: tf.Tensor, items: tf.Tensor) -> tf.Tensor:

@@ -30,11 +30,12 @@ def compare(sample: dict[str, Any]) -> str | None:
       The first difference, as a clause for an error message. None if there is none.
     """
     model = tf.saved_model.load(sample["folder"])
-    score, recommend = model.signatures["serving_default"], model.signatures["recommend"]
+    score, recommend = model.signatures["score"], model.signatures["recommend"]
     user_ids = tf.constant(sample["user_ids"])
     nothing = tf.zeros([len(user_ids), 0], tf.string)
     item_ids = tf.tile(tf.constant([*sample["item_ids"], UNKNOWN_ID])[None], [len(user_ids), 1])
-    scores = score(user_ids=user_ids, item_ids=item_ids)["scores"].numpy()
+    answer = score(user_ids=user_ids, item_ids=item_ids)
+    scores = answer["scores"].numpy()
     expected = np.asarray(sample["scores"], np.float32)
     # Rounding errors grow with the terms of the dot product, also where their sum is close to 0.
     tolerance = 1e-5 * np.abs(expected).max()
@@ -43,6 +44,9 @@ def compare(sample: dict[str, Any]) -> str | None:
         return f"its scores differ from the trainer's by up to {difference:.3g}"
     if not np.all(scores[:, -1] == -np.inf):
         return f"an unknown item has the score {scores[:, -1].max():.3g} instead of -inf"
+    is_known: np.ndarray = np.append(np.ones(len(sample["item_ids"]), bool), False)
+    if not np.array_equal(answer["known"].numpy(), np.tile(is_known, [len(user_ids), 1])):
+        return "it does not tell which items of known users it knows"
 
     best = recommend(user_ids=user_ids, k=tf.constant(1), excluded_item_ids=nothing)
     best_scores = score(user_ids=user_ids, item_ids=best["item_ids"])["scores"].numpy()
@@ -50,6 +54,8 @@ def compare(sample: dict[str, Any]) -> str | None:
         return "an item scores higher than the one that it recommends first"
 
     popular = recommend(user_ids=tf.constant([UNKNOWN_ID]), k=tf.constant(1), excluded_item_ids=nothing[:1])
+    if not best["known"].numpy().all() or popular["known"].numpy().any():
+        return "it does not tell which users it knows"
     if (first := popular["item_ids"].numpy()[0, 0].decode()) != sample["most_popular"]:
         return f"it recommends {first!r} first to an unknown user, and {sample['most_popular']!r} is the most popular"
 
@@ -65,6 +71,9 @@ def compare(sample: dict[str, Any]) -> str | None:
     )
     if not (difference := _largest_difference(found["scores"].numpy(), expected)) <= tolerance:
         return f"its scores from a history differ from the trainer's by up to {difference:.3g}"
+    has_items = np.any(np.asarray(history["item_ids"]) != UNKNOWN_ID, axis=1)
+    if not np.array_equal(found["known"].numpy(), has_items):
+        return "it does not tell which histories it knows"
     scores = score(user_ids=user_ids, item_ids=found["item_ids"])["scores"].numpy()
     if not (difference := _largest_difference(scores, expected)) <= tolerance:
         return f"its scores from a history differ from those of the user's id by up to {difference:.3g}"

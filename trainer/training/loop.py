@@ -6,6 +6,7 @@ The state is in every checkpoint. So a resumed run logs, validates, keeps and st
 import contextlib
 import math
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +23,9 @@ from trainer.training.steps import TrainCall
 
 Clock = Callable[[], float]
 """Seconds, from any origin."""
+
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass
@@ -68,14 +72,31 @@ class StopSignal:
       requested: the signal that arrived; None before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, any_worker: Callable[[Sequence[bool]], list[bool]] = list):
+        """`any_worker` tells which of some statements is true on a worker; see `strategy.build_any_worker`."""
         self.requested: signal.Signals | None = None
+        self._any_worker = any_worker
         self._all_is_saved = False
+
+    def of_any_worker(self) -> signal.Signals | None:
+        """The signal that has arrived at any worker. All workers call it after the same step, and get the same answer.
+
+        So a signal to one worker stops all of them after one step, which they save together.
+        """
+        number = self.requested
+        arrived = self._any_worker([number == each for each in _SIGNALS])
+        return next((each for each, has_arrived in zip(_SIGNALS, arrived, strict=True) if has_arrived), None)
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Remembers a signal that arrives in the body, in `requested`. A second one ends the process at once."""
-        previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
+        """Remembers a signal that arrives in the body, in `requested`. A second one ends the process at once.
+
+        Python handles signals only in the main thread. In another thread this does nothing.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         try:
             yield
         finally:

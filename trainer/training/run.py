@@ -49,6 +49,7 @@ def train_and_evaluate(
     verify_export: Verifier = verify_in_fresh_process,
     report_fn: Callable[[str], object] = write_report,
     evaluate_test: bool = True,
+    quiet: bool = False,
 ) -> int:
     """Trains a model, or resumes its training. Then exports and evaluates it. Writes everything to `workdir`.
 
@@ -58,6 +59,7 @@ def train_and_evaluate(
       report_fn: writes the report of the run in a workdir.
       evaluate_test: False ends the run after training: the model is not exported, and the test split is not evaluated.
         A later call for the same workdir does both.
+      quiet: prints nothing.
 
     Returns:
       The exit code, 0.
@@ -99,7 +101,7 @@ def train_and_evaluate(
         )
         state = _restore(config, paths, strategy, dataset, checkpointer, chosen=chosen, epoch_steps=epoch_steps)
 
-        console = build_console(quiet=not is_chief)
+        console = build_console(quiet=quiet or not is_chief)
         summary.print_start(
             console,
             dataset,
@@ -145,10 +147,8 @@ def train_and_evaluate(
             config_lib.hyperparameters(config),
             _final_metrics(config, dataset),
         )
-        stop = StopSignal()
-        if strategy_lib.num_workers(strategy) == 1:
-            # Workers get their signals one by one, and a save needs all workers. So a cluster ends at once.
-            stack.enter_context(stop.listening())
+        stop = StopSignal(strategy_lib.build_any_worker(strategy))
+        stack.enter_context(stop.listening())
 
         schedule = plan(config.train, first_step=state.step, epoch_steps=epoch_steps, total_steps=total_steps)
         trainer = _build_trainer(config, strategy, dataset, learner, state, writer, schedule, epoch_steps=epoch_steps)
@@ -280,8 +280,8 @@ def take_steps(
             after_validation()
         # Before the checkpoint: a resume keeps what was written up to the step of the checkpoint, and no more.
         trainer.writer.flush()
-        # Read once. A signal that arrives later is handled after the next call.
-        stopping = stop.requested
+        # Asked once. A signal that arrives later is handled after the next call.
+        stopping = stop.of_any_worker()
         is_finished = state.is_finished(schedule.total_steps, patience)
         if improved or schedule.checkpoint_due(end) or stopping is not None or is_finished:
             save()

@@ -27,7 +27,11 @@ MISTAKES = [
     (["--base_output_dir=gs://bucket//run"], [], "empty parts"),
     (["--base_output_dir=gs://bucket/run[1]"], [], "the characters * ? ["),
     # The command line itself.
-    (["launch"], [], "'launch' is not a command. Use one of submit, tune, status, logs, cancel"),
+    (
+        ["launch"],
+        [],
+        "'launch' is not a command. Use one of submit, tune, status, logs, cancel, upload, deploy, undeploy, predict.",
+    ),
     (["stray"], [], "'stray' is not a command"),
     (["--nope=3"], [], "nope"),
     (["--config.nope=3"], [], "config.nope is not a field. configs/launch/default.py lists"),

@@ -250,7 +250,7 @@ class _Columns:
             for name in rows.column_names
             if name.startswith(feature_columns.PREFIX)
         }
-        return cls(_ids(rows[schema.USER_ID]), _ids(rows[schema.ITEM_ID]), rating, timestamp, features)
+        return cls(ids_as_text(rows[schema.USER_ID]), ids_as_text(rows[schema.ITEM_ID]), rating, timestamp, features)
 
     def bad(self, rating_range: tuple[float, float]) -> dict[str, np.ndarray]:
         """Returns for each reason the rows that are bad for it and for no earlier reason, bool [num_rows]."""
@@ -282,7 +282,7 @@ class _Columns:
         return pa.table(columns, names=[*schema.RATINGS_SCHEMA.names, *self.features])
 
 
-def _ids(column: pa.ChunkedArray) -> pa.DictionaryArray:
+def ids_as_text(column: pa.ChunkedArray) -> pa.DictionaryArray:
     """Ids as text. A column of whole floats is read as integers, because large floats have an exponent in text."""
     if pa.types.is_floating(column.type):
         column = pc.if_else(pc.is_nan(column), None, column)

@@ -1,6 +1,5 @@
-"""The calls of the service, against a JobService on loopback."""
+"""The commands about jobs, against a fake of Vertex AI."""
 
-import concurrent.futures
 import socket
 import sys
 
@@ -8,92 +7,11 @@ import pytest
 import yaml
 
 from launch.vertex import __main__ as vertex
-from launch.vertex import service
+from launch.vertex import client
 from settings.errors import ConfigError, UserError
 from tests.launch.vertex.commands import COMMANDS, EVERYTHING, GOLDEN, refused
+from tests.launch.vertex.fake_service import FakeVertexAI, build_client
 from tests.launch.vertex.secrets_test import CANARY
-
-
-@pytest.fixture(scope="session")
-def aiplatform_v1():
-    """The official client library."""
-    return pytest.importorskip(
-        "google.cloud.aiplatform_v1", reason="google-cloud-aiplatform is not installed: make test-launch"
-    )
-
-
-class JobService:
-    """Vertex AI's JobService on loopback. It keeps its requests, and answers or refuses them."""
-
-    NUMBER = "9876543210"
-
-    def __init__(self, aiplatform_v1):
-        import grpc
-
-        self.requests = []
-        self.refusal = None
-        self.answers = {}
-        methods = {}
-        for method, request_type, answer_type in (
-            ("CreateCustomJob", aiplatform_v1.CreateCustomJobRequest, aiplatform_v1.CustomJob),
-            ("GetCustomJob", aiplatform_v1.GetCustomJobRequest, aiplatform_v1.CustomJob),
-            ("CancelCustomJob", aiplatform_v1.CancelCustomJobRequest, None),
-            (
-                "CreateHyperparameterTuningJob",
-                aiplatform_v1.CreateHyperparameterTuningJobRequest,
-                aiplatform_v1.HyperparameterTuningJob,
-            ),
-            (
-                "GetHyperparameterTuningJob",
-                aiplatform_v1.GetHyperparameterTuningJobRequest,
-                aiplatform_v1.HyperparameterTuningJob,
-            ),
-            ("CancelHyperparameterTuningJob", aiplatform_v1.CancelHyperparameterTuningJobRequest, None),
-        ):
-            methods[method] = grpc.unary_unary_rpc_method_handler(
-                self._handler(method, answer_type),
-                request_deserializer=request_type.deserialize,
-                response_serializer=answer_type.serialize if answer_type else lambda _: b"",
-            )
-        self._server = grpc.server(concurrent.futures.ThreadPoolExecutor(2))
-        self._server.add_generic_rpc_handlers(
-            [grpc.method_handlers_generic_handler("google.cloud.aiplatform.v1.JobService", methods)]
-        )
-        self.port = self._server.add_insecure_port("127.0.0.1:0")
-        self._server.start()
-
-    def _handler(self, method, answer_type):
-        def handle(request, context):
-            self.requests.append((method, request))
-            if self.refusal:
-                context.abort(*self.refusal)
-            if method.startswith("Create"):
-                kind = "customJobs" if "Custom" in method else "hyperparameterTuningJobs"
-                return answer_type(name=f"projects/123/locations/us-central1/{kind}/{self.NUMBER}")
-            return self.answers.get(method)
-
-        return handle
-
-    def stop(self):
-        self._server.stop(None).wait()
-
-
-def build_client(aiplatform_v1, port: int):
-    import grpc
-    from google.cloud.aiplatform_v1.services.job_service.transports import JobServiceGrpcTransport
-
-    # A proxy cannot reach loopback.
-    channel = grpc.insecure_channel(f"127.0.0.1:{port}", options=[("grpc.enable_http_proxy", 0)])
-    return aiplatform_v1.JobServiceClient(transport=JobServiceGrpcTransport(channel=channel))
-
-
-@pytest.fixture
-def job_service(aiplatform_v1, monkeypatch):
-    server = JobService(aiplatform_v1)
-    client = build_client(aiplatform_v1, server.port)
-    monkeypatch.setattr(service, "build_client", lambda region: client)
-    yield server
-    server.stop()
 
 
 def leaves(tree, path: str = "") -> dict[str, str | float]:
@@ -112,13 +30,13 @@ def leaves(tree, path: str = "") -> dict[str, str | float]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_service_gets_the_golden_job_field_by_field(name, aiplatform_v1, job_service, capsys, monkeypatch):
+def test_the_service_gets_the_golden_job_field_by_field(name, aiplatform_v1, vertex_ai, capsys, monkeypatch):
     from google.protobuf.json_format import MessageToDict
 
     monkeypatch.setenv("HF_TOKEN", CANARY)
     command = [argument for argument in COMMANDS[name] if argument != "--dry_run"]
     assert vertex.main(command) == 0
-    ((method, request),) = job_service.requests
+    ((method, request),) = vertex_ai.requests
     assert method == ("CreateHyperparameterTuningJob" if name == "tune" else "CreateCustomJob")
     received = MessageToDict(type(request).pb(request), preserving_proto_field_name=True)
     golden = leaves(yaml.safe_load((GOLDEN / f"{name}.yaml").read_text()))
@@ -126,13 +44,14 @@ def test_the_service_gets_the_golden_job_field_by_field(name, aiplatform_v1, job
     assert len(golden) > 8 and CANARY not in str(request)
 
 
-def test_submitting_prints_the_commands_for_the_job(job_service, capsys):
+def test_submitting_prints_the_commands_for_the_job(vertex_ai, capsys):
     assert vertex.main(COMMANDS["single_gpu"]) == 0
-    name = f"projects/123/locations/us-central1/customJobs/{JobService.NUMBER}"
+    name = f"projects/123/locations/us-central1/customJobs/{FakeVertexAI.NUMBER}"
     output = capsys.readouterr().out
     assert f"Submitted:    {name}\n" in output
     assert (
-        f"https://console.cloud.google.com/agent-platform/locations/us-central1/training/{JobService.NUMBER}" in output
+        f"https://console.cloud.google.com/agent-platform/locations/us-central1/training/{FakeVertexAI.NUMBER}"
+        in output
     )
     assert "tensorboard --logdir=gs://my-bucket/run/logs\n" in output
     assert f"python -m launch.vertex cancel --job={name}\n" in output
@@ -141,26 +60,26 @@ def test_submitting_prints_the_commands_for_the_job(job_service, capsys):
     assert vertex.main(EVERYTHING) == 0
     assert (
         "https://us-central1.tensorboard.googleusercontent.com/experiment/projects+my-project+locations+us-central1"
-        f"+tensorboards+456+experiments+{JobService.NUMBER}\n"
+        f"+tensorboards+456+experiments+{FakeVertexAI.NUMBER}\n"
     ) in capsys.readouterr().out
 
     assert vertex.main(COMMANDS["tune"]) == 0
     assert "tensorboard --logdir=gs://my-bucket/study\n" in capsys.readouterr().out
 
 
-JOB = f"projects/123/locations/us-central1/customJobs/{JobService.NUMBER}"
+JOB = f"projects/123/locations/us-central1/customJobs/{FakeVertexAI.NUMBER}"
 STUDY_JOB = JOB.replace("customJobs", "hyperparameterTuningJobs")
 
 
-def test_status_prints_state_times_and_error(aiplatform_v1, job_service, capsys):
-    job_service.answers["GetCustomJob"] = aiplatform_v1.CustomJob(
+def test_status_prints_state_times_and_error(aiplatform_v1, vertex_ai, capsys):
+    vertex_ai.answers["GetCustomJob"] = aiplatform_v1.CustomJob(
         display_name="mine",
         state="JOB_STATE_FAILED",
         create_time="2026-01-02T03:04:05Z",
         error={"code": 3, "message": "The replica exited with a non-zero status of 78."},
     )
     assert vertex.main(["status", f"--job={JOB}"]) == 0
-    ((method, request),) = job_service.requests
+    ((method, request),) = vertex_ai.requests
     assert (method, request.name) == ("GetCustomJob", JOB)
     output = capsys.readouterr().out.splitlines()
     assert output[:3] == [
@@ -170,8 +89,8 @@ def test_status_prints_state_times_and_error(aiplatform_v1, job_service, capsys)
     ]
 
 
-def test_status_of_a_study_prints_its_trials(aiplatform_v1, job_service, capsys):
-    job_service.answers["GetHyperparameterTuningJob"] = aiplatform_v1.HyperparameterTuningJob(
+def test_status_of_a_study_prints_its_trials(aiplatform_v1, vertex_ai, capsys):
+    vertex_ai.answers["GetHyperparameterTuningJob"] = aiplatform_v1.HyperparameterTuningJob(
         display_name="study",
         state="JOB_STATE_RUNNING",
         trials=[
@@ -193,9 +112,9 @@ def test_status_of_a_study_prints_its_trials(aiplatform_v1, job_service, capsys)
 
 
 @pytest.mark.parametrize(("job", "method"), [(JOB, "CancelCustomJob"), (STUDY_JOB, "CancelHyperparameterTuningJob")])
-def test_cancel_sends_the_name_of_the_job(job, method, job_service, capsys):
+def test_cancel_sends_the_name_of_the_job(job, method, vertex_ai, capsys):
     assert vertex.main(["cancel", f"--job={job}"]) == 0
-    ((sent, request),) = job_service.requests
+    ((sent, request),) = vertex_ai.requests
     assert (sent, request.name) == (method, job)
     assert f"--job={job}" in capsys.readouterr().out
 
@@ -204,8 +123,8 @@ def test_logs_prints_the_addresses_without_the_client_library(capsys, no_network
     monkeypatch.setitem(sys.modules, "google.cloud.aiplatform_v1", None)
     assert vertex.main(["logs", f"--job={JOB}"]) == 0
     output = capsys.readouterr().out
-    assert f"resource.labels.job_id%3D%22{JobService.NUMBER}%22?project=123\n" in output
-    assert f"gcloud ai custom-jobs stream-logs {JobService.NUMBER} --project=123 --region=us-central1\n" in output
+    assert f"resource.labels.job_id%3D%22{FakeVertexAI.NUMBER}%22?project=123\n" in output
+    assert f"gcloud ai custom-jobs stream-logs {FakeVertexAI.NUMBER} --project=123 --region=us-central1\n" in output
     assert vertex.main(["logs", f"--job={STUDY_JOB}"]) == 0
     assert "gcloud ai hp-tuning-jobs stream-logs" in capsys.readouterr().out
 
@@ -231,24 +150,24 @@ REFUSALS = {
 
 @pytest.mark.parametrize("status", REFUSALS)
 @pytest.mark.parametrize("command", ["submit", "tune", "status", "cancel"])
-def test_a_refusal_of_the_service_is_one_paragraph(command, status, job_service, capsys):
+def test_a_refusal_of_the_service_is_one_paragraph(command, status, vertex_ai, capsys):
     import grpc
 
     code, exit_code, says = REFUSALS[status]
-    job_service.refusal = (getattr(grpc.StatusCode, code), "The service's\nown reason.")
+    vertex_ai.refusals[""] = (getattr(grpc.StatusCode, code), "The service's\nown reason.")
     arguments = {"submit": COMMANDS["single_gpu"], "tune": COMMANDS["tune"]}.get(command, [command, f"--job={JOB}"])
     assert vertex.main(arguments) == exit_code
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert says in captured.err and "(The service's own reason)" in captured.err
-    assert len(job_service.requests) == 1, "it was tried more than once"
+    assert len(vertex_ai.requests) == 1, "it was tried more than once"
 
 
 def test_an_unreachable_service_is_one_paragraph(aiplatform_v1, capsys, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # Bound but not listening, so nothing answers.
-        client = build_client(aiplatform_v1, taken.getsockname()[1])
-        monkeypatch.setattr(service, "build_client", lambda region: client)
+        closed = build_client(aiplatform_v1, "Job", taken.getsockname()[1])
+        monkeypatch.setattr(client, "build_client", lambda service, region: closed)
         assert vertex.main(COMMANDS["single_gpu"]) == 69
     error = capsys.readouterr().err
     assert "Vertex AI cannot be reached at us-central1-aiplatform.googleapis.com" in error
@@ -276,16 +195,18 @@ def test_expired_credentials_are_reported(aiplatform_v1):
 
     with (
         pytest.raises(UserError, match=r"refused the credentials of this machine \(expired\)"),
-        service._one_paragraph("r"),
+        client.explained("r", client.JOB),
     ):
         raise exceptions.RefreshError("expired")
-    with pytest.raises(UserError, match="cannot be reached"), service._one_paragraph("r"):
+    with pytest.raises(UserError, match="cannot be reached"), client.explained("r", client.JOB):
         raise exceptions.TransportError("no route")
 
 
 def test_a_field_that_the_library_does_not_know_is_refused(aiplatform_v1):
-    assert service.check_request({"parent": "p", "custom_job": {"display_name": "x"}})
-    with pytest.raises(ConfigError, match="does not know a value of this job"):
-        service.check_request({"parent": "p", "custom_job": {"name_of_display": "x"}})
-    with pytest.raises(ConfigError, match="does not know a value of this job"):
-        service.check_request({"custom_job": {"job_spec": {"scheduling": {"strategy": "CHEAP"}}}})
+    assert client.check_request("CreateCustomJobRequest", {"parent": "p", "custom_job": {"display_name": "x"}})
+    with pytest.raises(ConfigError, match="does not know a value of this request"):
+        client.check_request("CreateCustomJobRequest", {"parent": "p", "custom_job": {"name_of_display": "x"}})
+    with pytest.raises(ConfigError, match="does not know a value of this request"):
+        client.check_request(
+            "CreateCustomJobRequest", {"custom_job": {"job_spec": {"scheduling": {"strategy": "CHEAP"}}}}
+        )

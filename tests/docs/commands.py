@@ -1,0 +1,92 @@
+"""How the commands of the documents are run: each page in a folder with small files of the names that it uses."""
+
+import pathlib
+import re
+import shlex
+import zipfile
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from tests.conftest import REPOSITORY, SHARED_DATA
+from trainer.data.synthetic import generate_ratings
+
+RUN = "run"
+
+_RUN = re.compile(r"^(python -m (trainer|launch)\.|listwise )")
+
+_NEEDS = {
+    "the cloud": r"gs://|python -m launch\.vertex",
+    "other machines, a TPU or GPUs": r"TF_CONFIG=|--strategy=tpu --workdir|--extra gpu|'\.\[gpu\]'",
+    "a container engine or a server": r"^(docker|curl|gcloud|make image)",
+    "a browser": r"^tensorboard ",
+    "hours; tests/benchmarks tests its parts": r"^make bench|^python -m benchmarks\.",
+    "an installation; CI makes it": r"^make |^pip ",
+    "a test of its own, tests/examples/scripts_test.py": r"^(\S+ )?examples/",
+    "Apache Beam; make test-beam tests it": r"--runner=",
+}
+"""What a command needs that this test does not have → the commands. No command is left out without a reason."""
+
+
+def kind_of(command: str) -> str | None:
+    """RUN, or what the command needs that the test does not have; None for a command that nobody has thought of."""
+    if "--dry_run" in command and "--runner=" not in command:
+        return RUN
+    for need, pattern in _NEEDS.items():
+        if re.search(pattern, command):
+            return need
+    return RUN if _RUN.match(command) else None
+
+
+def shortened(command: str) -> list[str]:
+    """The arguments of a command. If it trains and sets no number of epochs, it trains for two."""
+    words = shlex.split(command)
+    trains = re.match(r"^(python -m (trainer\.(main|tune)|launch\.local)|listwise (train|tune))", command)
+    if trains and "--help" not in words and not any("train.num_epochs" in word for word in words):
+        words.append("--config.train.num_epochs=2")
+    return [word.replace("--num_trials=30", "--num_trials=2") for word in words]
+
+
+def write_files(folder: pathlib.Path) -> None:
+    """Writes the files that the documents name, and links the folders of the repository."""
+    for name in ("configs", "examples"):
+        (folder / name).symlink_to(REPOSITORY / name)
+    if (SHARED_DATA / "tfds").exists():
+        (folder / "DIR").symlink_to(SHARED_DATA / "tfds")
+    drawn = generate_ratings(num_users=200, num_items=300, num_ratings=8_000)
+    titles = dict(zip(drawn.items["item_id"].to_pylist(), drawn.items["title"].to_pylist(), strict=True))
+    ratings = drawn.ratings
+    names = pa.array([titles[item_id] for item_id in ratings["item_id"].to_pylist()])
+    pa.csv.write_csv(ratings.append_column("title", names), folder / "ratings.csv")
+    mine = ratings.slice(0, 12).select(["item_id", "rating"])
+    pa.csv.write_csv(mine, folder / "mine.csv")
+    pa.parquet.write_table(ratings.slice(100, 50).select(["user_id", "item_id"]), folder / "candidates.parquet")
+    _write_movielens_100k(folder / "ml-100k.zip", drawn.ratings, drawn.items)
+    _write_movielens_1m(folder / "ml-1m.zip", drawn.ratings, drawn.items)
+
+
+def _write_movielens_100k(path: pathlib.Path, ratings: pa.Table, items: pa.Table) -> None:
+    rows = [
+        f"{row['user_id']}\t{row['item_id']}\t{row['rating']:.0f}\t{row['timestamp']}" for row in ratings.to_pylist()
+    ]
+    films = [f"{row['item_id']}|{row['title']}|01-Jan-1995||" + "|0" * 18 + "|1" for row in items.to_pylist()]
+    users = [f"{user}|30|F|writer|55414" for user in sorted(set(ratings["user_id"].to_pylist()))]
+    files = {"u.data": rows, "u.item": films, "u.user": users}
+    _write_zip(path, {f"ml-100k/{name}": lines for name, lines in files.items()})
+
+
+def _write_movielens_1m(path: pathlib.Path, ratings: pa.Table, items: pa.Table) -> None:
+    rows = [
+        f"{row['user_id']}::{row['item_id']}::{row['rating']:.0f}::{row['timestamp']}" for row in ratings.to_pylist()
+    ]
+    films = [f"{row['item_id']}::{row['title']}::{'|'.join(row['genres'])}" for row in items.to_pylist()]
+    users = [f"{user}::F::25::10::55414" for user in sorted(set(ratings["user_id"].to_pylist()))]
+    files = {"ratings.dat": rows, "movies.dat": films, "users.dat": users}
+    _write_zip(path, {f"ml-1m/{name}": lines for name, lines in files.items()})
+
+
+def _write_zip(path: pathlib.Path, files: dict[str, list[str]]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, lines in files.items():
+            archive.writestr(name, "\n".join(lines).encode("latin-1", "replace") + b"\n")

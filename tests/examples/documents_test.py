@@ -1,0 +1,45 @@
+"""Runs every command and every piece of Python in the documents, page by page, in the order of the page."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.docs.commands import RUN, kind_of, shortened, write_files
+from tests.docs.pages import PAGES, Block, blocks_of
+
+pytestmark = pytest.mark.examples
+
+_LISTWISE = ["-c", "import sys; from trainer.command import main; sys.exit(main())"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_says_works(page, tmp_path):
+    write_files(tmp_path)
+    for block in blocks_of(page):
+        if block.language == "python":
+            _run(block, ["-c", "import pandas\n" + block.text], tmp_path)
+        for command in block.commands():
+            if kind_of(command) != RUN or ("=DIR " in command and not (tmp_path / "DIR").exists()):
+                continue
+            program, *arguments = shortened(command)
+            _run(block, [*(_LISTWISE if program == "listwise" else []), *arguments], tmp_path)
+
+
+def _run(block: Block, arguments: list[str], folder: pathlib.Path) -> None:
+    process = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    where = f"{block.page}:{block.line}: {' '.join(arguments)}"
+    assert process.returncode == 0, f"{where}\n{process.stderr}"
+    # Nothing that works has a reason to print an error or a warning.
+    noise = [line for line in process.stderr.splitlines() if not line.startswith("warning: ")]
+    assert not noise, f"{where}\n{process.stderr}"
