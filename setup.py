@@ -65,6 +65,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10,<3.14",
     packages=find_packages(include=["trainer*", "launch*", "configs*", "settings*"]),
+    package_data={"trainer.reporting": ["*.css", "*.jinja"]},
     entry_points={"console_scripts": ["listwise = trainer.command:main"]},
     install_requires=INSTALL_REQUIRES,
     extras_require=EXTRAS_REQUIRE,

@@ -17,11 +17,12 @@ RANKS = [
     ["modeling"],
     ["evaluation"],
     ["serving"],
+    ["reporting"],
     ["training"],
-    ["main", "doctor", "evaluate", "export", "recommend", "compare", "prepare", "tune", "api", "command"],
+    ["main", "doctor", "evaluate", "export", "recommend", "compare", "report", "prepare", "tune", "api", "command"],
 ]
 RANK = {module: rank for rank, modules in enumerate(RANKS) for module in modules}
-ENTRY_POINTS = {"main", "doctor", "evaluate", "export", "recommend", "compare", "prepare", "tune"}
+ENTRY_POINTS = {"main", "doctor", "evaluate", "export", "recommend", "compare", "report", "prepare", "tune"}
 
 
 def sources(folder: str) -> list[pathlib.Path]:
@@ -92,14 +93,22 @@ def test_nothing_unpickles():
     assert not [path for path in sources("trainer") if "allow_pickle=True" in path.read_text()]
 
 
-def test_only_the_run_sees_serving():
-    """The rest of training trains; run.py alone exports what was trained."""
+@pytest.mark.parametrize("folder", ["serving", "reporting"])
+def test_only_the_run_sees_what_comes_after_training(folder):
+    """The rest of training trains; run.py alone exports what was trained, and reports on it."""
     seeing = {
         path.name
         for path in sources("trainer/training")
-        if any(n.startswith("trainer.serving") for n in imported(path))
+        if any(n.startswith(f"trainer.{folder}") for n in imported(path))
     }
     assert seeing == {"run.py"}
+
+
+def test_reports_need_tensorflow_only_for_recommendations():
+    """Runs are compared without it, and Matplotlib is not imported before there is something to draw."""
+    names = {path.name: imported(path) for path in sources("trainer/reporting")}
+    assert {name for name in names if any(n.startswith("trainer.serving") for n in names[name])} == {"samples.py"}
+    assert {name for name in names if any(n.startswith("matplotlib") for n in names[name])} == {"charts.py", "svg.py"}
 
 
 def test_data_imports_tensorflow_only_for_tensorflow_datasets():

@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 import pyarrow as pa
@@ -82,7 +83,17 @@ def tiny_config(ratings_csv):
     return config
 
 
-def train(config: ConfigDict, workdir: pathlib.Path | str, strategy_name: str = "default") -> int:
+def no_report(workdir: str) -> None:
+    """Most tests need no report, which takes a second or two."""
+
+
+def train(
+    config: ConfigDict,
+    workdir: pathlib.Path | str,
+    strategy_name: str = "default",
+    *,
+    report_fn: Callable[[str], object] = no_report,
+) -> int:
     """Runs the trainer in this process, which also checks the exported model.
 
     Returns:
@@ -93,4 +104,5 @@ def train(config: ConfigDict, workdir: pathlib.Path | str, strategy_name: str = 
         strategy_name=strategy_name,
         workdir=str(workdir),
         verify_export=verify_in_this_process,
+        report_fn=report_fn,
     )

@@ -21,6 +21,7 @@ def main() -> int:
     from trainer.evaluation.final_metrics import print_protocols, print_recommendations
     from trainer.evaluation.metrics import build_metrics
     from trainer.evaluation.protocols import evaluate_queries, means_of
+    from trainer.evaluation.verdict import decide
     from trainer.serving.export import load_export
     from trainer.workdir import Workdir
 
@@ -52,8 +53,11 @@ def main() -> int:
             progress=progress,
             **config_lib.protocol_arguments(config, has_timestamps=dataset.has_timestamps),
         )
-    print_protocols(console, split, means_of(evaluation.protocols, seed=config.seed))
+    protocols = means_of(evaluation.protocols, seed=config.seed)
+    print_protocols(console, split, protocols)
     print_recommendations(console, split, evaluation.recommendations)
+    verdict = decide(split, evaluation.protocols, protocols, best_metric=config.eval.best_metric)
+    console.print(verdict.sentence, soft_wrap=True)
     return 0
 
 

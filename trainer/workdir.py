@@ -37,6 +37,7 @@ class Workdir:
         self.result = storage.join(path, "result.json")
         self.queries = storage.join(path, "queries.parquet")
         self.model = storage.join(path, "model")
+        self.report = storage.join(path, "report.html")
 
     def check(self, config: Config) -> None:
         """Checks whether a run of `config` can use this folder. Writes nothing.
@@ -84,7 +85,7 @@ class Workdir:
                     "on. Nothing was changed. Restore the file from a copy, or use another --workdir."
                 )
             return
-        saved = self._load(self.data)
+        saved = self.load_json(self.data)
         with storage.reading_json(self.data, of="a run"):
             before = dict(saved["fingerprints"])
         for name, fingerprint in description["fingerprints"].items():
@@ -106,7 +107,7 @@ class Workdir:
         """
         if not storage.exists(self.config):
             return
-        before = self._load(self.config).get("chosen", {})
+        before = self.load_json(self.config).get("chosen", {})
         for name in sorted(chosen.keys() & before.keys()):
             if chosen[name] != before[name]:
                 raise ConfigError(
@@ -172,7 +173,7 @@ class Workdir:
           A sentence for the user if the strategy or the number of replicas has changed since the last start, else
           None.
         """
-        record = self._load(self.config) if storage.exists(self.config) else {}
+        record = self.load_json(self.config) if storage.exists(self.config) else {}
         with storage.reading_json(self.config, of="a run"):
             # Steps from first_step on are taken again, so what they were taken with no longer matters.
             runs = [dict(run) for run in record.get("runs", []) if run["first_step"] < first_step]
@@ -199,7 +200,7 @@ class Workdir:
 
     def record_checkpoint(self) -> None:
         """Records that the run has saved a checkpoint; see `check_progress`. Call it after each save."""
-        record = self._load(self.config)
+        record = self.load_json(self.config)
         if not record.get("has_checkpoint"):
             self.save_json(self.config, {**record, "has_checkpoint": True})
 
@@ -217,7 +218,7 @@ class Workdir:
         """
         if not storage.exists(self.result):
             return {}
-        result = self._load(self.result)
+        result = self.load_json(self.result)
         return {name: _null_as_nan(value) if isinstance(value, dict) else value for name, value in result.items()}
 
     def was_trained_on_ratings(self) -> bool:
@@ -227,7 +228,7 @@ class Workdir:
           ConfigError: another version of this project wrote data.json.
           StorageError: it cannot be read.
         """
-        saved = self._load(self.data)
+        saved = self.load_json(self.data)
         with storage.reading_json(self.data, of="a run"):
             return bool(saved["has_ratings"])
 
@@ -303,12 +304,12 @@ class Workdir:
             os.write(lock, str(os.getpid()).encode())
 
     def _saved_config(self) -> ConfigDict:
-        record = self._load(self.config)
+        record = self.load_json(self.config)
         with storage.reading_json(self.config, of="a run"):
             return from_saved(record["config"])
 
     def _has_checkpoint(self) -> bool:
-        return storage.exists(self.config) and bool(self._load(self.config).get("has_checkpoint"))
+        return storage.exists(self.config) and bool(self.load_json(self.config).get("has_checkpoint"))
 
     def _check_writable(self) -> None:
         existing = os.path.abspath(self.path)
@@ -326,7 +327,7 @@ class Workdir:
 
     def _files_of_a_run(self) -> list[str]:
         """Names of files that only a run writes, all of them after config.json."""
-        paths = [self.data, self.vocabulary, self.seen, self.metrics, self.result, self.queries]
+        paths = [self.data, self.vocabulary, self.seen, self.metrics, self.result, self.queries, self.report]
         found = [path for path in paths if storage.exists(path)]
         # A worker that is not the chief leaves the folder of the checkpoints, but none of their files.
         if any(not name.endswith(".tmp") for name in _names_in(self.checkpoints)):
@@ -338,7 +339,7 @@ class Workdir:
         ]
         return [path.removeprefix(self.path.rstrip("/") + "/") for path in found]
 
-    def _load(self, path: str) -> dict[str, Any]:
+    def load_json(self, path: str) -> dict[str, Any]:
         """Reads what `save_json` wrote, without the format version.
 
         Raises:

@@ -41,6 +41,7 @@ def test_evaluating_a_run_gives_the_metrics_that_it_ended_with(tiny_config, tmp_
     ((split, again),) = evaluated
     assert split == result["held_out"] == "test"
     printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == result["verdict"]["sentence"]
     for protocol, by_scorer in result["protocols"].items():
         num_lists = sorted({mean["num_lists"] for mean in by_scorer["model"].values()})
         assert f"test, {protocol}: {' to '.join(map(str, num_lists))} lists" in printed

@@ -311,11 +311,18 @@ def num_pairs_in(pairs: np.ndarray, earlier: np.ndarray) -> int:
     return int((ascending[np.searchsorted(ascending[:-1], pairs)] == pairs).sum())
 
 
+def _period(times: EntryArray) -> list[int]:
+    """The first and the last of times int64 [n], in seconds since 1970."""
+    parts = times.parts if isinstance(times, ShardedArray) else [times]
+    return [int(min(part.min() for part in parts)), int(max(part.max() for part in parts))]
+
+
 def describe(dataset: Dataset, counts: Mapping[str, Any], digests: Mapping[str, str]) -> dict[str, Any]:
     """The content of data.json.
 
     Args:
-      dataset: its lists are counted, and their boundaries are part of their fingerprints.
+      dataset: its lists are counted, and their boundaries are part of their fingerprints. If it has times, `periods`
+        has the first and the last one of each split.
       counts: what does not depend on the lists.
       digests: the result of `digests_of`. Those that no list needs are left out.
     """
@@ -329,6 +336,7 @@ def describe(dataset: Dataset, counts: Mapping[str, Any], digests: Mapping[str, 
         fingerprints["items"] = digests["items"]
     return {
         **counts,
+        "periods": {name: _period(dataset.times[name]) for name in dataset.lists if dataset.has_timestamps},
         "num_lists": {name: lists.num_lists for name, lists in dataset.lists.items()},
         "fingerprints": fingerprints,
     }

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from settings.errors import ConfigError
 from trainer.evaluation.query_metrics import StoredQueries, read_queries
 from trainer.evaluation.statistics import Difference, ListMetrics, Metrics, paired_differences
@@ -104,21 +106,44 @@ def compare_scorers(run_a: Run, scorer_a: str, run_b: Run, scorer_b: str) -> lis
     for protocol in _common(run_a.protocols, run_b.protocols):
         a = _scorer_of(run_a, protocol, scorer_a)
         b = _scorer_of(run_b, protocol, scorer_b)
-        names = _common_metrics([run_a, run_b], [a, b])
-        columns_a, columns_b = ([list(lists.names).index(name) for name in names] for lists in (a, b))
-        differences = paired_differences(
-            a.values[:, columns_a], b.values[:, columns_b], a.weights[:, columns_a], seed=_SEED
-        )
         found.append(
             PairedComparison(
                 protocol,
                 run_a.split,
                 f"{run_a.name}: {scorer_a}",
                 f"{run_b.name}: {scorer_b}",
-                dict(zip(names, differences, strict=True)),
+                differences(a, b, _common_metrics([run_a, run_b], [a, b])),
             )
         )
     return found
+
+
+def differences(a: ListMetrics, b: ListMetrics, names: Sequence[str]) -> dict[str, Difference]:
+    """The differences B − A of some metrics over the same lists, by name."""
+    return differences_from_each([a], b, names)[0]
+
+
+def differences_from_each(
+    each: Sequence[ListMetrics], b: ListMetrics, names: Sequence[str]
+) -> list[dict[str, Difference]]:
+    """The differences B − A for each A. It takes hardly longer than one of them, because all share the random flips.
+
+    Args:
+      each: The metrics of every A, over the same lists as those of B.
+      b: The metrics of B.
+      names: The metrics to compare.
+    """
+    columns = [[list(lists.names).index(name) for name in names] for lists in each]
+    columns_b = [list(b.names).index(name) for name in names]
+    found = paired_differences(
+        np.concatenate([lists.values[:, chosen] for lists, chosen in zip(each, columns, strict=True)], axis=1),
+        np.concatenate([b.values[:, columns_b]] * len(each), axis=1),
+        np.concatenate([lists.weights[:, chosen] for lists, chosen in zip(each, columns, strict=True)], axis=1),
+        seed=_SEED,
+    )
+    return [
+        dict(zip(names, found[begin : begin + len(names)], strict=True)) for begin in range(0, len(found), len(names))
+    ]
 
 
 def compare_with_baselines(run: Run) -> list[PairedComparison]:
@@ -148,10 +173,15 @@ def rank_runs(runs: Sequence[Run]) -> list[Ranking]:
         best = {}
         for name in names:
             values = {scorer: metrics[name].value for scorer, metrics in means.items()}
-            limit = (min if name.split("@")[0] in LOWER_IS_BETTER else max)(values.values())
+            limit = (min if lower_is_better(name) else max)(values.values())
             best[name] = [scorer for scorer, value in values.items() if value == limit]
         rankings.append(Ranking(protocol, runs[0].split, means, best))
     return rankings
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a lower value of a metric, such as `ndcg@10`, is better."""
+    return metric.split("@")[0] in LOWER_IS_BETTER
 
 
 def check_same_test_set(runs: Sequence[Run]) -> None:

@@ -210,6 +210,31 @@ class Recommender:
             )
         return pa.concat_tables(tables)
 
+    def rated_items(self, users: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+        """Returns what known users have rated.
+
+        Args:
+          users: int32 [num_users], user indices.
+
+        Returns:
+          The items of each user, int32 [num_rated], and their ratings, float32 [num_rated]. A model with a history has
+          stored the latest items, oldest first. Otherwise these are all items that the user has seen, in no order of
+          time, and there are no ratings: None.
+        """
+        features = self.model.user_features(users)
+        if schema.HISTORY not in features:
+            seen = self._seen.take(users)
+            return np.split(seen.items, seen.offsets[1:-1]), None
+        items, ratings = (features[name].numpy() for name in (schema.HISTORY, schema.HISTORY_RATINGS))
+        is_real = items != schema.UNKNOWN_INDEX
+        return [row[real] for row, real in zip(items, is_real, strict=True)], [
+            row[real] for row, real in zip(ratings, is_real, strict=True)
+        ]
+
+    def num_seen(self) -> np.ndarray:
+        """Returns the number of items that each user has seen, int64 [num_users], by index."""
+        return np.diff(self._seen.offsets)
+
     def _recommend(
         self, user_ids: pa.Array | pa.ChunkedArray, features: Mapping[str, tf.Tensor], k: int, excluded: np.ndarray
     ) -> pa.Table:

@@ -14,16 +14,17 @@ from settings.cli import build_console
 from settings.errors import Stopped
 from settings.trainer_config import TrainerConfig
 from trainer import config as config_lib
-from trainer import schema
+from trainer import schema, storage
 from trainer import strategy as strategy_lib
 from trainer.compat import tf
 from trainer.data.dataset import Dataset
 from trainer.data.lists import save_item_lists
 from trainer.data.loading import load_dataset
-from trainer.evaluation import final_metrics
+from trainer.evaluation import final_metrics, verdict
 from trainer.evaluation import protocols as protocols_lib
 from trainer.evaluation.query_metrics import write_queries
 from trainer.modeling import input_pipeline
+from trainer.reporting import write_report
 from trainer.serving.export import Verifier, export_model, is_whole, verify_in_fresh_process
 from trainer.training import size_rules, steps, summary
 from trainer.training.checkpoint import Checkpointer, has_checkpoints
@@ -49,6 +50,7 @@ def train_and_evaluate(
     num_cpu_devices: int = 1,
     require_gpu: bool = False,
     verify_export: Verifier = verify_in_fresh_process,
+    report_fn: Callable[[str], object] = write_report,
     evaluate_test: bool = True,
     quiet: bool = False,
     profile: int = 0,
@@ -58,6 +60,7 @@ def train_and_evaluate(
     Args:
       strategy_name, tpu, num_cpu_devices, require_gpu: see `strategy.build_strategy`.
       verify_export: checks the exported model.
+      report_fn: writes the report of the run in a workdir.
       evaluate_test: False ends the run after training: the model is not exported, and the test split is not evaluated.
         A later call for the same workdir does both.
       quiet: prints nothing.
@@ -116,9 +119,12 @@ def train_and_evaluate(
         )
         result = paths.load_result()
         is_finished = state.is_finished(total_steps, config.train.early_stopping_patience)
-        if is_finished and result.get("step") == state.step and is_whole(paths.model, dataset.vocabulary):
+        is_evaluated = result.get("step") == state.step and "verdict" in result
+        if is_finished and is_evaluated and is_whole(paths.model, dataset.vocabulary):
             console.print("This run is finished. There is nothing left to do.")
-            summary.print_result(console, result, model_folder=paths.model)
+            if is_chief and not storage.exists(paths.report):
+                report_fn(workdir)
+            summary.print_result(console, result, paths=paths)
             return 0
         if state.step:
             console.print(f"Resuming after step {state.step:,}.")
@@ -201,6 +207,7 @@ def train_and_evaluate(
             "exported_epoch": exported_step / epoch_steps,
             "train": state.train_metrics,
             "held_out": dataset.held_out_split,
+            "verdict": verdict.to_json(verdict.NOTHING_HELD_OUT),
             "speed": summary.speed(trainer, strategy_name=strategy_name, num_replicas=num_replicas),
         }
         if dataset.held_out_split:
@@ -219,13 +226,20 @@ def train_and_evaluate(
                 "protocols": final_metrics.to_json(protocols),
                 "recommendations": evaluation.recommendations,
                 "breakdowns": evaluation.breakdowns,
+                "verdict": verdict.to_json(
+                    verdict.decide(
+                        evaluation.split, evaluation.protocols, protocols, best_metric=config.eval.best_metric
+                    )
+                ),
             }
             if is_chief and evaluation.protocols:
                 write_queries(paths.queries, evaluation.split, evaluation.protocols, dataset.vocabulary)
         writer.close()
         if is_chief:
             paths.save_json(paths.result, result)
-            summary.print_result(console, result, model_folder=paths.model)
+            summary.print_result(console, result, paths=paths)
+            # Last, so that a report that cannot be written does not cost the metrics.
+            report_fn(workdir)
         strategy_lib.barrier(strategy)
     return 0
 

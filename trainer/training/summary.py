@@ -9,6 +9,7 @@ from trainer.data import summary as data_summary
 from trainer.data.dataset import Dataset
 from trainer.evaluation import final_metrics
 from trainer.training.loop import Trainer
+from trainer.workdir import Workdir
 
 
 def print_start(
@@ -56,8 +57,8 @@ def speed(trainer: Trainer, *, strategy_name: str, num_replicas: int) -> dict[st
     }
 
 
-def print_result(console: Console, result: dict[str, Any], *, model_folder: str) -> None:
-    """Prints the final metrics, the speed, and where the model is.
+def print_result(console: Console, result: dict[str, Any], *, paths: Workdir) -> None:
+    """Prints the final metrics, the speed, where the model and the report are, and the verdict as the last line.
 
     Args:
       result: the content of result.json.
@@ -72,4 +73,8 @@ def print_result(console: Console, result: dict[str, Any], *, model_folder: str)
         console.print(
             f"Speed: {pace['steps_per_second']:,.0f} steps and {pace['lists_per_second']:,.0f} lists per second."
         )
-    console.print(f"The model of step {result['exported_step']:,} is in {model_folder}.", soft_wrap=True)
+    console.print(
+        f"The model of step {result['exported_step']:,} is in {paths.model}, and the report is {paths.report}.",
+        soft_wrap=True,
+    )
+    console.print(result["verdict"]["sentence"], soft_wrap=True)
