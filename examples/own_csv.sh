@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 python=${PYTHON:-.venv/bin/python}
 runs=${RUNS:-runs/examples}
 
-# The file has the columns Customer, Product, Product Name, Stars, Date and Channel. Their names are recognised.
+# The file has the columns Customer, Product, Product Name, Stars, Date and Channel. Their names are recognized.
 $python examples/write_shop.py "$runs/shop.csv"
 head -n 3 "$runs/shop.csv"
 
