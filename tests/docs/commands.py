@@ -22,7 +22,8 @@ _NEEDS = {
     "a container engine or a server": r"^(docker|curl|gcloud|make image)",
     "a browser": r"^tensorboard ",
     "hours; tests/benchmarks tests its parts": r"^make bench|^python -m benchmarks\.",
-    "an installation; CI makes it": r"^make |^pip ",
+    "an installation; CI makes it": r"^make |^pip |^python -m venv ",
+    "values in the place of the dots": r"\.\.\.( |$)",
     "a test of its own, tests/examples/scripts_test.py": r"^(\S+ )?examples/",
     "Apache Beam; make test-beam tests it": r"--runner=",
 }
@@ -62,8 +63,13 @@ def write_files(folder: pathlib.Path) -> None:
     mine = ratings.slice(0, 12).select(["item_id", "rating"])
     pa.csv.write_csv(mine, folder / "mine.csv")
     pa.parquet.write_table(ratings.slice(100, 50).select(["user_id", "item_id"]), folder / "candidates.parquet")
+    shop = ratings.select(["user_id", "item_id", "rating"]).rename_columns(["buyer", "sku", "stars"])
+    pa.csv.write_csv(shop, folder / "shop.csv")
+    _write_lines(folder / "train.txt", ratings.slice(0, 6_000))
+    _write_lines(folder / "test.txt", ratings.slice(6_000))
     _write_movielens_100k(folder / "ml-100k.zip", drawn.ratings, drawn.items)
     _write_movielens_1m(folder / "ml-1m.zip", drawn.ratings, drawn.items)
+    _write_movielens_25m(folder / "ml-25m.zip", drawn.ratings, drawn.items)
 
 
 def _write_movielens_100k(path: pathlib.Path, ratings: pa.Table, items: pa.Table) -> None:
@@ -84,6 +90,23 @@ def _write_movielens_1m(path: pathlib.Path, ratings: pa.Table, items: pa.Table) 
     users = [f"{user}::F::25::10::55414" for user in sorted(set(ratings["user_id"].to_pylist()))]
     files = {"ratings.dat": rows, "movies.dat": films, "users.dat": users}
     _write_zip(path, {f"ml-1m/{name}": lines for name, lines in files.items()})
+
+
+def _write_movielens_25m(path: pathlib.Path, ratings: pa.Table, items: pa.Table) -> None:
+    rows = [f"{row['user_id']},{row['item_id']},{row['rating']:.1f},{row['timestamp']}" for row in ratings.to_pylist()]
+    films = [f"{row['item_id']},{row['title']},{'|'.join(row['genres'])}" for row in items.to_pylist()]
+    files = {
+        "ratings.csv": ["userId,movieId,rating,timestamp", *rows],
+        "movies.csv": ["movieId,title,genres", *films],
+    }
+    _write_zip(path, {f"ml-25m/{name}": lines for name, lines in files.items()})
+
+
+def _write_lines(path: pathlib.Path, ratings: pa.Table) -> None:
+    items_of: dict[str, list[str]] = {}
+    for row in ratings.to_pylist():
+        items_of.setdefault(row["user_id"], []).append(row["item_id"])
+    path.write_text("".join(f"{user} {' '.join(items)}\n" for user, items in items_of.items()))
 
 
 def _write_zip(path: pathlib.Path, files: dict[str, list[str]]) -> None:

@@ -11,7 +11,7 @@ PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (REPOSITORY / "doc
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # A command may follow variables of its environment.
 _COMMAND = re.compile(
-    r"^([A-Z_]+='?[^ ]*'? )?(python|listwise|make|pip|tensorboard|docker|curl|gcloud|examples/\S+)( |$)"
+    r"^([A-Z_]+=('[^']*'|\S+) )?(python|listwise|make|pip|tensorboard|docker|curl|gcloud|examples/\S+)( |$)"
 )
 
 
