@@ -49,6 +49,10 @@ def test_a_table_is_trained_on(run):
     assert run.result["protocols"]["rated"]["model"]["ndcg@5"]["value"] == metrics["model"]["ndcg@5"].value
 
 
+def test_the_verdict_is_a_sentence(run):
+    assert "orders rated items" in run.verdict
+
+
 def test_recommendations_are_what_the_user_has_not_seen(run):
     ratings = planted_ratings()
     seen = set(ratings.filter(pa.compute.equal(ratings["user_id"], "u7"))["item_id"].to_pylist())

@@ -64,6 +64,11 @@ class FinishedRun:
         return from_json(self.result.get("protocols", {}))
 
     @property
+    def verdict(self) -> str:
+        """Whether the model is better than the baselines, in one sentence; see docs/metrics.md."""
+        return self.result["verdict"]["sentence"]
+
+    @property
     def model(self) -> Any:
         """The exported SavedModel, as `tf.saved_model.load` returns it; docs/serving.md lists its functions."""
         return self._recommender.model

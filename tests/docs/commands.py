@@ -9,10 +9,12 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from tests.conftest import REPOSITORY, SHARED_DATA
+from tests.conftest import REPOSITORY
 from trainer.data.synthetic import generate_ratings
 
 RUN = "run"
+
+_OF_TENSORFLOW = re.compile(r"WARNING: All log messages before|[IWE]\d{4} |\d{4}-\d\d-\d\d |To enable the following")
 
 _RUN = re.compile(r"^(python -m (trainer|launch)\.|listwise )")
 
@@ -49,12 +51,21 @@ def shortened(command: str) -> list[str]:
     return [word.replace("--num_trials=30", "--num_trials=2") for word in words]
 
 
+def noise_of(stderr: str, *, plain_tensorflow: bool = False) -> list[str]:
+    """The lines of stderr that something which works has no reason to print.
+
+    Args:
+      stderr: what it printed.
+      plain_tensorflow: whether it imports TensorFlow without this project. TensorFlow then tells about the machine.
+    """
+    lines = [line for line in stderr.splitlines() if line and not line.startswith("warning: ")]
+    return [line for line in lines if not (plain_tensorflow and _OF_TENSORFLOW.match(line))]
+
+
 def write_files(folder: pathlib.Path) -> None:
     """Writes the files that the documents name, and links the folders of the repository."""
     for name in ("configs", "examples"):
         (folder / name).symlink_to(REPOSITORY / name)
-    if (SHARED_DATA / "tfds").exists():
-        (folder / "DIR").symlink_to(SHARED_DATA / "tfds")
     drawn = generate_ratings(num_users=200, num_items=300, num_ratings=8_000)
     titles = dict(zip(drawn.items["item_id"].to_pylist(), drawn.items["title"].to_pylist(), strict=True))
     ratings = drawn.ratings
