@@ -57,7 +57,7 @@ def read_trainer_flags(arguments: Sequence[str], *, default_strategy: str = "def
         )
         if rest:
             raise ConfigError(f"{rest[0]!r} is not a flag. Write each argument as --name=value.")
-        config_dict = cli.load_config(values)
+        config_dict = values.config
         config = load_trainer_config(config_dict)
     except ConfigError as error:
         raise ConfigError(f"In the trainer's flags, which follow --: {error}") from error

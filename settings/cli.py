@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
-from ml_collections import ConfigDict
 from rich.console import Console
 
 from settings.config_file import check_config_file
@@ -138,11 +137,6 @@ def parse_flags(
         return list(values(["", *arguments])[1:])
     except _FLAG_ERRORS as error:
         raise ConfigError(_flag_error(error, arguments, defaults_file, help_command)) from error
-
-
-def load_config(values: flags.FlagValues = flags.FLAGS) -> ConfigDict:
-    """Returns the value of the flag --config. Its fields are not checked."""
-    return values.config
 
 
 def build_console(*, quiet: bool = False) -> Console:

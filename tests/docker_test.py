@@ -8,12 +8,12 @@ import re
 import shutil
 import subprocess
 import sys
+import types
 
 import pytest
 from packaging.requirements import Requirement
 
 from configs import default
-from settings import cli
 from settings.errors import ConfigError
 from tests.conftest import REPOSITORY
 from trainer import main as main_module
@@ -155,11 +155,16 @@ def start(monkeypatch):
                 strategy_name, require_gpu=require_gpu
             ),
         )
-        monkeypatch.setattr(cli, "load_config", default.get_config)
-        flags = {"_STRATEGY": strategy_name, "_WORKDIR": "never_made", "_TPU": "local"}
-        flags |= {"_NUM_CPU_DEVICES": 1, "_ALLOW_CPU": allow_cpu}
-        for name, flag_value in flags.items():
-            monkeypatch.setattr(main_module, name, type("Flag", (), {"value": flag_value}))
+        flags = types.SimpleNamespace(
+            config=default.get_config(),
+            strategy=strategy_name,
+            workdir="never_made",
+            tpu="local",
+            num_cpu_devices=1,
+            allow_cpu=allow_cpu,
+            profile=None,
+        )
+        monkeypatch.setattr(main_module, "_FLAGS", flags)
         return main_module.main()
 
     return start

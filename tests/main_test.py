@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import types
 
 import pytest
 
@@ -147,5 +148,5 @@ def test_under_vertex_the_workdir_is_the_base_of_the_model_folder(monkeypatch):
     from trainer import main as main_module
 
     monkeypatch.setenv("AIP_MODEL_DIR", "gs://bucket/run/3/model/")
-    monkeypatch.setattr(main_module, "_WORKDIR", type("Flag", (), {"value": None}))
+    monkeypatch.setattr(main_module, "_FLAGS", types.SimpleNamespace(workdir=None))
     assert main_module._workdir() == "gs://bucket/run/3"

@@ -27,7 +27,7 @@ config_flags.DEFINE_config_file(
 def main() -> int:
     """Trains and returns the exit code."""
     # Errors in the config are found before the seconds that TensorFlow's import takes.
-    config = load_trainer_config(cli.load_config())
+    config = load_trainer_config(_FLAGS.config)
     workdir = _workdir()
 
     from trainer.training import run as training_run

@@ -68,7 +68,7 @@ def main(beam_flags: Sequence[str]) -> int:
         return 0
 
     started = time.monotonic()
-    arguments = config_lib.dataset_arguments(load_trainer_config(cli.load_config()))
+    arguments = config_lib.dataset_arguments(load_trainer_config(flags.FLAGS.config))
     source = arguments["source"]
     before = _check_output(output, arguments)
     if before and runner:

@@ -43,7 +43,7 @@ def submit(arguments: Sequence[str], *, usage: str | None = None, tuning: bool =
     )
     place = Place(values.project, values.region)
     destination = Destination(place, values.image_uri, values.base_output_dir.removesuffix("/"))
-    config, warnings = check_job(cli.load_config(values), destination, trainer_flags, tuning=tuning)
+    config, warnings = check_job(values.config, destination, trainer_flags, tuning=tuning)
     command_line.print_warnings(warnings)
     if tuning:
         kind, message = "hyperparameterTuningJobs", "CreateHyperparameterTuningJobRequest"

@@ -86,7 +86,7 @@ def test_the_config_may_follow_its_overrides(config):
 
 def test_an_override_in_front_of_the_config_counts():
     values, _ = parse(*cli.with_default_config(["--config.seed=7", f"--config={default.__file__}"], ""))
-    assert cli.load_config(values).seed == 7
+    assert values.config.seed == 7
 
 
 COMMANDS = [
@@ -118,7 +118,7 @@ def parse(*arguments):
 
 def test_flags_and_overrides_are_parsed():
     values, rest = parse(f"--config={default.__file__}", "--config.seed=7", "--number=3", "rest")
-    assert (values.number, cli.load_config(values).seed, rest) == (3, 7, ["rest"])
+    assert (values.number, values.config.seed, rest) == (3, 7, ["rest"])
 
 
 @pytest.mark.parametrize(

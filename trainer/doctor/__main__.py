@@ -17,7 +17,7 @@ from trainer.strategy import STRATEGIES
 def main() -> int:
     """Prints the findings. Returns the exit code of a ConfigError if a check failed, and 0 otherwise."""
     findings = examine(
-        cli.load_config(),
+        flags.FLAGS.config,
         strategy_name=flags.FLAGS.strategy,
         num_replicas=flags.FLAGS.num_replicas,
         workdir=flags.FLAGS.workdir or "",

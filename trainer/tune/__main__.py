@@ -27,7 +27,7 @@ _STRATEGIES = tuple(name for name in STRATEGIES if name != "multi_worker_mirrore
 def main() -> int:
     """Runs the trials and seeds that are missing, and prints tables of all. Returns the exit code."""
     _check_flags()
-    config_dict = cli.load_config()
+    config_dict = flags.FLAGS.config
     config = load_trainer_config(config_dict)
     space = flags.FLAGS.space
     parameters = load_space(space) if space else ()
