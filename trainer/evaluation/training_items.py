@@ -36,7 +36,8 @@ def left_out_training_items(
     sizes = np.diff(history.offsets)[drawn]
     entries = ItemLists(history.offsets, np.zeros(0, np.int32)).entries(drawn)
     rows = np.repeat(np.arange(len(drawn)), sizes)
-    items, ratings = history.items.take(entries), history.ratings.take(entries)
+    # As rows of one entry, because the arrays of prepared data are in parts, and a row is read from one part.
+    items, ratings = (array.take(entries[:, np.newaxis])[:, 0] for array in (history.items, history.ratings))
     is_left_out = (bits.random_raw(len(entries)) >> np.uint64(11)) * 2.0**-53 < fraction
     relevance = relevance_of(ratings, relevance_threshold=relevance_threshold if dataset.has_ratings else None)
     counts = is_left_out & (relevance > 0)
