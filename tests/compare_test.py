@@ -192,6 +192,8 @@ def test_the_command_line(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)[0]["differences"]["ndcg@10"]["value"] == pytest.approx(0.12, abs=1e-6)
     wrong = call(run, "--formats=json")
-    assert wrong.returncode == ConfigError.exit_code and "'formats'" in wrong.stderr
+    assert (
+        wrong.returncode == ConfigError.exit_code and "--formats is not a flag; did you mean --format?" in wrong.stderr
+    )
     missing = call(str(tmp_path / "none"))
     assert missing.returncode == ConfigError.exit_code and "no result.json" in missing.stderr

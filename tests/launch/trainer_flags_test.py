@@ -25,7 +25,7 @@ def test_the_trainer_has_no_flag_that_the_launchers_do_not_know():
 @pytest.mark.parametrize("name", sorted(trainer_flags()))
 def test_every_flag_of_the_trainer_is_known(name):
     values = trainer_flags()
-    value = "runs/mine" if name == "workdir" else values[name].default
+    value = {"workdir": "runs/mine", "profile": 5}.get(name, values[name].default)
     assert read_trainer_flags([f"--{name}={value}"]).strategy == "default"
 
 

@@ -54,8 +54,9 @@ def curve(workdir: pathlib.Path) -> list[tuple[int, str, float, float]]:
 
 
 def files(workdir: pathlib.Path) -> collections.Counter[str]:
-    """How many of each it left; who wrote TensorBoard's, and when, is no matter."""
+    """How many of each it left but the report; who wrote TensorBoard's, and when, is no matter."""
     paths = [str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file()]
+    paths = [path for path in paths if path != "report.html"]  # Runs in this process write none.
     return collections.Counter(path.partition("tfevents")[0] for path in paths)
 
 

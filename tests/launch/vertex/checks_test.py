@@ -37,7 +37,7 @@ MISTAKES = [
     (["--config.nope=3"], [], "config.nope is not a field. configs/launch/default.py lists"),
     (["--config.num_machine=3"], [], "config.num_machine is not a field; did you mean num_machines?"),
     (["--config.num_machines=few"], [], "--config.num_machines=few"),
-    (["--config=missing.py"], [], "--config=missing.py cannot be loaded: [Errno 2] No such file"),
+    (["--config=missing.py"], [], "--config=missing.py cannot be loaded: No such file"),
     (["--config=configs/tutorial.py"], [], "config.candidates is not a field"),
     (
         [],

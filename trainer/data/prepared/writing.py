@@ -42,7 +42,7 @@ def plan_dataset(dataset: Dataset, arguments: Mapping[str, Any]) -> Manifest:
       dataset: the result of `load_source` for `arguments`.
       arguments: the arguments of `load_source`.
     """
-    of_lists = ("num_lists", "fingerprints")
+    of_lists = ("num_lists", "periods", "fingerprints")
     splits = _by_user(dataset)
     return Manifest(
         fields=fields_of(arguments),
