@@ -1,5 +1,6 @@
 """Checks a config file before its fields are read, so that whatever is wrong with it is one sentence."""
 
+import os
 import runpy
 import traceback
 
@@ -43,7 +44,7 @@ def check_config_file(value: str) -> None:
 def _described(error: BaseException, path: str) -> str:
     """What the file did, and in which of its lines."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    if isinstance(error, OSError) and error.filename == path:
+    if isinstance(error, OSError) and error.filename in (path, os.path.abspath(path)):
         return str(error.strerror)
     what = "it ends the program" if isinstance(error, SystemExit) else f"{type(error).__name__}: {error}"
     what = " ".join(what.split()).rstrip(".")
