@@ -51,9 +51,9 @@ def test_every_page_is_linked_from_the_readme():
     assert {page for page in PAGES if page != "README.md"} <= links | {"examples/README.md"}
 
 
-def test_git_ignores_what_the_commands_of_the_readme_write():
-    lines = [line for block in blocks_of("README.md") for line in block.commands()]
-    written = {path for line in lines for path in re.findall(r"--(?:output|workdir)=([^\s:]+)(?=\s|$)", line)}
+def test_git_ignores_what_the_commands_of_the_documents_write():
+    lines = [line for page in PAGES for block in blocks_of(page) for line in block.commands()]
+    written = {path for line in lines for path in re.findall(r"--(?:output|workdir|vectors)=([^\s:]+)(?=\s|$)", line)}
     # A folder is ignored as what lies in it.
     asked = sorted(f"{path}/x" if "." not in path else path for path in written)
     ignored = subprocess.run(
