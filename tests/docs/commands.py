@@ -32,6 +32,15 @@ _NEEDS = {
 """What a command needs that this test does not have → the commands. No command is left out without a reason."""
 
 
+_PLACEHOLDERS = {
+    "uri=IMAGE": "uri=us-docker.pkg.dev/my-project/listwise/trainer:1",
+    "REGION-docker": "us-docker",
+    "PROJECT": "my-project",
+    "REPOSITORY": "listwise",
+    "BUCKET": "my-bucket",
+}
+
+
 def kind_of(command: str) -> str | None:
     """RUN, or what the command needs that the test does not have; None for a command that nobody has thought of."""
     if "--dry_run" in command and "--runner=" not in command:
@@ -43,8 +52,11 @@ def kind_of(command: str) -> str | None:
 
 
 def shortened(command: str) -> list[str]:
-    """The arguments of a command. If it trains and sets no number of epochs, it trains for two."""
-    words = shlex.split(command)
+    """The arguments of a command, with values for its placeholders.
+
+    If it trains and sets no number of epochs, it trains for two.
+    """
+    words = shlex.split(re.sub("|".join(_PLACEHOLDERS), lambda match: _PLACEHOLDERS[match[0]], command))
     trains = re.match(r"^(python -m (trainer\.(main|tune)|launch\.local)|listwise (train|tune))", command)
     if trains and "--help" not in words and not any("train.num_epochs" in word for word in words):
         words.append("--config.train.num_epochs=2")
