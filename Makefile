@@ -36,7 +36,7 @@ BENCH_OUTPUT ?= runs/quality
 # Two installations at once would spoil .venv.
 .NOTPARALLEL:
 
-.PHONY: help setup setup-beam train test test-examples test-launch test-beam lint bench bench-quality image image-check
+.PHONY: help setup setup-beam train test test-long test-examples test-launch test-beam lint bench bench-quality image image-check
 .PHONY: constraints supported-python
 
 help:  ## Show this list.
@@ -52,6 +52,9 @@ train: setup  ## Train on the embedded ratings, then recommend five items to use
 
 test: $(TEST_INSTALLED)  ## Run the tests.
 	$(BIN)/python -m pytest
+
+test-long: $(TEST_INSTALLED)  ## Run the tests that repeat others in more modes and processes; takes some minutes.
+	$(BIN)/python -m pytest -m long
 
 test-examples: $(LAUNCH_INSTALLED)  ## Run the examples and the commands of the documents; takes a quarter of an hour.
 	$(BIN)/python -m pytest tests/examples -m ""

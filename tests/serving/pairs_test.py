@@ -183,14 +183,21 @@ def test_a_file_that_changes_while_it_is_scored_is_refused(planted_run, tmp_path
             list(pairs.with_scores(found))
 
 
+def test_columns_are_recognized_as_in_the_training_data(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("Product,Customer,price\ni1,u1,3\n")
+    pairs = open_pairs(str(path), columns={"user_id": "auto", "item_id": "auto"})
+    assert (pairs.user_column, pairs.item_column) == ("Customer", "Product")
+
+
 @pytest.mark.parametrize(
     ("name", "text", "error", "named"),
     [
         ("pairs.json", "{}", ConfigError, r"pairs are read from files that end in \.parquet, \.csv"),
         ("missing.csv", None, ConfigError, "there is no such file"),
-        ("pairs.csv", "user,item_id\na,b\n", DataError, "has no column 'user_id' with the user_id of each row; its"),
+        ("pairs.csv", "who,item_id\na,b\n", DataError, "has no column with a usual name for the ids of the users; its"),
         ("pairs.csv", "user_id,item_id,score\na,b,1\n", DataError, "Rename the column .* 'previous_score'"),
-        ("pairs.csv", "user_id,item_id,user_id\na,b,c\n", DataError, "several columns with the name 'user_id'"),
+        ("pairs.csv", "user_id,item_id,user_id\na,b,c\n", DataError, "2 columns with the name 'user_id'"),
         ("pairs.csv", "user_id,item_id\na\n", DataError, "cannot be read"),
         ("pairs.csv", "", DataError, "cannot be read"),
         ("pairs.parquet", "no parquet", DataError, "cannot be read"),

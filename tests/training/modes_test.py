@@ -106,7 +106,14 @@ def logged(workdir):
     return lines
 
 
-@pytest.mark.parametrize("fields", MODES.values(), ids=MODES)
+# The parts of the others are tested in objectives_test.py.
+SHORT = ("catalogue, pooled", "sampled, pooled")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [pytest.param(MODES[name], id=name, marks=[] if name in SHORT else pytest.mark.long) for name in MODES],
+)
 def test_a_stopped_run_ends_as_an_uninterrupted_one_and_learns_the_groups(config, fields, tmp_path, monkeypatch):
     config.update_from_flattened_dict(fields)
     assert train(config, tmp_path / "whole") == 0

@@ -101,6 +101,7 @@ def test_two_workers_give_the_loss_curve_of_one_process(tmp_path, config_flags, 
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_chief_and_a_worker_of_vertex_ai_do_too(tmp_path, config_flags, alone, capfd, monkeypatch):
     """Environment as Vertex AI makes it; the workdir is the job's base output directory."""
     base = tmp_path / "base"
@@ -159,6 +160,7 @@ def workers_of(commands: list[list[str]]) -> list[local.Worker]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_a_signal_to_one_worker_is_saved_by_all_and_the_rerun_ends_as_one_process(
     tmp_path, config_flags, alone, capfd, monkeypatch
 ):

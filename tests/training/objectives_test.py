@@ -121,7 +121,13 @@ MODES = {
 }
 
 
-@pytest.mark.parametrize(("candidates", "options"), MODES.values(), ids=MODES)
+SHORT = ("rated, pooled", "sampled, pooled", "gbce, pooled", "catalogue, pooled", "catalogue, transformer")
+
+
+@pytest.mark.parametrize(
+    ("candidates", "options"),
+    [pytest.param(*MODES[name], id=name, marks=[] if name in SHORT else pytest.mark.long) for name in MODES],
+)
 def test_neither_replicas_nor_a_resume_change_the_training(lists, candidates, options):
     """Two calls of three steps. A resumed run has the weights after the first call and takes the second."""
     run = Run(tf.distribute.get_strategy(), lists, candidates, options)

@@ -55,6 +55,7 @@ def test_a_mistake_on_the_command_line_is_one_paragraph(tmp_path, flags, says):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_command_trains_the_trials_and_evaluates_only_the_best_on_the_test_split(tmp_path, ratings_csv):
     """Of two learning rates one learns nothing."""
     (tmp_path / "space.py").write_text(
@@ -99,11 +100,9 @@ def test_the_command_trains_the_trials_and_evaluates_only_the_best_on_the_test_s
         is_best = trial is best
         assert ("test" in {line["split"] for line in lines}) == is_best
         assert (folder / "result.json").exists() == (folder / "model").exists() == is_best
-        # The HParams tab of search/trials has each trial once, with the metric of the search.
+        # The HParams tab of search/trials has each trial once.
         started = hparams_data(folder / "logs", "session_start_info").session_start_info.hparams
         assert started["optimizer.learning_rate"].number_value == trial.parameters["optimizer.learning_rate"]
-        metrics = hparams_data(folder / "logs", "experiment").experiment.metric_infos
-        assert ("validation", "ndcg@5") in [(info.name.group, info.name.tag) for info in metrics]
 
     # The best trial with two other seeds, on the same ratings and the same split.
     record = json.loads((tmp_path / "search" / "best.json").read_text())

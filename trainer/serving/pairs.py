@@ -16,6 +16,7 @@ from settings.errors import ConfigError, DataError, StorageError
 from trainer import schema
 from trainer.data.ratings import delimited, files, tables
 from trainer.data.ratings.cleaning import ids_as_text
+from trainer.data.ratings.columns import AUTO, recognize
 
 RANK, SCORE, KNOWN = "rank", "score", "known"
 """The columns that are added: int32 from 1, float32, bool."""
@@ -149,8 +150,8 @@ def open_pairs(source: str, *, columns: Mapping[str, str]) -> Pairs:
 
     Args:
       source: a Parquet, CSV or TSV file, local or gs://.
-      columns: the names of the columns `user_id` and `item_id` in the training data. Without a column of that name, a
-        column `user_id` or `item_id` is used.
+      columns: the names of the columns `user_id` and `item_id` in the training data. Without a column of that name,
+        the column is recognized by its name; see `columns.recognize`.
 
     Raises:
       ConfigError: there is no such file, or it has another format.
@@ -171,7 +172,10 @@ def open_pairs(source: str, *, columns: Mapping[str, str]) -> Pairs:
             found, num_rows = parquet.schema_arrow, parquet.metadata.num_rows
         else:
             found, num_rows = _text_schema(source, file), None
-    user_column, item_column = (_column(source, name, columns[name], found) for name in _IDS)
+    # A column that the training data has and this file has not may be here under another usual name.
+    wanted = {name: columns[name] if columns[name] in found.names else AUTO for name in _IDS}
+    chosen = recognize(f"--pairs={source}", wanted, found=found.names, way_out="Rename the columns of the file.")
+    user_column, item_column = (chosen[name] for name in _IDS)
     for added in _ADDED:
         if added.name in found.names:
             raise DataError(
@@ -237,19 +241,6 @@ def _open_text(source: str, file: pa.NativeFile, found: pa.Schema | None) -> pya
 
 def _text_schema(source: str, file: pa.NativeFile) -> pa.Schema:
     return pa.schema([(name, pa.string()) for name in _open_text(source, file, None).schema.names])
-
-
-def _column(source: str, ours: str, configured: str, found: pa.Schema) -> str:
-    name = configured if configured in found.names else ours
-    if name not in found.names:
-        wanted = repr(ours) if configured == ours else f"{configured!r} or {ours!r}"
-        raise DataError(
-            f"--pairs={source} has no column {wanted} with the {ours} of each row; its columns are "
-            f"{', '.join(map(repr, found.names))}. Rename the column of the file."
-        )
-    if found.names.count(name) > 1:
-        raise DataError(f"--pairs={source} has several columns with the name {name!r}. Give them different names.")
-    return name
 
 
 def _is_list(kind: pa.DataType) -> bool:
