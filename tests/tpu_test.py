@@ -117,6 +117,7 @@ def refusal(address):
     return str(caught.value)
 
 
+@pytest.mark.long
 def test_a_whole_run_on_a_tpu_is_that_of_one_device(tiny_config, tmp_path, tpu):
     tiny_config.train.num_epochs = 1
     tiny_config.eval.metrics = ("ndcg@5",)

@@ -93,6 +93,7 @@ def test_early_stopping_ends_the_run(tiny_config, tmp_path, capsys):
     assert run(tiny_config, tmp_path) == result and (tmp_path / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.long
 def test_mirrored_over_two_devices_reports_what_default_does(tiny_config, tmp_path, monkeypatch):
     alone = run(tiny_config, tmp_path / "alone")
     monkeypatch.setattr(strategy_lib, "build_strategy", lambda *_, **__: mirrored_strategy(2))

@@ -214,6 +214,7 @@ def test_no_step_waits_for_the_metrics_of_earlier_steps(lists):
     assert not any(ancestors(op) & measured for op in loops)
 
 
+@pytest.mark.long
 def test_noise_is_a_function_of_the_step(lists):
     """A run that starts at the second call goes on as the one that took the first call too."""
     options = {"loss_key": "gumbel_approx_ndcg_loss", "optimizer_name": "sgd"}
@@ -228,6 +229,7 @@ def test_noise_is_a_function_of_the_step(lists):
     assert not np.array_equal(elsewhere[0], whole[1])
 
 
+@pytest.mark.long
 def test_noise_does_not_depend_on_the_number_of_replicas(lists):
     """Noise belongs to the row of the global batch. Replicas that drew the same noise would train something else."""
     options = {"loss_key": "gumbel_approx_ndcg_loss"}
