@@ -138,6 +138,7 @@ def test_a_whole_run_on_a_tpu_is_that_of_one_device(tiny_config, tmp_path, tpu):
         assert together["protocols"]["rated"][who]["ndcg@5"] == expected, who
 
 
+@pytest.mark.long
 def test_a_tpu_on_another_machine_is_fed_from_here(tiny_config, tmp_path, tpu):
     """Its own input pipeline could not gather lists. The weights are those of one device."""
     tiny_config.train.num_epochs = 1

@@ -107,7 +107,7 @@ def logged(workdir):
 
 
 # The parts of the others are tested in objectives_test.py.
-SHORT = ("catalogue, pooled", "sampled, pooled")
+SHORT = ("catalogue, pooled",)
 
 
 @pytest.mark.parametrize(
