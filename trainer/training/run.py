@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -26,7 +25,7 @@ from trainer.evaluation.query_metrics import write_queries
 from trainer.modeling import input_pipeline
 from trainer.reporting import write_report
 from trainer.serving.export import Verifier, export_model, is_whole, verify_in_fresh_process
-from trainer.training import size_rules, steps, summary
+from trainer.training import resume, size_rules, steps, summary
 from trainer.training.checkpoint import Checkpointer, has_checkpoints
 from trainer.training.diagnostics import build_diagnostics
 from trainer.training.learner import Learner, build_learner, check_batch_size
@@ -35,7 +34,6 @@ from trainer.training.metric_writer import ConsoleSink, JsonlSink, MetricWriter,
 from trainer.training.profile import Profiler
 from trainer.training.projector import write_projector
 from trainer.training.schedule import Schedule, plan
-from trainer.training.size_rules import Values
 from trainer.training.tensorboard_sink import TensorBoardSink, run_name_of
 from trainer.training.validation import build_validation, check_best_metric
 from trainer.workdir import Workdir
@@ -104,7 +102,7 @@ def train_and_evaluate(
             is_chief=is_chief,
             worker_name=strategy_lib.worker_name(strategy),
         )
-        state = _restore(config, paths, strategy, dataset, checkpointer, chosen=chosen, epoch_steps=epoch_steps)
+        state = resume.restore(config, paths, strategy, dataset, checkpointer, chosen=chosen, epoch_steps=epoch_steps)
 
         console = build_console(quiet=quiet or not is_chief)
         summary.print_start(
@@ -290,41 +288,6 @@ def take_steps(
                 f"Stopped by {stopping.name} after step {end}; it is saved. The same command resumes the run.",
                 exit_code=128 + stopping,
             )
-
-
-def _restore(
-    config: TrainerConfig,
-    paths: Workdir,
-    strategy: tf.distribute.Strategy,
-    dataset: Dataset,
-    checkpointer: Checkpointer,
-    *,
-    chosen: Values,
-    epoch_steps: int,
-) -> RunState:
-    """Restores the newest checkpoint, and checks that this run can go on from it, on all workers.
-
-    Raises:
-      ConfigError: the data or the number of epochs does not fit the run in the workdir, or the workers differ.
-      StorageError: no checkpoint can be used although there were some.
-    """
-    paths.check_data(dataset.description)
-    paths.check_chosen(chosen)
-    saved = checkpointer.restore_latest()
-    paths.check_progress(saved.step if saved else None)
-    state = RunState(**saved.state) if saved else RunState()
-    paths.check_num_epochs(config.train.num_epochs, steps_per_epoch=epoch_steps, step=state.step)
-    # Only the folder of the data may differ between workers.
-    fields = config_lib.flatten(config_lib.plain(config))
-    fields.pop("data.data_dir")
-    facts = {
-        "step": str(state.step),
-        "checkpoint": saved.digest[:12] if saved else "none",
-        **{f"config.{name}": json.dumps(value) for name, value in fields.items()},
-        **{f"the fingerprint of {name}": value[:12] for name, value in dataset.description["fingerprints"].items()},
-    }
-    strategy_lib.check_workers_agree(strategy, facts)
-    return state
 
 
 def _build_trainer(
