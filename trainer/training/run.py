@@ -93,6 +93,7 @@ def train_and_evaluate(
     )
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(strategy_lib.lost_workers_named(strategy))
         if is_chief:
             stack.enter_context(paths.locked())
         checkpointer = Checkpointer(
