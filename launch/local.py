@@ -19,18 +19,36 @@ from typing import IO
 
 from absl import flags
 
-from launch.trainer_flags import read_trainer_flags
+from launch import network
+from launch.trainer_flags import TrainerFlags, read_trainer_flags
 from settings import cli
 from settings.cluster import Cluster, format_tf_config
-from settings.errors import ConfigError
+from settings.errors import ConfigError, LostWorkerError
 
 _NUM_WORKERS = flags.DEFINE_integer("num_workers", 2, "The number of workers.", 1)
+_MAX_RESTARTS = flags.DEFINE_integer(
+    "max_restarts",
+    0,
+    "How often to start all workers again, from the last checkpoint, after one of them crashed, was killed or hung.",
+    0,
+)
+_SHARE_NETWORK = flags.DEFINE_bool(
+    "share_network",
+    False,
+    "Let the workers use the network of this machine, as gs:// paths and downloads need it. Every machine that can "
+    "connect to this one can then control the workers, without a password.",
+)
 
 _STRATEGY = "multi_worker_mirrored"
 # Long enough to save a checkpoint. A worker that hangs in a collective operation does not react to SIGTERM.
 _GRACE_SECONDS = 20.0
 # The longest time until the end of a worker is noticed.
 _POLL_SECONDS = 0.1
+# How a worker ends if it may work when it is started again. Other exit codes mean that a person has to act.
+_TEMPORARY_CODE = LostWorkerError.exit_code
+_CRASHES = (signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT)
+# How a worker ends after the launcher's own signals.
+_ENDED_BY_LAUNCHER = (-signal.SIGTERM, -signal.SIGKILL, 128 + signal.SIGTERM)
 _COLOURS = (36, 33, 35, 32, 34, 31)
 
 # Reads lines "+GROUP" and "-GROUP". At the end of its input, also when the launcher is killed, it kills the groups.
@@ -69,39 +87,71 @@ class Outcome:
     Attributes:
       exit_code: The exit code of the worker that failed first, or 128 + the signal that ended the launcher, or 0.
       failed: The index of the worker that failed first, or None.
+      reason: How this worker failed, in words.
+      can_restart: Whether it may work when all workers are started again, and nobody asked the launcher to end.
     """
 
     exit_code: int
     failed: int | None = None
+    reason: str = ""
+    can_restart: bool = False
 
 
 def main(trainer_flags: list[str]) -> int:
     """Trains with --num_workers processes and returns the exit code."""
-    _check_flags(trainer_flags)
+    _check_network(_check_flags(trainer_flags))
     # absl uses the last value of a flag, so the same --strategy can be given twice.
     command = [sys.executable, "-m", "trainer.main", f"--strategy={_STRATEGY}", *trainer_flags]
-    return train(command, _NUM_WORKERS.value)
+    return train(
+        command, _NUM_WORKERS.value, max_restarts=_MAX_RESTARTS.value, warn_of_ports=_SHARE_NETWORK.value
+    )
 
 
-def train(command: Sequence[str], num_workers: int, *, grace_seconds: float = _GRACE_SECONDS) -> int:
+def train(
+    command: Sequence[str],
+    num_workers: int,
+    *,
+    max_restarts: int = 0,
+    warn_of_ports: bool = False,
+    grace_seconds: float = _GRACE_SECONDS,
+) -> int:
     """Starts the command once for each worker of a cluster on loopback, and waits until all have ended.
 
+    If a worker fails for a reason that may be gone the next time, all workers are started again. They resume the run
+    from its last checkpoint.
+
     A port is free when it is chosen, but TensorFlow opens it seconds later. If another program has it by then, all
-    workers are started once more, with other ports.
+    workers are started once more, with other ports. This does not count as a restart.
 
     Args:
       command: The command of each worker. TF_CONFIG in its environment tells the worker its index.
       num_workers: The number of workers.
+      max_restarts: How often the workers are started again.
+      warn_of_ports: Whether to say on which ports the workers listen.
       grace_seconds: The same as in `run`.
 
     Returns:
       The exit code, as in `Outcome`.
     """
-    ports, outcome = _train_once(command, num_workers, grace_seconds)
-    if outcome.failed is not None and _is_taken(ports[outcome.failed]):
-        print(f"launch | Another program took port {ports[outcome.failed]}. Starting again with other ports.")
-        _, outcome = _train_once(command, num_workers, grace_seconds)
-    return outcome.exit_code
+    num_restarts, took_other_ports = 0, False
+    while True:
+        ports, outcome = _train_once(command, num_workers, grace_seconds, warn_of_ports)
+        if outcome.failed is None:
+            return outcome.exit_code
+        if not took_other_ports and _is_taken(ports[outcome.failed]):
+            took_other_ports = True
+            _say(f"Another program took port {ports[outcome.failed]}. Starting again with other ports.")
+            continue
+        if not max_restarts:
+            return outcome.exit_code
+        if not outcome.can_restart:
+            _say(f"{outcome.reason}, for which a restart is no help.")
+            return outcome.exit_code
+        if num_restarts == max_restarts:
+            _say(f"{outcome.reason}. The restarts, {max_restarts}, are used up.")
+            return outcome.exit_code
+        num_restarts += 1
+        _say(f"{outcome.reason}. Restart {num_restarts} of {max_restarts}.")
 
 
 def run(workers: Sequence[Worker], *, grace_seconds: float = _GRACE_SECONDS) -> Outcome:
@@ -139,12 +189,12 @@ def _wait(
             if processes[index].poll() is not None:
                 running.remove(index)
                 _forget(processes[index], guard)
-                # Later failures are caused by SIGTERM.
-                if processes[index].returncode and failed is None and deadline is None:
+                code = processes[index].returncode
+                if code and (deadline is None if failed is None else _explains(code, processes[failed].returncode)):
                     failed = index
         if deadline is None and (signals or failed is not None):
             deadline = time.monotonic() + grace_seconds
-            why = signals[0].name if failed is None else f"{workers[failed].name} failed ({_code(processes[failed])})"
+            why = signals[0].name if failed is None else _describe(failed, processes[failed])
             log.print_line("launch", f"{why}: ending {len(running)} of {len(workers)} workers.")
             for index in running:
                 _signal_group(processes[index], signal.SIGTERM)
@@ -152,8 +202,24 @@ def _wait(
             for index in running:
                 _signal_group(processes[index], signal.SIGKILL)
     if failed is not None:
-        return Outcome(_code(processes[failed]), failed)
+        code = processes[failed].returncode
+        can_restart = not signals and (code == _TEMPORARY_CODE or -code in _CRASHES)
+        return Outcome(_code(processes[failed]), failed, _describe(failed, processes[failed]), can_restart)
     return Outcome(128 + signals[0] if signals and any(process.returncode for process in processes) else 0)
+
+
+def _explains(code: int, first: int) -> bool:
+    """Whether a worker that ended with `code` is the reason why another one ended before, with the code `first`.
+
+    A worker that ends because it lost another one can be faster than that one.
+    """
+    return first == _TEMPORARY_CODE and code != _TEMPORARY_CODE and code not in _ENDED_BY_LAUNCHER
+
+
+def _describe(index: int, process: subprocess.Popen[str]) -> str:
+    if process.returncode < 0:
+        return f"worker {index} was killed ({signal.Signals(-process.returncode).name})"
+    return f"worker {index} failed ({process.returncode})"
 
 
 class _MergedLog:
@@ -259,8 +325,16 @@ def _collected_signals() -> Iterator[list[signal.Signals]]:
             signal.signal(number, handler)
 
 
-def _train_once(command: Sequence[str], num_workers: int, grace_seconds: float) -> tuple[list[int], Outcome]:
+def _train_once(
+    command: Sequence[str], num_workers: int, grace_seconds: float, warn_of_ports: bool
+) -> tuple[list[int], Outcome]:
     ports = _free_ports(num_workers)
+    if warn_of_ports:
+        _say(
+            f"WARNING: the workers listen on the ports {', '.join(map(str, ports))} of all network interfaces, and ask "
+            "for no password. Whoever can connect can control them and read and write their files. Let a firewall "
+            "block these ports for other machines."
+        )
     cluster = Cluster({"worker": [f"127.0.0.1:{port}" for port in ports]})
     workers = [Worker(str(task), command, {"TF_CONFIG": format_tf_config(cluster, task)}) for task in cluster.tasks]
     return ports, run(workers, grace_seconds=grace_seconds)
@@ -286,14 +360,46 @@ def _is_taken(port: int) -> bool:
     return False
 
 
-def _check_flags(trainer_flags: Sequence[str]) -> None:
+def _check_network(trainer_flags: TrainerFlags) -> None:
+    """Gives this process and its workers a network of their own, unless --share_network allows this machine's.
+
+    Raises:
+      ConfigError: The run needs this machine's network, or this machine allows no other.
+    """
+    if _SHARE_NETWORK.value:
+        return
+    danger = (
+        "On this machine's own network, TensorFlow's servers in the workers listen on all interfaces and ask for no "
+        "password, so every machine that can connect to this one could control the workers. If no machine that you "
+        "do not trust can connect, because of a firewall or a container, add --share_network before the --."
+    )
+    if reason := network.reason_to_share(trainer_flags):
+        raise ConfigError(
+            f"{reason} needs a network, but launch.local gives its workers a network that ends at this machine. {danger}"
+        )
+    try:
+        network.leave()
+    except OSError as error:
+        raise ConfigError(
+            f"launch.local gives its workers a network that ends at this machine, and this machine does not allow it "
+            f"(network namespace: {error.strerror}). {danger}"
+        ) from error
+
+
+def _check_flags(trainer_flags: Sequence[str]) -> TrainerFlags:
     """Checks the trainer's flags once, so that not every worker prints the same error."""
-    strategy = read_trainer_flags(trainer_flags, default_strategy=_STRATEGY).strategy
+    checked = read_trainer_flags(trainer_flags, default_strategy=_STRATEGY)
+    strategy = checked.strategy
     if strategy != _STRATEGY:
         raise ConfigError(
             f"--strategy={strategy} trains in one process, but launch.local starts several workers with "
             f"--strategy={_STRATEGY}. Leave --strategy out, or run `python -m trainer.main` without launch.local."
         )
+    return checked
+
+
+def _say(line: str) -> None:
+    print(f"launch | {line}", flush=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from settings.cluster import parse_tf_config
-from settings.errors import ConfigError, LostWorkerError
+from settings.errors import ConfigError, LostWorkerError, Stopped, UserError
 from settings.trainer_config import STRATEGIES
 from trainer.compat import configure_coordination_service, tf
 
@@ -115,24 +115,29 @@ def is_remote(strategy: tf.distribute.Strategy) -> bool:
 
 
 @contextlib.contextmanager
-def lost_workers_named(
-    strategy: tf.distribute.Strategy, *, at_exit: Callable[[Callable[[], None]], object] = atexit.register
+def failing_fast(
+    strategy: tf.distribute.Strategy, *, at_exit: Callable[..., object] = atexit.register
 ) -> Iterator[None]:
-    """Turns the errors that TensorFlow raises in the body after another worker was lost into one sentence.
+    """Ends a job of several workers soon, and with a reason, after one of them has failed in the body.
 
     Args:
-      at_exit: is given what ends this process without a teardown. TensorFlow's teardown takes half a minute after an
-        error of a collective operation, in which the other workers could not be started again.
+      at_exit: is given a function and its argument, which end this process without TensorFlow's teardown. After an
+        error the teardown can take half a minute, and until it is over the other workers know nothing.
 
     Raises:
-      LostWorkerError: another worker no longer answers.
+      LostWorkerError: another worker no longer answers. TensorFlow says so in long errors of whatever was running.
     """
     try:
         yield
+    except UserError as error:
+        # After a signal all workers stop together.
+        if num_workers(strategy) > 1 and not isinstance(error, Stopped):
+            at_exit(_end_without_teardown, error.exit_code)
+        raise
     except tf.errors.OpError as error:
         if num_workers(strategy) == 1 or not _LOST_WORKER.search(error.message):
             raise
-        at_exit(_end_without_teardown)
+        at_exit(_end_without_teardown, LostWorkerError.exit_code)
         raise LostWorkerError(
             f"{worker_name(strategy)} stops, because another worker of the job no longer answers "
             f"({_lost_worker(error.message)}). The reason is in the output of that worker. When all workers are started "
@@ -147,10 +152,10 @@ def _lost_worker(message: str) -> str:
     return f"{task[1]}-{task[2]}: {reason}" if task else reason
 
 
-def _end_without_teardown() -> None:
+def _end_without_teardown(exit_code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(LostWorkerError.exit_code)
+    os._exit(exit_code)
 
 
 def barrier(strategy: tf.distribute.Strategy) -> None:
