@@ -24,8 +24,7 @@ _MOVIELENS = "movielens/"
 
 
 def reason_to_share(flags: TrainerFlags) -> str:
-    """Returns the first flag or field for which a run needs the network, such as `--workdir=gs://...`; "" without one.
-    """
+    """Returns the flag or field for which a run needs the network, such as `--workdir=gs://BUCKET/run`; "" if none."""
     data, split = flags.config.data, flags.config.split
     for name, value in {
         "--workdir": flags.workdir or os.environ.get("AIP_MODEL_DIR", ""),

@@ -140,8 +140,8 @@ def failing_fast(
         at_exit(_end_without_teardown, LostWorkerError.exit_code)
         raise LostWorkerError(
             f"{worker_name(strategy)} stops, because another worker of the job no longer answers "
-            f"({_lost_worker(error.message)}). The reason is in the output of that worker. When all workers are started "
-            "again, the same command resumes the run from the last checkpoint."
+            f"({_lost_worker(error.message)}). The reason is in the output of that worker. The same command on all "
+            "machines resumes the run from the last checkpoint."
         ) from error
 
 

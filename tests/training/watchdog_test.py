@@ -73,7 +73,7 @@ def test_a_chunk_of_an_evaluation_is_a_sign_of_life():
 
 
 def test_a_run_that_goes_on_is_not_ended():
-    watch = Watch({second: SIGNS_OF_LIFE["advance"] for second in range(95, 1000, 95)})
+    watch = Watch(dict.fromkeys(range(95, 1000, 95), SIGNS_OF_LIFE["advance"]))
     assert not watch.ended and watch.now == 1000
 
 
