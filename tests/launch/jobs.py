@@ -1,6 +1,7 @@
 """Jobs of two real workers on the planted ratings, to which something happens while they train."""
 
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -27,7 +28,9 @@ FIELDS: Mapping[str, Any] = {
     "train.checkpoint_every_steps": 50,
     "optimizer.schedule": "constant",
     "eval.metrics": ("ndcg@5",),
-    "eval.best_metric": "catalogue/ndcg@5",
+    "eval.best_metric": "ndcg@5",
+    "eval.num_validation_users": 0,
+    "eval.num_sample_users": 0,
 }
 
 _DEADLINE_SECONDS = 120.0
@@ -74,6 +77,11 @@ class Job:
             assert time.monotonic() < deadline, f"no {what} in {_DEADLINE_SECONDS:.0f} s:\n{self.output}"
             time.sleep(0.01)
 
+    def wait_for_output(self, text: str) -> float:
+        """Waits until a text was printed, and returns the seconds since the last signal."""
+        self.wait_for(lambda: text in self.output, repr(text))
+        return time.monotonic() - self._since
+
     def worker(self, index: int) -> int:
         """The process id of a worker."""
         return self.workers()[index]
@@ -99,6 +107,14 @@ class Job:
         return End(self.process.returncode, time.monotonic() - self._since, self.output)
 
 
+@functools.cache
+def network_flags() -> tuple[str, ...]:
+    """The flags of launch.local that a job without remote paths needs here: none, if this machine has namespaces."""
+    program = "from launch import network; network.leave()"
+    tried = subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, capture_output=True, check=False)
+    return ("--share_network",) if tried.returncode else ()
+
+
 @contextlib.contextmanager
 def job(
     workdir: pathlib.Path | str,
@@ -118,7 +134,15 @@ def job(
     """
     settings = {"data.source": ratings, **FIELDS, **(fields or {})}
     command = [
-        *(sys.executable, "-m", "launch.local", f"--num_workers={num_workers}", *launcher_flags, "--"),
+        *(
+            sys.executable,
+            "-m",
+            "launch.local",
+            f"--num_workers={num_workers}",
+            *network_flags(),
+            *launcher_flags,
+            "--",
+        ),
         f"--workdir={workdir}",
         *(f"--config.{name}={value}" for name, value in settings.items()),
     ]
@@ -142,6 +166,17 @@ def last_step(workdir: pathlib.Path | str) -> int:
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
     whole = [line for line in lines if line.endswith(b"\n")]
     return json.loads(whole[-1])["step"] if whole else 0
+
+
+def listening_ports(process: int | str = "self") -> set[int]:
+    """The ports on which something listens in the network of a process."""
+    lines = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in pathlib.Path(f"/proc/{process}/net/{name}").read_text().splitlines()[1:]
+    ]
+    is_listening = "0A"
+    return {int(line[1].rpartition(":")[2], 16) for line in lines if line[3] == is_listening}
 
 
 def _index_of(process: int) -> int | None:

@@ -12,6 +12,7 @@ from launch import local, network
 from launch.trainer_flags import read_trainer_flags
 from settings.errors import ConfigError
 from tests.conftest import REPOSITORY
+from tests.launch.jobs import listening_ports
 from tests.launch.scripted_workers import numbers
 
 # As TensorFlow's server does, on all interfaces. Then the other worker is reached over the address in TF_CONFIG.
@@ -72,17 +73,6 @@ def needs_namespaces(tmp_path):
     """Skips a test where this machine gives no process a network of its own."""
     if (answer := leave(tmp_path)) != "left":
         pytest.skip(f"this machine allows no network namespaces ({answer})")
-
-
-def listening_ports() -> set[int]:
-    """The ports on which something listens in the network of this process."""
-    lines = [
-        line.split()
-        for name in ("tcp", "tcp6")
-        for line in pathlib.Path(f"/proc/self/net/{name}").read_text().splitlines()[1:]
-    ]
-    is_listening = "0A"
-    return {int(line[1].rpartition(":")[2], 16) for line in lines if line[3] == is_listening}
 
 
 def ports_of_workers(folder: pathlib.Path) -> set[int]:

@@ -15,6 +15,7 @@ from configs import default
 from launch import processes
 from settings.cluster import Cluster, format_cluster_spec, format_tf_config
 from tests.conftest import REPOSITORY, train
+from tests.launch.jobs import network_flags
 
 FIELDS = {
     "list_size": 12,
@@ -86,7 +87,7 @@ def test_two_workers_give_the_loss_curve_of_one_process(tmp_path, config_flags, 
     launched = subprocess.run(
         [
             sys.executable,
-            *("-m", "launch.local", "--num_workers=2", "--", f"--workdir={together}"),
+            *("-m", "launch.local", "--num_workers=2", *network_flags(), "--", f"--workdir={together}"),
             *config_flags,
         ],
         cwd=REPOSITORY,
