@@ -79,16 +79,3 @@ def test_a_worker_that_is_alive_and_stuck_is_ended_by_the_watchdog(
     assert "error: The run has made no progress for 40 s" in output and "Restart 1 of 1." in output
     assert "in train_and_hang" in output or "in quick_execute" in output
     assert digest_of_tensors(tmp_path / "run") == undisturbed
-
-
-@pytest.mark.promise(14, "the network of this machine", "jobs listen on none of its ports")
-def test_tensorflow_listens_on_no_port_of_this_machine(tmp_path, ratings_csv):
-    if jobs.network_flags():
-        pytest.skip("this machine allows no network namespaces")
-    before = jobs.listening_ports()
-    with jobs.job(tmp_path / "run", ratings_csv) as job:
-        job.wait_for_step(50)
-        workers = job.workers()
-        # In their own network, the workers do listen.
-        assert all(jobs.listening_ports(worker) - before for worker in workers)
-        assert not jobs.listening_ports() & {port for worker in workers for port in jobs.listening_ports(worker)}
