@@ -21,7 +21,7 @@ FIELDS: Mapping[str, Any] = {
     "list_size": 12,
     "model.embedding_size": 8,
     "train.global_batch_size": 8,
-    "train.num_epochs": 60,
+    "train.num_epochs": 40,
     "train.steps_per_execution": 5,
     "train.log_every_steps": 10,
     "train.eval_every_steps": 50,

@@ -94,11 +94,11 @@ def test_a_shared_network_is_said_with_its_ports(launch, tmp_path):
     assert all(str(port) in warning for port in ports) and "ask for no password" in warning
 
 
-# Another user than root, whom only a user namespace helps.
-BECOMES_NOBODY = """
+# Not root, whom only a user namespace helps; and not 65534, as which a user namespace shows a user it does not know.
+BECOMES_ANOTHER_USER = """
 import ctypes, encodings.idna, socket
-os.chown(sys.argv[1], 65534, 65534)
-os.setgroups([]); os.setgid(65534); os.setuid(65534)
+os.chown(sys.argv[1], 12345, 12345)
+os.setgroups([]); os.setgid(12345); os.setuid(12345)
 ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE, as after the start of a program.
 facts_before = facts()
 """
@@ -107,7 +107,7 @@ facts_before = facts()
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_users_and_files_stay_the_same_for_a_user_who_is_not_root(needs_namespaces):
     with tempfile.TemporaryDirectory() as folder:  # The parents of tmp_path are closed to others.
-        assert leave(pathlib.Path(folder), BECOMES_NOBODY) == "left"
+        assert leave(pathlib.Path(folder), BECOMES_ANOTHER_USER) == "left"
 
 
 # What a machine can refuse: all of it; or, after the first step, to set up what was made.

@@ -103,7 +103,7 @@ end()
     assert f"worker {int(code == 74)} failed ({code})" in capfd.readouterr().out.splitlines()[-1]
 
 
-def test_a_worker_that_the_launcher_ended_explains_nothing(tmp_path):
+def test_a_worker_that_the_launcher_ended_explains_nothing(tmp_path, capfd):
     body = (
         COUNTS
         + f"""
@@ -117,6 +117,7 @@ if start == 1:
     )
     assert local.train(command(body, tmp_path), 2, max_restarts=1, grace_seconds=0.3) == 0
     assert num_starts(tmp_path) == [2, 2]
+    assert "launch | worker 0 failed (75). Restart 1 of 1.\n" in capfd.readouterr().out
 
 
 def test_whoever_ends_the_launcher_gets_no_restart(launch, tmp_path):
