@@ -201,6 +201,9 @@ def get_config() -> ConfigDict:
     config.train.keep_checkpoints = 3
     # Training stops after this many validations without an improvement of best_metric. 0: never.
     config.train.early_stopping_patience = 0
+    # A process ends with exit code 75 when its run makes no progress for this long, from the end of its start to the
+    # end of its evaluation: no training call, no chunk of an evaluation, no checkpoint and no export ends. 0: never.
+    config.train.stall_timeout_seconds = 3600.0
 
     config.eval = ConfigDict()
     # Keys of TF-Ranking, with or without a cutoff: `ndcg@10`, `mrr`, ... `precision@5` divides by 5, as usual;

@@ -35,6 +35,18 @@ class NoRoomError(UserError):
     exit_code = 75
 
 
+class LostWorkerError(UserError):
+    """Another worker of the job no longer answers. The same command resumes the run (EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
+class StalledError(UserError):
+    """The run made no progress for too long. The same command resumes it (EX_TEMPFAIL)."""
+
+    exit_code = 75
+
+
 class NotPermittedError(UserError):
     """The credentials are missing, refused or insufficient (EX_NOPERM)."""
 

@@ -29,6 +29,7 @@ FREE = {
     "train.checkpoint_every_steps": 7,
     "train.keep_checkpoints": 7,
     "train.early_stopping_patience": 7,
+    "train.stall_timeout_seconds": 7.0,
     "eval.num_catalogue_users": 7,
     "eval.num_sample_users": 7,
 }

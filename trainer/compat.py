@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -57,6 +57,7 @@ def _held_stderr() -> Iterator[None]:
 
 with _held_stderr():
     import tensorflow as tf
+    from tensorflow.python.eager import context
 
     # Looks for GPUs now. Otherwise the first tensor does, and reports an error of CUDA on a machine without GPUs.
     tf.config.list_physical_devices()
@@ -98,6 +99,30 @@ keras = tf.keras
 # Its warnings, for example of functions that are traced again for another run, are not for the user of a command.
 tf.get_logger().setLevel("ERROR")
 tf.autograph.set_verbosity(0)
+
+
+def configure_coordination_service(
+    leader: str, num_tasks: Mapping[str, int], *, heartbeat_timeout_seconds: float
+) -> None:
+    """Configures the service through which the workers of a job notice that one of them is lost.
+
+    MultiWorkerMirroredStrategy configures it too, without a limit for heartbeats, unless that has been done before.
+    TensorFlow has no public name for it.
+
+    Args:
+      leader: the task that runs the service, such as "/job:worker/replica:0/task:0".
+      num_tasks: job name → the number of its tasks.
+      heartbeat_timeout_seconds: a worker is lost when it sends no heartbeat for this long.
+    """
+    # The class of the messages has moved between versions. A field of a public message leads to it.
+    service = tf.compat.v1.ConfigProto().experimental.coordination_config
+    jobs = [service.coordinated_job_list.add(name=name, num_tasks=number) for name, number in num_tasks.items()]
+    context.context().configure_coordination_service(
+        service_type="standalone",
+        service_leader=leader,
+        heartbeat_timeout_in_ms=round(1000 * heartbeat_timeout_seconds),
+        coordinated_jobs=jobs,
+    )
 
 
 @contextlib.contextmanager

@@ -32,6 +32,7 @@ _CHANGEABLE = {
     "train.checkpoint_every_steps",
     "train.keep_checkpoints",
     "train.early_stopping_patience",
+    "train.stall_timeout_seconds",
     "eval.num_catalogue_users",
     "eval.num_sample_users",
 }

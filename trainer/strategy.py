@@ -1,22 +1,32 @@
 """Builds a `tf.distribute` strategy by its name, and tells what this process is in it."""
 
+import atexit
+import contextlib
 import enum
 import functools
 import json
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from settings.cluster import parse_tf_config
-from settings.errors import ConfigError
+from settings.errors import ConfigError, LostWorkerError, Stopped, UserError
 from settings.trainer_config import STRATEGIES
-from trainer.compat import tf
+from trainer.compat import configure_coordination_service, tf
 
 # The class of the default strategy has no public name.
 _DEFAULT_STRATEGY = type(tf.distribute.get_strategy())
+
+# A worker that sends no heartbeat for this long is lost, and ends the job. A pause of some seconds, as in a live
+# migration of a virtual machine, does not. TensorFlow's default depends on its version.
+HEARTBEAT_TIMEOUT_SECONDS = 20
+
+# What TensorFlow says on a worker when another one is lost.
+_LOST_WORKER = re.compile(r"Collective ops is aborted|CoordinationService|remote target /job:")
 
 
 class Compilation(enum.Enum):
@@ -67,7 +77,7 @@ def build_strategy(
             return tf.distribute.get_strategy()
         return tf.distribute.MirroredStrategy([device.name for device in devices])
     if name == "multi_worker_mirrored":
-        return tf.distribute.MultiWorkerMirroredStrategy(_build_resolver(os.environ.get("TF_CONFIG", "")))
+        return _build_multi_worker_strategy(os.environ.get("TF_CONFIG", ""))
     if name == "tpu":
         return _build_tpu_strategy(tpu)
     raise ConfigError(f"--strategy={name} is unknown; use one of {', '.join(STRATEGIES)}.")
@@ -102,6 +112,50 @@ def is_remote(strategy: tf.distribute.Strategy) -> bool:
     if not isinstance(strategy, tf.distribute.TPUStrategy):
         return False
     return strategy.cluster_resolver.master() not in ("", "local")
+
+
+@contextlib.contextmanager
+def failing_fast(
+    strategy: tf.distribute.Strategy, *, at_exit: Callable[..., object] = atexit.register
+) -> Iterator[None]:
+    """Ends a job of several workers soon, and with a reason, after one of them has failed in the body.
+
+    Args:
+      at_exit: is given a function and its argument, which end this process without TensorFlow's teardown. After an
+        error the teardown can take half a minute, and until it is over the other workers know nothing.
+
+    Raises:
+      LostWorkerError: another worker no longer answers. TensorFlow says so in long errors of whatever was running.
+    """
+    try:
+        yield
+    except UserError as error:
+        # After a signal all workers stop together.
+        if num_workers(strategy) > 1 and not isinstance(error, Stopped):
+            at_exit(_end_without_teardown, error.exit_code)
+        raise
+    except tf.errors.OpError as error:
+        if num_workers(strategy) == 1 or not _LOST_WORKER.search(error.message):
+            raise
+        at_exit(_end_without_teardown, LostWorkerError.exit_code)
+        raise LostWorkerError(
+            f"{worker_name(strategy)} stops, because another worker of the job no longer answers "
+            f"({_lost_worker(error.message)}). The reason is in the output of that worker. The same command on all "
+            "machines resumes the run from the last checkpoint."
+        ) from error
+
+
+def _lost_worker(message: str) -> str:
+    """What TensorFlow says of the lost worker, in few words."""
+    task = re.search(r"/job:(\w+)(?:/replica:\d+)?/task:(\d+)", message)
+    reason = "no heartbeat" if "heartbeat" in message.lower() else "a connection was closed"
+    return f"{task[1]}-{task[2]}: {reason}" if task else reason
+
+
+def _end_without_teardown(exit_code: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)
 
 
 def barrier(strategy: tf.distribute.Strategy) -> None:
@@ -212,8 +266,8 @@ def _check_gpu(name: str) -> None:
         )
 
 
-def _build_resolver(text: str) -> tf.distribute.cluster_resolver.ClusterResolver:
-    """Builds the resolver of the processes that train from TF_CONFIG.
+def _build_multi_worker_strategy(text: str) -> tf.distribute.Strategy:
+    """Builds the strategy of the processes in TF_CONFIG that train.
 
     It leaves out other processes: TensorFlow would wait forever for a reduction server, which is listed as `ps`.
     """
@@ -224,9 +278,15 @@ def _build_resolver(text: str) -> tf.distribute.cluster_resolver.ClusterResolver
             "one machine."
         )
     cluster, task = parse_tf_config(text)
-    return tf.distribute.cluster_resolver.SimpleClusterResolver(
+    configure_coordination_service(
+        f"/job:{cluster.chief.type}/replica:0/task:{cluster.chief.index}",
+        {job: len(addresses) for job, addresses in cluster.addresses.items()},
+        heartbeat_timeout_seconds=HEARTBEAT_TIMEOUT_SECONDS,
+    )
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec(cluster.addresses), task_type=task.type, task_id=task.index, rpc_layer="grpc"
     )
+    return tf.distribute.MultiWorkerMirroredStrategy(resolver)
 
 
 def _split_cpu(num_devices: int) -> None:

@@ -59,8 +59,9 @@ def get_config() -> ConfigDict:
     config.scheduling.timeout_hours = 24.0
     # The longest wait of a flex_start job in hours. 0: no limit.
     config.scheduling.max_wait_hours = 24.0
-    # Whether all machines restart when one is lost. The trainer then resumes from its last checkpoint.
-    config.scheduling.restart_on_worker_restart = False
+    # How often all machines restart after one was lost or crashed. The trainer then resumes from its last checkpoint.
+    # Vertex AI knows only its own number, 3 (`spot`: 6), and 0 for never.
+    config.scheduling.max_restarts = 3
 
     # A hyperparameter-tuning job, for `python -m launch.vertex tune`.
     config.study = ConfigDict()

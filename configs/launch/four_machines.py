@@ -18,6 +18,4 @@ def get_config() -> ConfigDict:
     config.display_name = "listwise-four-machines"
     config.num_machines = 4
     config.reduction_server.num_machines = 8
-    # A cluster that lost a worker cannot go on without it, so all machines restart.
-    config.scheduling.restart_on_worker_restart = True
     return config

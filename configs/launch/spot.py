@@ -18,4 +18,5 @@ def get_config() -> ConfigDict:
     config.display_name = "listwise-spot"
     config.scheduling.strategy = "spot"
     config.scheduling.timeout_hours = 6.0
+    config.scheduling.max_restarts = 6
     return config

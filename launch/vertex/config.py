@@ -32,6 +32,11 @@ _RESERVED_VARIABLE = re.compile(r"AIP_.*|CLOUD_ML_.*|CLUSTER_SPEC|TF_CONFIG|TPU_
 # https://cloud.google.com/vertex-ai/docs/training/schedule-jobs-dws
 _MAX_FLEX_START_HOURS = 7 * 24
 
+# How often Vertex AI restarts a job whose machines fail. The request has no number for it.
+# https://cloud.google.com/vertex-ai/docs/training/understanding-training-service
+# https://cloud.google.com/vertex-ai/docs/training/use-spot-vms
+_MAX_RESTARTS = {"standard": 3, "flex_start": 3, "spot": 6}
+
 
 class ReductionServer(Section):
     """Machines that add up the gradients of the workers."""
@@ -47,7 +52,7 @@ class Scheduling(Section):
     strategy: Literal["standard", "spot", "flex_start"]
     timeout_hours: float = Field(gt=0)
     max_wait_hours: float = Field(ge=0)
-    restart_on_worker_restart: bool
+    max_restarts: int
 
     @field_validator("timeout_hours")
     @classmethod
@@ -218,6 +223,19 @@ class JobConfig(Section):
                 "config.scheduling.timeout_hours",
                 self.scheduling.timeout_hours,
                 f"at most {_MAX_FLEX_START_HOURS}, which is 7 days, with flex_start",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_restarts(self) -> "JobConfig":
+        strategy, restarts = self.scheduling.strategy, self.scheduling.max_restarts
+        most = _MAX_RESTARTS[strategy]
+        if restarts not in (0, most):
+            raise cannot_be_used(
+                "config.scheduling.max_restarts",
+                restarts,
+                f"{most}, or 0 for no restart: Vertex AI takes no number, and restarts a {strategy} job at most {most} "
+                "times",
             )
         return self
 

@@ -122,7 +122,9 @@ def _scheduling(scheduling: Scheduling) -> dict[str, Any]:
     spec = {"strategy": _STRATEGIES[scheduling.strategy], "timeout": _seconds(scheduling.timeout_hours)}
     if scheduling.strategy == "flex_start":
         spec["max_wait_duration"] = _seconds(scheduling.max_wait_hours)
-    return {**spec, "restart_job_on_worker_restart": scheduling.restart_on_worker_restart}
+    # A cluster cannot go on without one of its machines, so all of them restart, or none.
+    restarts = scheduling.max_restarts > 0
+    return {**spec, "restart_job_on_worker_restart": restarts, "disable_retries": not restarts}
 
 
 def _seconds(hours: float) -> str:

@@ -126,7 +126,7 @@ def _next_commands(name: JobName, *, base_output_dir: str, tensorboard: str) -> 
         f"Its page:     {name.page}",
         f"Status:       python -m launch.vertex status --job={name}",
         f"Logs:         python -m launch.vertex logs --job={name}",
-        f"TensorBoard:  tensorboard --logdir={logs}",
+        f"TensorBoard:  tensorboard --logdir={logs} --host=127.0.0.1",
     ]
     if tensorboard:
         region = tensorboard_region(tensorboard)

@@ -80,3 +80,4 @@ class TrainConfig(Section):
     checkpoint_every_steps: int = Field(ge=0)
     keep_checkpoints: int = Field(ge=1)
     early_stopping_patience: int = Field(ge=0)
+    stall_timeout_seconds: float = Field(ge=0)

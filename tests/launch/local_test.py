@@ -1,6 +1,5 @@
 """Here the workers are small scripts without TensorFlow. tests/training/multi_worker_test.py starts real ones."""
 
-import contextlib
 import json
 import os
 import pathlib
@@ -10,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -18,76 +16,7 @@ from launch import local
 from settings.cluster import parse_tf_config
 from settings.errors import ConfigError
 from tests.conftest import REPOSITORY
-
-# Each worker reads its index, and can write its process id to a file.
-PREAMBLE = """
-import json, os, pathlib, signal, socket, subprocess, sys, time
-task = json.loads(os.environ["TF_CONFIG"])
-index = task["task"]["index"]
-def say_started(): (pathlib.Path(sys.argv[1]) / f"{index}.pid.tmp").write_text(str(os.getpid())); os.rename(
-    f"{sys.argv[1]}/{index}.pid.tmp", f"{sys.argv[1]}/{index}.pid")
-"""
-SLEEPS = "say_started(); time.sleep(60)"
-IGNORES_SIGTERM = "signal.signal(signal.SIGTERM, signal.SIG_IGN);" + SLEEPS
-
-
-def command(body: str, folder: pathlib.Path) -> list[str]:
-    return [sys.executable, "-S", "-c", PREAMBLE + body, str(folder)]
-
-
-def numbers(folder: pathlib.Path, count: int) -> list[int]:
-    """Waits until that many workers have started, and returns their process ids."""
-    deadline = time.monotonic() + 30
-    while len(paths := sorted(folder.glob("*.pid"))) < count:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return [int(path.read_text()) for path in paths]
-
-
-def is_running(number: int) -> bool:
-    """Whether a process runs. A zombie does not."""
-    try:
-        return pathlib.Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def all_end(processes: list[int]) -> bool:
-    deadline = time.monotonic() + 10
-    while any(map(is_running, processes)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    left = [number for number in processes if is_running(number)]
-    for number in left:
-        os.kill(number, signal.SIGKILL)
-    return not left
-
-
-@pytest.fixture
-def launch(tmp_path):
-    """Starts a launcher of two workers in its own process, and ends all three after the test."""
-    started = []
-
-    def start(body: str, **options) -> subprocess.Popen:
-        # Tests that run under `nohup` or in the background of a shell have signals ignored, and so would the launcher.
-        program = (
-            "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-            "signal.signal(signal.SIGHUP, signal.SIG_DFL); "
-            "from launch import local; from settings import cli; "
-            f"cli.run_launcher(lambda _: local.train({command(body, tmp_path)!r}, 2))"
-        )
-        options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True} | options
-        started.append(subprocess.Popen([sys.executable, "-c", program], cwd=REPOSITORY, **options))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.wait()
-        if process.stdout:
-            process.stdout.close()
-    for path in tmp_path.glob("*.pid"):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(path.read_text()), signal.SIGKILL)
+from tests.launch.scripted_workers import IGNORES_SIGTERM, SLEEPS, all_end, command, is_running, numbers
 
 
 def test_each_worker_has_its_own_index_in_one_cluster(tmp_path):
@@ -139,8 +68,11 @@ def test_names_have_colours_on_a_terminal_only(launch, tmp_path):
     assert len(set(re.findall(r"\x1b\[(\d+)mworker \d \|\x1b\[0m hello", output))) == 2
 
 
-@pytest.mark.parametrize(("ending", "code"), [("sys.exit(65)", 65), ("os.kill(os.getpid(), signal.SIGSEGV)", 139)])
-def test_the_first_failure_ends_all_and_is_the_exit_code(tmp_path, capfd, ending, code):
+@pytest.mark.parametrize(
+    ("ending", "code", "how"),
+    [("sys.exit(65)", 65, "failed (65)"), ("os.kill(os.getpid(), signal.SIGSEGV)", 139, "was killed (SIGSEGV)")],
+)
+def test_the_first_failure_ends_all_and_is_the_exit_code(tmp_path, capfd, ending, code, how):
     # The other worker fails later, at SIGTERM. Its exit code does not count.
     body = f"""
 if index == 1:
@@ -151,7 +83,7 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
 """
     assert local.train(command(body, tmp_path), 2) == code
     assert not any(map(is_running, numbers(tmp_path, 1)))
-    assert f"launch   | worker 1 failed ({code}): ending 1 of 2 workers.\n" in capfd.readouterr().out
+    assert f"launch   | worker 1 {how}: ending 1 of 2 workers.\n" in capfd.readouterr().out
 
 
 def test_a_worker_that_succeeds_does_not_end_the_others(tmp_path):
@@ -264,8 +196,9 @@ def test_a_strategy_of_one_process_is_refused(flag):
     "strategy", [["--strategy=multi_worker_mirrored"], ["--strategy", "multi_worker_mirrored"], []]
 )
 def test_the_trainer_is_started_with_the_flags_behind_the_dashes(monkeypatch, strategy):
-    monkeypatch.setattr(local, "train", lambda command, num_workers: command)
-    monkeypatch.setattr(local, "_NUM_WORKERS", type("Flag", (), {"value": 2}))
+    monkeypatch.setattr(local, "train", lambda command, num_workers, **options: command)
+    for name, value in {"_NUM_WORKERS": 2, "_MAX_RESTARTS": 0, "_SHARE_NETWORK": True}.items():
+        monkeypatch.setattr(local, name, type("Flag", (), {"value": value}))
     flags = [*strategy, "--workdir=runs/mine"]
     assert local.main(flags)[1:] == ["-m", "trainer.main", "--strategy=multi_worker_mirrored", *flags]
 
@@ -275,6 +208,9 @@ def test_the_trainer_is_started_with_the_flags_behind_the_dashes(monkeypatch, st
     [
         (["--num_workers=0"], "num_workers"),
         (["--num_workers=two"], "num_workers"),
+        (["--max_restarts=-1"], "max_restarts"),
+        (["--", "--workdir=gs://bucket/run"], "--workdir=gs://bucket/run needs a network"),
+        (["--", "--workdir=a", "--config.data.source=movielens/100k"], "config.data.source=movielens/100k needs a"),
         (["--workdir=never_made"], "trainer's flags after --"),
         (["stray", "--"], "'stray' is not a flag. Write the trainer's flags after --"),
         (["stray"], "'stray' is not a flag. Write the trainer's flags after --"),

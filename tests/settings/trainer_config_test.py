@@ -107,6 +107,7 @@ RANGES = {
     "train.checkpoint_every_steps": COUNT_FROM_0,
     "train.keep_checkpoints": COUNT_FROM_1,
     "train.early_stopping_patience": COUNT_FROM_0,
+    "train.stall_timeout_seconds": ([0, 0.0, 0.5, 1e308], [-1e-9, math.inf]),
     "eval.metrics": ([("ndcg@10",), ("mrr", "ndcg@10")], [(1, "ndcg@10"), (None, "ndcg@10")]),
     # Up to the highest rating.
     "eval.relevance_threshold": ([5e-324, 1.0, 1, 5.0], [0.0, -1e-9, 0, math.inf, 5.1]),

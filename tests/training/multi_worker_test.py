@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from configs import default
-from launch import local
+from launch import processes
 from settings.cluster import Cluster, format_cluster_spec, format_tf_config
 from tests.conftest import REPOSITORY, train
+from tests.launch.jobs import network_flags
 
 FIELDS = {
     "list_size": 12,
@@ -86,7 +87,7 @@ def test_two_workers_give_the_loss_curve_of_one_process(tmp_path, config_flags, 
     launched = subprocess.run(
         [
             sys.executable,
-            *("-m", "launch.local", "--num_workers=2", "--", f"--workdir={together}"),
+            *("-m", "launch.local", "--num_workers=2", *network_flags(), "--", f"--workdir={together}"),
             *config_flags,
         ],
         cwd=REPOSITORY,
@@ -125,9 +126,9 @@ def test_a_chief_and_a_worker_of_vertex_ai_do_too(tmp_path, config_flags, alone,
             "AIP_TENSORBOARD_LOG_DIR": f"{base}/logs/",
         }
         command = [sys.executable, "-m", "trainer.main", "--strategy=multi_worker_mirrored", *config_flags]
-        workers.append(local.Worker(str(task), command, environment))
+        workers.append(processes.Worker(str(task), command, environment))
     monkeypatch.chdir(REPOSITORY)
-    assert local.run(workers).exit_code == 0, capfd.readouterr().out
+    assert processes.run(workers).exit_code == 0, capfd.readouterr().out
     assert_same_run(base, alone)
     assert_only_the_chief_speaks(capfd.readouterr().out, "chief 0", "worker 0")
 
@@ -149,12 +150,12 @@ runpy.run_module("trainer.main", run_name="__main__", alter_sys=True)
 """
 
 
-def workers_of(commands: list[list[str]]) -> list[local.Worker]:
+def workers_of(commands: list[list[str]]) -> list[processes.Worker]:
     with socket.create_server(("", 0)) as first, socket.create_server(("", 0)) as second:
         addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in (first, second)]
     cluster = Cluster({"worker": addresses})
     return [
-        local.Worker(str(task), [*commands[task.index]], {"TF_CONFIG": format_tf_config(cluster, task)})
+        processes.Worker(str(task), [*commands[task.index]], {"TF_CONFIG": format_tf_config(cluster, task)})
         for task in cluster.tasks
     ]
 
@@ -168,7 +169,7 @@ def test_a_signal_to_one_worker_is_saved_by_all_and_the_rerun_ends_as_one_proces
     flags = ["--strategy=multi_worker_mirrored", f"--workdir={together}", *config_flags]
     whole = [sys.executable, "-m", "trainer.main", *flags]
     monkeypatch.chdir(REPOSITORY)
-    outcome = local.run(workers_of([whole, [sys.executable, "-c", STOPPED_WORKER, *flags]]))
+    outcome = processes.run(workers_of([whole, [sys.executable, "-c", STOPPED_WORKER, *flags]]))
     output = capfd.readouterr().out
     assert outcome.exit_code == 143, output
     for worker in ("0", "1"):
@@ -177,7 +178,7 @@ def test_a_signal_to_one_worker_is_saved_by_all_and_the_rerun_ends_as_one_proces
             for line in output.splitlines()
         ), output
     assert (together / "checkpoints" / "step-00000014.json").exists()
-    assert local.run(workers_of([whole, whole])).exit_code == 0
+    assert processes.run(workers_of([whole, whole])).exit_code == 0
     assert "Resuming after step 14." in capfd.readouterr().out
     assert_same_curve(together, alone)
 
@@ -205,7 +206,7 @@ def test_workers_that_differ_are_named_and_none_of_them_trains(
     more = ["--config.train.num_epochs=4"] if what == "workdir" else []
     workers = workers_of([[*command, *more, *flags[index]] for index in (0, 1)])
     monkeypatch.chdir(REPOSITORY)
-    outcome = local.run(workers)
+    outcome = processes.run(workers)
     output = capfd.readouterr().out
     assert outcome.exit_code == 78, output
     (line, *_) = [line for line in output.splitlines() if "The workers" in line]

@@ -1,7 +1,7 @@
 """Writes metrics to metrics.jsonl, a tuning study and the console: one class per destination, and one that calls all.
 
 The class for TensorBoard is in `tensorboard_sink.py`.
-Only the chief's writer has destinations. The other workers use a writer without any.
+Only the chief's writer has destinations. The writers of the other workers have the watchdog alone.
 """
 
 import contextlib

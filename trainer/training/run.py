@@ -36,6 +36,7 @@ from trainer.training.projector import write_projector
 from trainer.training.schedule import Schedule, plan
 from trainer.training.tensorboard_sink import TensorBoardSink, run_name_of
 from trainer.training.validation import build_validation, check_best_metric
+from trainer.training.watchdog import WatchdogSink
 from trainer.workdir import Workdir
 
 
@@ -93,6 +94,7 @@ def train_and_evaluate(
     )
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(strategy_lib.failing_fast(strategy))
         if is_chief:
             stack.enter_context(paths.locked())
         checkpointer = Checkpointer(
@@ -336,13 +338,16 @@ def _build_trainer(
 def _build_writer(
     config: TrainerConfig, paths: Workdir, console: Console, first_step: int, total_steps: int, *, is_chief: bool
 ) -> MetricWriter:
-    """Builds the writer of the chief. The writer of another worker writes nothing."""
+    """Builds the writer of the chief. The writer of another worker writes nothing, but is watched as well."""
+    watchdog = WatchdogSink(config.train.stall_timeout_seconds, first_step=first_step)
+    watchdog.start()
     if not is_chief:
-        return MetricWriter([])
+        return MetricWriter([watchdog])
     best_metric = config.eval.best_metric
     # The last metric that a validation measures of each kind is of the catalogue, if it measures that at all.
     main_metric = best_metric if best_metric != "loss" else config.eval.measured[-len(config.eval.metrics)]
     sinks: list[Sink] = [
+        watchdog,
         TensorBoardSink(paths.logs, run_name=run_name_of(paths.path), main_metric=main_metric),
         JsonlSink(paths.metrics),
         ConsoleSink(console, best_metric=best_metric, first_step=first_step, total_steps=total_steps),

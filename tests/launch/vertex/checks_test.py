@@ -99,6 +99,13 @@ MISTAKES = [
     ([*FOUR, "--config.reduction_server.image_uri=x"], MWMS, "config.reduction_server.image_uri='x'"),
     # Scheduling.
     (["--config.scheduling.strategy=cheap"], [], "it has to be standard, spot or flex_start"),
+    (["--config.scheduling.max_restarts=2"], [], "3, or 0 for no restart: Vertex AI takes no number"),
+    (["--config.scheduling.max_restarts=-1"], [], "config.scheduling.max_restarts=-1"),
+    (
+        ["--config.scheduling.strategy=spot"],
+        [],
+        "config.scheduling.max_restarts=3 cannot be used: it has to be 6, or 0",
+    ),
     (["--config.scheduling.timeout_hours=0"], [], "config.scheduling.timeout_hours=0.0 cannot be used"),
     (["--config.scheduling.timeout_hours=inf"], [], "a finite number"),
     (["--config.scheduling.max_wait_hours=-1"], [], "config.scheduling.max_wait_hours=-1.0"),

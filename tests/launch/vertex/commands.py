@@ -34,7 +34,7 @@ EVERYTHING = [
     "--config.scheduling.strategy=flex_start",
     "--config.scheduling.timeout_hours=1.5",
     "--config.scheduling.max_wait_hours=48",
-    "--config.scheduling.restart_on_worker_restart",
+    "--config.scheduling.max_restarts=0",
     "--",
     "--strategy=multi_worker_mirrored",
     "--config=configs/movielens_100k.py",

@@ -53,7 +53,7 @@ def test_submitting_prints_the_commands_for_the_job(vertex_ai, capsys):
         f"https://console.cloud.google.com/agent-platform/locations/us-central1/training/{FakeVertexAI.NUMBER}"
         in output
     )
-    assert "tensorboard --logdir=gs://my-bucket/run/logs\n" in output
+    assert "tensorboard --logdir=gs://my-bucket/run/logs --host=127.0.0.1\n" in output
     assert f"python -m launch.vertex cancel --job={name}\n" in output
     assert "managed" not in output
 
@@ -64,7 +64,7 @@ def test_submitting_prints_the_commands_for_the_job(vertex_ai, capsys):
     ) in capsys.readouterr().out
 
     assert vertex.main(COMMANDS["tune"]) == 0
-    assert "tensorboard --logdir=gs://my-bucket/study\n" in capsys.readouterr().out
+    assert "tensorboard --logdir=gs://my-bucket/study --host=127.0.0.1\n" in capsys.readouterr().out
 
 
 JOB = f"projects/123/locations/us-central1/customJobs/{FakeVertexAI.NUMBER}"
