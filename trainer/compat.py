@@ -1,6 +1,6 @@
 """TensorFlow Ranking 0.5.3 on TensorFlow 2.20 and 2.21. Import `tf`, `keras` and `tfr` from here.
 
-Two problems are solved here before the first import:
+Three problems are solved here. The first two have to be before the first import:
 
 - TensorFlow Ranking needs Keras 2. Since TensorFlow 2.16, Keras 2 is the package `tf-keras`. `tf.keras` is that
   package only if TF_USE_LEGACY_KERAS is set before TensorFlow is imported.
@@ -11,11 +11,15 @@ Versions after 0.5.3 require TensorFlow below 2.16.
 """
 
 import contextlib
+import itertools
+import linecache
 import os
 import subprocess
 import sys
 import types
 from collections.abc import Iterator
+
+from settings.errors import Stopped
 
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -48,6 +52,9 @@ def _held_stderr() -> Iterator[None]:
     try:
         yield
         os.write(2, _DROP)
+    except Stopped:
+        os.write(2, _DROP)
+        raise
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
@@ -87,8 +94,29 @@ def _require_keras_2() -> None:
         )
 
 
+def _load_sources_from_memory() -> None:
+    """Replaces AutoGraph's function that writes a source to a file and imports it."""
+    from tensorflow.python.autograph.pyct import loader
+
+    numbers = itertools.count()
+
+    def load_source(source: str, delete_on_exit: bool) -> tuple[types.ModuleType, str]:
+        name = f"__autograph_generated_{next(numbers)}"
+        # Python finds the lines for tracebacks in this cache. Of a name like this, it never looks for a file.
+        path = f"<{name}>"
+        linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
+        module = types.ModuleType(name)
+        module.__file__ = path
+        exec(compile(source, path, "exec"), module.__dict__)
+        sys.modules[name] = module
+        return module, path
+
+    loader.load_source = load_source
+
+
 _require_keras_2()
 _stub_estimator()
+_load_sources_from_memory()
 
 with _held_stderr():
     import tensorflow_ranking as tfr
