@@ -1,6 +1,6 @@
 """TensorFlow Ranking 0.5.3 on TensorFlow 2.20 and 2.21. Import `tf`, `keras` and `tfr` from here.
 
-Three problems are solved here. The first two have to be before the first import:
+Two problems are solved here before the first import:
 
 - TensorFlow Ranking needs Keras 2. Since TensorFlow 2.16, Keras 2 is the package `tf-keras`. `tf.keras` is that
   package only if TF_USE_LEGACY_KERAS is set before TensorFlow is imported.
@@ -11,8 +11,6 @@ Versions after 0.5.3 require TensorFlow below 2.16.
 """
 
 import contextlib
-import itertools
-import linecache
 import os
 import subprocess
 import sys
@@ -94,29 +92,8 @@ def _require_keras_2() -> None:
         )
 
 
-def _load_sources_from_memory() -> None:
-    """Replaces AutoGraph's function that writes a source to a file and imports it."""
-    from tensorflow.python.autograph.pyct import loader
-
-    numbers = itertools.count()
-
-    def load_source(source: str, delete_on_exit: bool) -> tuple[types.ModuleType, str]:
-        name = f"__autograph_generated_{next(numbers)}"
-        # Python finds the lines for tracebacks in this cache. Of a name like this, it never looks for a file.
-        path = f"<{name}>"
-        linecache.cache[path] = (len(source), None, source.splitlines(keepends=True), path)
-        module = types.ModuleType(name)
-        module.__file__ = path
-        exec(compile(source, path, "exec"), module.__dict__)
-        sys.modules[name] = module
-        return module, path
-
-    loader.load_source = load_source
-
-
 _require_keras_2()
 _stub_estimator()
-_load_sources_from_memory()
 
 with _held_stderr():
     import tensorflow_ranking as tfr
