@@ -1,22 +1,17 @@
-"""The moments of a run, by name, and processes of the trainer that get a signal at one of them.
+"""The moments of a run, by name. As a program: a command that sends itself a signal at one of them.
 
-TensorFlow is imported once, in a process that forks for each run. As a program, this module is that process.
+STAGE=exporting STAGE_SIGNAL=15 python -m tests.training.stages FLAGS
 """
 
-import contextlib
 import functools
 import importlib
-import json
 import os
 import pathlib
 import runpy
-import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+STAGE, SIGNAL, COMMAND = "STAGE", "STAGE_SIGNAL", "STAGE_COMMAND"
+"""Variables of the program: the name of the stage, the number of the signal, and the module; trainer.main by default."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ AFTER_TRAINING = {
 """Here all steps are saved. The last save is that of a run that has no other left."""
 
 STAGES = {**BEFORE_TRAINING, **TRAINING, **AFTER_TRAINING}
-"""In the order in which they come. Each stops a run that was stopped at all those before it, with 8 calls in 4 epochs:
+"""In the order in which they come. Each stops a run that was stopped at all those before it, with 10 calls in 5 epochs:
 the run of `RUN_FIELDS`."""
 
 RUN_FIELDS = {
@@ -87,7 +82,7 @@ RUN_FIELDS = {
     "list_size": 12,
     "model.embedding_size": 8,
     "train.global_batch_size": 8,
-    "train.num_epochs": 4,
+    "train.num_epochs": 5,
     "train.steps_per_execution": 5,
     "train.early_stopping_patience": 0,
     "optimizer.learning_rate": 0.5,
@@ -106,80 +101,6 @@ def run_flags(workdir: pathlib.Path | str, ratings: str, **fields: object) -> li
         "--config=configs/tutorial.py",
         *(f"--config.{name}={value}" for name, value in fields.items()),
     ]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a run ended. The return code is that of `subprocess`."""
-
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-class Forks:
-    """Runs commands of the trainer, each in a fork of a process that has imported TensorFlow."""
-
-    def __init__(self, process: subprocess.Popen[str], folder: pathlib.Path):
-        self._process = process
-        self._folder = folder
-
-    def run(
-        self,
-        arguments: Sequence[str],
-        *,
-        module: str = "trainer.main",
-        stage: Stage | None = None,
-        number: signal.Signals = signal.SIGTERM,
-    ) -> Ended:
-        """Runs `python -m MODULE ARGUMENTS`, which sends itself the signal at the stage."""
-        request = {
-            "arguments": [module, *arguments],
-            "stage": stage and asdict(stage),
-            "number": number,
-            "folder": str(self._folder),
-        }
-        assert self._process.stdin and self._process.stdout
-        print(json.dumps(request), file=self._process.stdin, flush=True)
-        status = int(self._process.stdout.readline())
-        outputs = [(self._folder / name).read_text() for name in ("stdout", "stderr")]
-        return Ended(os.waitstatus_to_exitcode(status), *outputs)
-
-
-@contextlib.contextmanager
-def forks(folder: pathlib.Path) -> Iterator[Forks]:
-    """Starts the process that forks. `folder` gets the output of the newest run."""
-    with subprocess.Popen(
-        [sys.executable, "-m", __name__], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        yield Forks(process, folder)
-
-
-def _serve() -> None:
-    """Answers each request with the status of a fork. In the fork, it returns what to run."""
-    # Not the functions of these modules: a fork replaces some of them.
-    for module in ("trainer.training.run", "trainer.reporting.page", "trainer.reporting.samples"):
-        importlib.import_module(module)
-    for line in sys.stdin:
-        pid = os.fork()
-        if not pid:
-            _become(**json.loads(line))
-            return
-        print(os.waitpid(pid, 0)[1], flush=True)
-    sys.exit()
-
-
-def _become(arguments: list[str], stage: dict | None, number: int, folder: str) -> None:
-    from trainer.serving import export, verify_export
-
-    # A fresh process would import TensorFlow once more.
-    export.run_check = lambda script, sample: verify_export.compare(sample)
-    sys.argv[:] = arguments
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for descriptor, name in ((1, "stdout"), (2, "stderr")):
-        os.dup2(os.open(os.path.join(folder, name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    if stage:
-        _send_at(Stage(**stage), number)
 
 
 def _send_at(stage: Stage, number: int) -> None:
@@ -203,6 +124,15 @@ def _send_at(stage: Stage, number: int) -> None:
     setattr(owner, name, call)
 
 
+def _main() -> None:
+    from trainer.serving import export, verify_export
+
+    # A fresh process would import TensorFlow once more.
+    export.run_check = lambda script, sample: verify_export.compare(sample)
+    if name := os.environ.get(STAGE):
+        _send_at(STAGES[name], int(os.environ[SIGNAL]))
+    runpy.run_module(os.environ.get(COMMAND, "trainer.main"), run_name="__main__", alter_sys=True)
+
+
 if __name__ == "__main__":
-    _serve()
-    runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+    _main()
