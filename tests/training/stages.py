@@ -8,7 +8,9 @@ import importlib
 import os
 import pathlib
 import runpy
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 STAGE, SIGNAL, COMMAND = "STAGE", "STAGE_SIGNAL", "STAGE_COMMAND"
 """Variables of the program: the name of the stage, the number of the signal, and the module; trainer.main by default."""
@@ -103,11 +105,19 @@ def run_flags(workdir: pathlib.Path | str, ratings: str, **fields: object) -> li
     ]
 
 
-def _send_at(stage: Stage, number: int) -> None:
+def send_at(name: str, number: int, set_attribute: Callable[[Any, str, Any], None] = setattr) -> None:
+    """Lets this process send itself a signal at a stage.
+
+    Args:
+      name: one of STAGES.
+      number: the signal.
+      set_attribute: replaces the function of the stage.
+    """
+    stage = STAGES[name]
     module, _, path = stage.function.partition(":")
-    *owners, name = path.split(".")
+    *owners, attribute = path.split(".")
     owner = functools.reduce(getattr, owners, importlib.import_module(module))
-    function = getattr(owner, name)
+    function = getattr(owner, attribute)
     calls = 0
 
     @functools.wraps(function)
@@ -121,7 +131,7 @@ def _send_at(stage: Stage, number: int) -> None:
             os.kill(os.getpid(), number)
         return result
 
-    setattr(owner, name, call)
+    set_attribute(owner, attribute, call)
 
 
 def _main() -> None:
@@ -130,7 +140,7 @@ def _main() -> None:
     # A fresh process would import TensorFlow once more.
     export.run_check = lambda script, sample: verify_export.compare(sample)
     if name := os.environ.get(STAGE):
-        _send_at(STAGES[name], int(os.environ[SIGNAL]))
+        send_at(name, int(os.environ[SIGNAL]))
     runpy.run_module(os.environ.get(COMMAND, "trainer.main"), run_name="__main__", alter_sys=True)
 
 
