@@ -9,7 +9,6 @@ import pytest
 from trainer import storage
 from trainer.data.prepared.writing import whole_or_not_at_all
 
-
 HIGHEST_ID = (1 << 22) - 1
 """The kernel gives ids in ascending order, so no process has this one."""
 

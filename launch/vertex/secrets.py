@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from settings.errors import ConfigError
 from settings.secrets import has_secret, is_secret_name
 
+
 def check_no_secrets(arguments: Sequence[str], whose: str) -> None:
     """Refuses keys, tokens and passwords among arguments.
 

@@ -35,9 +35,11 @@ def uninterrupted(forks, tmp_path_factory, ratings_csv) -> pathlib.Path:
     return workdir
 
 
-def run(forks: ForkServer, flags: list[str], stage: str = "", number: int = 0) -> tuple[int, str]:
-    """Runs the trainer, which sends itself the signal at the stage. Returns the exit code and what it has printed."""
-    environment = {stages.STAGE: stage, stages.SIGNAL: str(number)}
+def run(
+    forks: ForkServer, flags: list[str], stage: str = "", number: int = 0, command: str = "trainer.main"
+) -> tuple[int, str]:
+    """Runs a command, which sends itself the signal at the stage. Returns the exit code and what it has printed."""
+    environment = {stages.STAGE: stage, stages.SIGNAL: str(number), stages.COMMAND: command}
     child = forks.start("tests.training.stages", flags, environment)
     return child.wait(), child.text
 
@@ -83,3 +85,34 @@ def test_a_run_that_is_stopped_at_each_stage_ends_as_one_that_is_not(
     assert code == 0, output
     assert_same_end(tmp_path / "run", uninterrupted)
     assert leftovers(tmp_path) == []
+
+
+def flags_of(command: str, workdir: pathlib.Path, output: pathlib.Path, ratings_csv: str) -> list[str]:
+    own = {
+        "evaluate": [],
+        "compare": [str(workdir)],
+        "report": [str(workdir), f"--output={output}.html"],
+        "export": [f"--output={output}", "--nowarmup"],
+        "recommend": ["--all_users", f"--output={output}.parquet"],
+        "prepare": [f"--output={output}", *stages.run_flags(workdir, ratings_csv)[1:]],
+    }[command]
+    return own if command in ("compare", "report", "prepare") else [f"--workdir={workdir}", *own]
+
+
+@pytest.mark.parametrize("command", stages.OTHER_COMMANDS)
+def test_every_other_command_that_is_stopped_leaves_nothing_and_can_be_run_again(
+    forks, uninterrupted, tmp_path, ratings_csv, command
+):
+    module = f"trainer.{command}"
+    flags = flags_of(command, uninterrupted, tmp_path / "output", ratings_csv)
+    before = files_of(uninterrupted)
+    code, output = run(forks, flags, command, signal.SIGINT, module)
+    assert code == 130, output
+    assert output.splitlines()[-1].startswith("Stopped by SIGINT. No file is half-written"), output
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == []
+
+    assert run(forks, flags, command, signal.SIGKILL, module)[0] == 137
+    code, output = run(forks, flags, command=module)
+    assert code == 0, output
+    assert leftovers(tmp_path) == [] and len(list(tmp_path.iterdir())) == (command not in ("evaluate", "compare"))
+    assert files_of(uninterrupted) == before

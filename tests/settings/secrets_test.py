@@ -40,7 +40,7 @@ URLS = [f"https://me:{CANARY}@example.com/ratings.csv", f"s3://key:{CANARY}@buck
 def test_a_source_with_a_password_or_a_signature_is_refused_and_not_repeated(url):
     config = default.get_config()
     config.data.source = url
-    with pytest.raises(ConfigError, match="^config.data.source looks like a secret") as caught:
+    with pytest.raises(ConfigError, match=r"^config\.data.source looks like a secret") as caught:
         load_trainer_config(config)
     assert CANARY not in str(caught.value)
 

@@ -1,5 +1,6 @@
 """How a signal ends a command, from its first import on."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -48,7 +49,7 @@ def test_a_listener_that_holds_raises_at_its_end():
 
 def test_while_one_holds_the_outer_one_raises_nothing():
     reached = []
-    with pytest.raises(Stopped, match="^inner SIGTERM$"), Listener("outer {}"):
+    with pytest.raises(Stopped, match=r"^inner SIGTERM$"), Listener("outer {}"):
         with Listener("inner {}", holds=True):
             os.kill(os.getpid(), signal.SIGTERM)
             reached.append(True)
@@ -90,11 +91,8 @@ def test_what_a_library_makes_of_it_is_a_stop_again(error):
 
 
 def test_a_stop_that_a_library_drops_is_raised_at_the_end():
-    with pytest.raises(Stopped), Listener():
-        try:
-            stop_myself()
-        except BaseException:
-            pass
+    with pytest.raises(Stopped), Listener(), contextlib.suppress(BaseException):
+        stop_myself()
 
 
 def test_an_error_after_a_signal_that_is_only_remembered_stays():

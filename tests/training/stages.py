@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 STAGE, SIGNAL, COMMAND = "STAGE", "STAGE_SIGNAL", "STAGE_COMMAND"
-"""Variables of the program: the name of the stage, the number of the signal, and the module; trainer.main by default."""
+"""Variables of the program: the name of the stage, the number of the signal, and the module (trainer.main)."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +73,19 @@ AFTER_TRAINING = {
 }
 """Here all steps are saved. The last save is that of a run that has no other left."""
 
-STAGES = {**BEFORE_TRAINING, **TRAINING, **AFTER_TRAINING}
+STAGES: dict[str, Stage] = {**BEFORE_TRAINING, **TRAINING, **AFTER_TRAINING}
 """In the order in which they come. Each stops a run that was stopped at all those before it, with 10 calls in 5 epochs:
 the run of `RUN_FIELDS`."""
+
+OTHER_COMMANDS = {
+    "evaluate": Stage("trainer.evaluation.protocols:evaluate_queries", is_after=True),
+    "compare": Stage("trainer.evaluation.comparison:load_run", is_after=True),
+    "report": Stage("trainer.storage:sync"),
+    "export": Stage("trainer.serving.manifest:write_manifest", is_after=True),
+    "recommend": Stage("trainer.storage:sync"),
+    "prepare": Stage("trainer.storage:sync", call=5),
+}
+"""A moment of each command with a finished run or its ratings. Where it writes, the file or folder is half-written."""
 
 RUN_FIELDS = {
     "data.item_identity": "item_id",
@@ -109,11 +119,11 @@ def send_at(name: str, number: int, set_attribute: Callable[[Any, str, Any], Non
     """Lets this process send itself a signal at a stage.
 
     Args:
-      name: one of STAGES.
+      name: one of STAGES or OTHER_COMMANDS.
       number: the signal.
       set_attribute: replaces the function of the stage.
     """
-    stage = STAGES[name]
+    stage = {**STAGES, **OTHER_COMMANDS}[name]
     module, _, path = stage.function.partition(":")
     *owners, attribute = path.split(".")
     owner = functools.reduce(getattr, owners, importlib.import_module(module))

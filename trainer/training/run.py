@@ -139,7 +139,9 @@ def train_and_evaluate(
                 console.print(change, soft_wrap=True)
             dataset.vocabulary.save(paths.vocabulary)
             save_item_lists(paths.seen, *dataset.seen_items())
-
+        # All workers have seen whether the run is finished.
+        strategy_lib.barrier(strategy)
+        if is_chief:
             # The end of the run writes them again. Until then, what is here is no result.
             storage.remove(paths.result)
             storage.remove(paths.report)
