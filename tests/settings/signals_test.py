@@ -29,16 +29,16 @@ def stop_myself(number=signal.SIGTERM):
 
 @pytest.mark.parametrize("number", HANDLED)
 def test_a_signal_raises_and_finally_blocks_run(number):
-    before, cleaned = handlers(), []
+    before, seen = handlers(), []
     with pytest.raises(Stopped, match=f"Stopped by {number.name}") as stopped, Listener():
         try:
             stop_myself(number)
         except Exception:
-            pytest.fail("what handles errors caught it")
+            seen.append("caught by what handles errors")
         finally:
-            cleaned.append(True)
+            seen.append("cleaned")
     assert stopped.value.exit_code == EXIT_CODES[number]
-    assert cleaned and handlers() == before
+    assert seen == ["cleaned"] and handlers() == before
 
 
 def test_a_listener_that_holds_raises_at_its_end():
