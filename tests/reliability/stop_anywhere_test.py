@@ -6,11 +6,15 @@ import signal
 
 import pytest
 
-from tests.reliability.fork_server import ForkServer, fork_server
+from tests.reliability.fork_server import ForkServer
 from tests.training import stages
 from tests.training.resume_test import last_checkpoint, logged, projected, shown
 
-pytestmark = [pytest.mark.slow, pytest.mark.reliability]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.reliability,
+    pytest.mark.promise(5, "asked to stop at every stage", "commands left nothing over and went on"),
+]
 
 AT_ANY_TIME = "Stopped by SIGTERM. No file is half-written"
 SENTENCES = {
@@ -20,12 +24,6 @@ SENTENCES = {
     # Stopped after result.json, the run has finished, and only writes its report.
     "reporting": AT_ANY_TIME,
 }
-
-
-@pytest.fixture(scope="module")
-def forks(tmp_path_factory):
-    with fork_server(tmp_path_factory.mktemp("forks")) as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
