@@ -1,16 +1,22 @@
-"""The start and the end of every command: parse flags, load the config, report an error in one paragraph."""
+"""The start and the end of every command: listen to signals, parse flags, report an error or a bug."""
 
+import importlib.metadata
 import os
+import platform
 import re
+import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import app, flags, logging
 from rich.console import Console
 
+from settings import secrets
 from settings.config_file import check_config_file
-from settings.errors import ConfigError, UserError
+from settings.errors import BUG_EXIT_CODE, ConfigError, Stopped, UserError
+from settings.signals import Listener
 
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of an error, for a bug report.")
 
@@ -19,23 +25,18 @@ _FLAG_ERRORS = (flags.Error, AttributeError, KeyError, TypeError, ValueError)
 
 
 def run(main: Callable[[], int | None], *, default_config: str = "") -> None:
-    """Parses the command line, calls `main`, and exits with its exit code.
-
-    A `UserError` is printed as one paragraph on stderr. With --traceback it is raised.
+    """Parses the command line, calls `main`, and exits with its exit code. `report_errors` tells what an error does.
 
     Args:
       main: The command.
       default_config: The config file to load when the command line has no --config.
     """
-    sys.argv[1:] = with_default_config(sys.argv[1:], default_config)
-    # TensorFlow logs through absl too. Its INFO messages do not help the user.
-    logging.set_verbosity(logging.WARNING)
-    app.run(lambda _: report_errors(main), flags_parser=_or_exit(_parse_command))
+    _run(lambda _: main(), _parse_command, default_config)
 
 
 def run_on_arguments(main: Callable[[list[str]], int | None]) -> None:
     """Like `run`, for a command without a config that has positional arguments: `main` gets them."""
-    app.run(lambda arguments: report_errors(lambda: main(arguments[1:])), flags_parser=_or_exit(_parse_arguments))
+    _run(main, _parse_arguments)
 
 
 def run_launcher(
@@ -52,22 +53,33 @@ def run_launcher(
       default_config: The config file to load when the command line has no --config; "" for none.
       way_out: A sentence for the error of an unknown flag: whose flags are written after --.
     """
-    sys.argv[1:] = with_default_config(sys.argv[1:], default_config)
-    logging.set_verbosity(logging.WARNING)
-    app.run(
-        lambda arguments: report_errors(lambda: main(arguments[1:])),
-        flags_parser=_or_exit(lambda arguments: _parse_launcher(arguments, way_out)),
-    )
+    _run(main, lambda arguments: _parse_launcher(arguments, way_out), default_config)
+
+
+def _run(
+    main: Callable[[list[str]], int | None], parse: Callable[[Sequence[str]], list[str]], default_config: str = ""
+) -> None:
+    def command() -> None:
+        sys.argv[1:] = with_default_config(sys.argv[1:], default_config)
+        # TensorFlow logs through absl too. Its INFO messages do not help the user.
+        logging.set_verbosity(logging.WARNING)
+        app.run(lambda arguments: main(arguments[1:]), flags_parser=_with_help(parse))
+
+    sys.exit(report_errors(command))
 
 
 def report_errors(main: Callable[[], int | None]) -> int | None:
-    """Calls `main` and returns its exit code. An error that the user can fix is printed as one paragraph on stderr."""
+    """Calls `main` and returns its exit code.
+
+    An error that the user can fix is printed as one paragraph on stderr, and with --traceback also where it was raised.
+    A bug is printed with its traceback and with what a report of it needs. SIGTERM and Ctrl-C are one sentence.
+    """
     try:
-        return main()
-    except UserError as error:
-        if _shows_traceback():
-            raise
-        return _print_error(error)
+        with Listener():
+            return main()
+    except Stopped as stop:
+        print(stop, file=sys.stderr)
+        return stop.exit_code
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         return 130
@@ -76,16 +88,30 @@ def report_errors(main: Callable[[], int | None]) -> int | None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
-        # Compared by name, because not every command imports TensorFlow.
-        if type(error).__name__ != "ResourceExhaustedError" or _shows_traceback():
-            raise
-        return _print_error(
-            UserError(
-                "The device is out of memory. Lower config.train.global_batch_size, config.list_size or "
-                "config.train.steps_per_execution. If it happened in the final evaluation, lower "
-                "config.eval.num_catalogue_users."
-            )
+        known = _as_user_error(error)
+        if known is None or _shows_traceback():
+            print(secrets.mask("".join(traceback.format_exception(error))), file=sys.stderr)
+        return _print_bug() if known is None else _print_error(known)
+
+
+def _as_user_error(error: Exception) -> UserError | None:
+    """The error that the user can fix; None for a bug."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, MemoryError):
+        return UserError(
+            f"This machine is out of memory ({error or 'no size was given'}). Use a machine with more of it, or less "
+            "data. In a training run, config.train.global_batch_size, config.list_size and "
+            "config.eval.num_catalogue_users can also be lowered."
         )
+    # Compared by name, because not every command imports TensorFlow.
+    if type(error).__name__ == "ResourceExhaustedError":
+        return UserError(
+            "The device is out of memory. Lower config.train.global_batch_size, config.list_size or "
+            "config.train.steps_per_execution. If it happened in the final evaluation, lower "
+            "config.eval.num_catalogue_users."
+        )
+    return None
 
 
 def with_default_config(arguments: Sequence[str], default_config: str) -> list[str]:
@@ -168,19 +194,17 @@ def _parse_launcher(arguments: Sequence[str], way_out: str) -> list[str]:
     return [program, *passed_on]
 
 
-def _or_exit(parse: Callable[[Sequence[str]], list[str]]) -> Callable[[Sequence[str]], list[str]]:
-    def parse_or_exit(arguments: Sequence[str]) -> list[str]:
+def _with_help(parse: Callable[[Sequence[str]], list[str]]) -> Callable[[Sequence[str]], list[str]]:
+    def parse_or_help(arguments: Sequence[str]) -> list[str]:
         # absl knows no -h.
         arguments = [arguments[0], *("--help" if argument == "-h" else argument for argument in arguments[1:])]
         try:
             return parse(arguments)
-        except ConfigError as error:
-            sys.exit(_print_error(error))
         except SystemExit as end:
             # absl prints the help, and then exits with 1.
             sys.exit(0 if _asks_for_help(arguments) else end.code)
 
-    return parse_or_exit
+    return parse_or_help
 
 
 def _asks_for_help(arguments: Sequence[str]) -> bool:
@@ -194,8 +218,39 @@ def _shows_traceback() -> bool:
 
 
 def _print_error(error: UserError) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(secrets.mask(f"error: {error}"), file=sys.stderr)
     return error.exit_code
+
+
+def _print_bug() -> int:
+    print(
+        f"error: This is a bug of Listwise. Please report it, with the lines above. Versions: {_versions()}. Command: "
+        f"{_command_line(sys.orig_argv)}",
+        file=sys.stderr,
+    )
+    return BUG_EXIT_CODE
+
+
+def _versions() -> str:
+    try:
+        own = importlib.metadata.version("listwise")
+    except importlib.metadata.PackageNotFoundError:
+        own = "that is not installed"
+    versions = {"listwise": own, "Python": platform.python_version()}
+    # Not imported for this: not every command needs it.
+    if version := getattr(sys.modules.get("tensorflow"), "__version__", ""):
+        versions["TensorFlow"] = version
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
+
+
+def _command_line(arguments: Sequence[str]) -> str:
+    """The command that was started, for a shell, without secrets.
+
+    Args:
+      arguments: Those of the interpreter, as it was started.
+    """
+    begin = arguments.index("-m") if "-m" in arguments else 1
+    return shlex.join(["python", *map(secrets.mask_argument, arguments[begin:])])
 
 
 def _flag_error(error: Exception, arguments: Sequence[str], defaults_file: str, help_command: str) -> str:

@@ -1,8 +1,11 @@
-"""The errors that a user can fix: one exception per kind, each with an exit code.
+"""How a command can fail, with the exit code of each: errors that a user can fix, a signal, and bugs of our own.
 
 The exit codes are those of sysexits.h where one fits. A message is one paragraph. It tells what is wrong, where, with
 which value, and how to fix it.
 """
+
+BUG_EXIT_CODE = 70
+"""The exit code after any other exception, which is a bug of this project (EX_SOFTWARE)."""
 
 
 class UserError(Exception):
@@ -63,8 +66,11 @@ class DivergedError(UserError):
     """Training produced values that are not finite."""
 
 
-class Stopped(UserError):
-    """The run saved a checkpoint and ended because of a signal."""
+class Stopped(BaseException):
+    """A signal ended the run or the command.
+
+    Not an Exception, as KeyboardInterrupt is none: what handles errors, here and in libraries, must not catch it.
+    """
 
     def __init__(self, message: str, *, exit_code: int):
         """`exit_code` is 128 + the number of the signal, as in a shell."""

@@ -3,7 +3,12 @@
 From Python, `trainer.train` and `trainer.load_run` do what the commands do; see the module `api`.
 """
 
-from typing import TYPE_CHECKING, Any
+from settings.signals import listen_from_start
+
+# Before the other imports, which take seconds. It does nothing where the package is not run as a command.
+listen_from_start("trainer", script="listwise")
+
+from typing import TYPE_CHECKING, Any  # noqa: E402
 
 if TYPE_CHECKING:
     from trainer.api import FinishedRun, load_run, train

@@ -17,6 +17,8 @@ import sys
 import types
 from collections.abc import Iterator, Mapping
 
+from settings.errors import Stopped
+
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -48,6 +50,9 @@ def _held_stderr() -> Iterator[None]:
     try:
         yield
         os.write(2, _DROP)
+    except Stopped:
+        os.write(2, _DROP)
+        raise
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)

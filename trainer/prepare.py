@@ -12,8 +12,6 @@ python -m trainer.prepare --config=configs/movielens_25m.py --output=data/moviel
 
 import importlib.util
 import os
-import signal
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -47,8 +45,6 @@ from trainer.data.summary import describe_columns, describe_rows
 
 def main(beam_flags: Sequence[str]) -> int:
     """Prepares or verifies a data set, and prints what it has. Returns the exit code."""
-    # A terminated preparation removes what it has written, as one that fails does.
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     console = cli.build_console()
     output = (flags.FLAGS.output or "").rstrip("/")
     if bool(output) == bool(flags.FLAGS.verify):

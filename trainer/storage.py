@@ -102,6 +102,7 @@ def open_for_writing(path: str) -> Iterator[pa.NativeFile]:
     """
     temporary = f"{path}.{os.getpid()}.tmp"
     backend = _backend(path)
+    remove_leftovers(path)
     try:
         with writing(path):
             with _RemoteFile(temporary, "wb") if _is_remote(path) else open(temporary, "wb") as file:
@@ -112,6 +113,33 @@ def open_for_writing(path: str) -> Iterator[pa.NativeFile]:
     finally:
         if backend.exists(temporary):
             backend.remove(temporary)
+
+
+def remove_leftovers(path: str) -> None:
+    """Removes what killed processes have left of writing a local file or folder: PATH.PID.tmp beside it.
+
+    Whoever writes `path` calls it first. What a living process is writing stays. A process of another machine counts as
+    gone, but two machines cannot write one path anyway.
+    """
+    if _is_remote(path):
+        return
+    folder, name = os.path.split(os.path.abspath(path))
+    temporary = re.compile(re.escape(name) + r"\.(\d{1,7})\.tmp")
+    # A folder that cannot be listed can be written to.
+    with contextlib.suppress(OSError):
+        for found in map(temporary.fullmatch, os.listdir(folder)):
+            if found and not _is_alive(int(found[1])):
+                remove(os.path.join(folder, found[0]))
+
+
+def _is_alive(process_id: int) -> bool:
+    try:
+        os.kill(process_id, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # A process of another user.
+        pass
+    return True
 
 
 @contextlib.contextmanager

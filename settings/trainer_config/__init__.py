@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from configs import default
 from settings.errors import ConfigError
+from settings.secrets import has_secret
 from settings.sections import Section, build_section, cannot_be_used
 from settings.trainer_config.data import DataConfig, SplitConfig
 from settings.trainer_config.evaluation import EvalConfig
@@ -146,7 +147,21 @@ def load_trainer_config(config: ConfigDict | Mapping[str, Any]) -> TrainerConfig
     Raises:
       ConfigError: It names the field, its value and what is allowed.
     """
-    return build_section(TrainerConfig, config, defaults=default.get_config(), defaults_file=DEFAULTS_FILE)
+    checked = build_section(TrainerConfig, config, defaults=default.get_config(), defaults_file=DEFAULTS_FILE)
+    _check_no_secrets(checked.model_dump(), "config")
+    return checked
+
+
+def _check_no_secrets(fields: Mapping[str, Any], prefix: str) -> None:
+    for name, value in fields.items():
+        if isinstance(value, Mapping):
+            _check_no_secrets(value, f"{prefix}.{name}")
+        elif has_secret(str(value)):
+            raise ConfigError(
+                f"{prefix}.{name} looks like a secret (its value is not repeated here). A run writes its config to its "
+                "workdir, its logs and its report. Use a path without a password, key or signature: a local copy, or "
+                "gs:// with the credentials of this machine."
+            )
 
 
 def from_saved(fields: Mapping[str, Any]) -> ConfigDict:

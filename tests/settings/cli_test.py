@@ -1,8 +1,14 @@
 """How a command prints its output, and how it reports its errors."""
 
+import os
+import platform
+import shlex
+import signal
 import subprocess
 import sys
+import types
 
+import numpy as np
 import pytest
 from absl import flags
 from ml_collections import config_flags
@@ -51,9 +57,56 @@ def test_the_exit_code_of_a_command_is_returned(capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_bug_keeps_its_traceback():
-    with pytest.raises(ZeroDivisionError):
-        cli.report_errors(raises(ZeroDivisionError()))
+def test_a_bug_is_reported_with_its_traceback_and_what_reproduces_it(capsys, monkeypatch):
+    given = ["--note=it's mine", "--password=hunter2", "--config.data.source=https://me:hunter2@example.com/r.csv"]
+    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", "-X", "dev", "-m", "trainer.main", *given])
+    assert cli.report_errors(raises(ZeroDivisionError("planted"))) == 70
+    *trace, empty, paragraph = capsys.readouterr().err.splitlines()
+    assert trace[0].startswith("Traceback") and trace[-1] == "ZeroDivisionError: planted" and not empty
+    assert any("in main" in line for line in trace)
+    assert paragraph.startswith("error: This is a bug of Listwise. Please report it, with the lines above. Versions: ")
+    assert f"Python {platform.python_version()}" in paragraph and "listwise " in paragraph
+    command = shlex.split(paragraph.partition("Command: ")[2])
+    assert command == [
+        *("python", "-m", "trainer.main", "--note=it's mine"),
+        *("--password=***", "--config.data.source=***"),
+    ]
+
+
+def test_a_bug_of_the_command_listwise_is_reported_with_that_command(capsys, monkeypatch):
+    monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", "/opt/bin/listwise", "compare", "runs/1"])
+    assert cli.report_errors(raises(ZeroDivisionError())) == 70
+    assert capsys.readouterr().err.endswith("Command: python /opt/bin/listwise compare runs/1\n")
+
+
+def test_the_version_of_tensorflow_is_told_where_it_is_imported(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", types.SimpleNamespace(__version__="1.2.3"))
+    cli.report_errors(raises(ZeroDivisionError()))
+    assert ", TensorFlow 1.2.3. Command" in capsys.readouterr().err
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    cli.report_errors(raises(ZeroDivisionError()))
+    assert "TensorFlow" not in capsys.readouterr().err
+
+
+def test_with_traceback_an_error_is_told_with_where_it_was_raised(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_shows_traceback", lambda: True)
+    assert cli.report_errors(raises(DataError("It failed."))) == 65
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("Traceback") and lines[-1] == "error: It failed."
+
+
+def test_a_stop_is_one_sentence(capsys):
+    assert cli.report_errors(lambda: os.kill(os.getpid(), signal.SIGTERM)) == 143
+    assert capsys.readouterr().err == (
+        "Stopped by SIGTERM. No file is half-written, and the same command can be run again.\n"
+    )
+
+
+def test_exhausted_memory_of_the_machine_becomes_a_paragraph(capsys):
+    assert cli.report_errors(lambda: np.zeros(1 << 57)) == 1
+    captured = capsys.readouterr().err
+    assert captured.startswith("error: This machine is out of memory (Unable to allocate 1.00 EiB")
+    assert captured.count("\n") == 1
 
 
 def test_exhausted_memory_becomes_a_paragraph(capsys):

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C: what is saved, and when the run ends."""
+"""SIGTERM and Ctrl-C while steps are taken: what is saved, and when the run ends."""
 
 import json
 import math
@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from settings.errors import Stopped
+from settings.errors import DivergedError, Stopped
 from tests.training.planted_loop import TOTAL_STEPS, build_loop, metrics_of
 from trainer.training.loop import RunState, StopSignal
 
@@ -19,14 +19,9 @@ class StopAfterReads(StopSignal):
         super().__init__()
         self.reads_left = num_reads
 
-    @property
-    def requested(self):
+    def of_any_worker(self):
         self.reads_left -= 1
         return signal.SIGTERM if self.reads_left < 0 else None
-
-    @requested.setter
-    def requested(self, value):
-        pass
 
 
 @pytest.mark.parametrize("num_reads", range(6))
@@ -36,14 +31,12 @@ def test_whenever_a_stop_is_requested_the_step_it_names_is_saved(num_reads):
         loop.run()
     assert stopped.value.exit_code == 143
     assert [line[1] for line in diary.of("save")] == [loop.state.step]
-    assert f"after step {loop.state.step};" in str(stopped.value)
+    assert f"Stopped by SIGTERM after step {loop.state.step};" in str(stopped.value)
     assert loop.state.step == 4 * (num_reads + 1)
 
 
 def test_a_stop_that_finds_the_step_saved_already_saves_once():
-    stop = StopSignal()
-    stop.requested = signal.SIGTERM
-    loop, diary = build_loop(stop=stop, every=(4, 4, 4), validation=lambda step: step)
+    loop, diary = build_loop(stop=StopAfterReads(0), every=(4, 4, 4), validation=lambda step: step)
     with pytest.raises(Stopped):
         loop.run()
     assert [line[:2] for line in diary.of("train", "validation", "save")] == [
@@ -68,18 +61,11 @@ def test_after_a_stop_the_run_goes_on_as_if_there_had_been_none():
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_is_remembered_and_the_next_one_ends_it_at_once(number, exit_code):
-    before = {each: signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)}
+def test_a_signal_is_remembered_until_the_call_is_saved(number, exit_code):
     stop = StopSignal()
     loop, diary = build_loop(stop=stop)
-    with stop.listening():
-        assert stop.requested is None
+    with pytest.raises(Stopped, match=f"{number.name} after step 4;") as stopped, stop:
         os.kill(os.getpid(), number)
-        assert stop.requested == number
-        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-        assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
-    assert {each: signal.getsignal(each) for each in before} == before
-    with pytest.raises(Stopped, match=number.name) as stopped:
         loop.run()
     assert stopped.value.exit_code == exit_code and len(diary.of("save")) == 1
 
@@ -100,23 +86,31 @@ def test_a_signal_to_another_worker_stops_this_one_too():
     assert asked == [[False, False]] * 3
 
 
-def test_a_signal_during_the_last_save_is_not_lost():
-    """The loop has no call left that could notice it. What follows the loop does."""
-    stop = StopSignal()
+@pytest.mark.parametrize("is_here", [True, False])
+def test_a_signal_during_the_last_save_stops_all_workers_before_the_evaluation(is_here):
+    """The loop has no call left that could notice it."""
+    asked = []
+
+    def any_worker(values):
+        asked.append(values)
+        return values if is_here else [len(asked) == 2, False]
+
+    stop = StopSignal(any_worker)
     loop, diary = build_loop(stop=stop, every=(30, 30, 30), steps_per_execution=30)
     save = loop._arguments["save"]
-    loop._arguments["save"] = lambda: (os.kill(os.getpid(), signal.SIGTERM), save())
-    with stop.listening():
+    loop._arguments["save"] = lambda: (is_here and os.kill(os.getpid(), signal.SIGTERM), save())
+    with pytest.raises(Stopped, match="SIGTERM after training") as stopped, stop:
         loop.run()
-        with pytest.raises(Stopped, match="All steps are saved") as stopped:
-            stop.raise_at_once()
     assert stopped.value.exit_code == 143 and len(diary.of("save")) == 1
+    assert asked == [[False, False], [is_here, False]]
 
 
-def test_after_training_a_signal_stops_the_run_at_once():
-    stop = StopSignal()
-    with stop.listening():
-        stop.raise_at_once()
-        with pytest.raises(Stopped, match="SIGINT") as stopped:
-            os.kill(os.getpid(), signal.SIGINT)
-    assert stopped.value.exit_code == 130
+def test_a_signal_that_comes_too_late_to_be_asked_for_stops_the_run_as_well():
+    with pytest.raises(Stopped, match="SIGINT after training"), StopSignal():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_a_signal_does_not_hide_that_the_run_diverged():
+    with pytest.raises(DivergedError), StopSignal():
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise DivergedError("diverged")

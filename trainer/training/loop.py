@@ -3,18 +3,16 @@
 The state is in every checkpoint. So a resumed run logs, validates, keeps and stops as the uninterrupted one does.
 """
 
-import contextlib
 import math
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from types import FrameType
 
 import numpy as np
 
-from settings.errors import DivergedError, Stopped
+from settings.errors import DivergedError
+from settings.signals import HANDLED, Listener
 from trainer.compat import keras, tf
 from trainer.evaluation.statistics import Metrics
 from trainer.modeling.two_tower import Features
@@ -25,7 +23,8 @@ Clock = Callable[[], float]
 """Seconds, from any origin."""
 
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+AFTER_TRAINING = "Stopped by {} after training. All steps are saved. The same command finishes the run."
+"""What the run says when it is stopped after the last step."""
 
 
 @dataclass
@@ -66,67 +65,21 @@ class RunState:
         return is_better
 
 
-class StopSignal:
-    """Handles SIGTERM and Ctrl-C, so that a run saves before it ends.
-
-    Attributes:
-      requested: the signal that arrived; None before.
-    """
+class StopSignal(Listener):
+    """Remembers SIGTERM and Ctrl-C while steps are taken, so that all workers save the same step before they end."""
 
     def __init__(self, any_worker: Callable[[Sequence[bool]], list[bool]] = list):
         """`any_worker` tells which of some statements is true on a worker; see `strategy.build_any_worker`."""
-        self.requested: signal.Signals | None = None
+        super().__init__(AFTER_TRAINING, holds=True)
         self._any_worker = any_worker
-        self._all_is_saved = False
 
     def of_any_worker(self) -> signal.Signals | None:
         """The signal that has arrived at any worker. All workers call it after the same step, and get the same answer.
 
         So a signal to one worker stops all of them after one step, which they save together.
         """
-        number = self.requested
-        arrived = self._any_worker([number == each for each in _SIGNALS])
-        return next((each for each, has_arrived in zip(_SIGNALS, arrived, strict=True) if has_arrived), None)
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Remembers a signal that arrives in the body, in `requested`. A second one ends the process at once.
-
-        Python handles signals only in the main thread. In another thread this does nothing.
-        """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        previous = {number: signal.signal(number, self._handle) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def raise_at_once(self) -> None:
-        """From here on a signal raises Stopped at once. Call it when all steps are saved.
-
-        Raises:
-          Stopped: a signal had arrived before.
-        """
-        self._all_is_saved = True
-        if self.requested is not None:
-            self._stop()
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.requested = signal.Signals(number)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self._all_is_saved:
-            self._stop()
-
-    def _stop(self) -> None:
-        assert self.requested is not None
-        raise Stopped(
-            f"Stopped by {self.requested.name} after training. All steps are saved. The same command finishes the run.",
-            exit_code=128 + self.requested,
-        )
+        arrived = self._any_worker([self.arrived == each for each in HANDLED])
+        return next((each for each, has_arrived in zip(HANDLED, arrived, strict=True) if has_arrived), None)
 
 
 @dataclass

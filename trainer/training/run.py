@@ -10,7 +10,7 @@ from dataclasses import asdict
 from rich.console import Console
 
 from settings.cli import build_console
-from settings.errors import Stopped
+from settings.signals import Listener, stopped_by
 from settings.trainer_config import TrainerConfig
 from trainer import config as config_lib
 from trainer import schema, storage
@@ -29,7 +29,7 @@ from trainer.training import resume, size_rules, steps, summary
 from trainer.training.checkpoint import Checkpointer, has_checkpoints
 from trainer.training.diagnostics import build_diagnostics
 from trainer.training.learner import Learner, build_learner, check_batch_size
-from trainer.training.loop import RunState, StopSignal, Trainer
+from trainer.training.loop import AFTER_TRAINING, RunState, StopSignal, Trainer
 from trainer.training.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TuningSink
 from trainer.training.profile import Profiler
 from trainer.training.projector import write_projector
@@ -141,13 +141,16 @@ def train_and_evaluate(
                 console.print(change, soft_wrap=True)
             dataset.vocabulary.save(paths.vocabulary)
             save_item_lists(paths.seen, *dataset.seen_items())
+        # All workers have seen whether the run is finished.
+        strategy_lib.barrier(strategy)
+        if is_chief:
+            # The end of the run writes them again. Until then, what is here is no result.
+            storage.remove(paths.result)
+            storage.remove(paths.report)
 
         writer = stack.enter_context(_build_writer(config, paths, console, state.step, total_steps, is_chief=is_chief))
         writer.truncate_after(state.step)
         writer.write_config(config_lib.flatten(config_lib.plain(config)), config_lib.hyperparameters(config))
-        stop = StopSignal(strategy_lib.build_any_worker(strategy))
-        stack.enter_context(stop.listening())
-
         schedule = plan(config.train, first_step=state.step, epoch_steps=epoch_steps, total_steps=total_steps)
         trainer = _build_trainer(config, strategy, dataset, learner, state, writer, schedule, epoch_steps=epoch_steps)
 
@@ -164,7 +167,10 @@ def train_and_evaluate(
             strategy_lib.barrier(strategy)
 
         write_diagnostics = build_diagnostics(config, dataset, learner, writer, is_chief=is_chief)
-        with Profiler(paths.logs, profile if is_chief else 0, console) as profiler:
+        with (
+            StopSignal(strategy_lib.build_any_worker(strategy)) as stop,
+            Profiler(paths.logs, profile if is_chief else 0, console) as profiler,
+        ):
             take_steps(
                 trainer,
                 schedule,
@@ -174,7 +180,7 @@ def train_and_evaluate(
                 stop=stop,
                 call_context=profiler.call,
             )
-        stop.raise_at_once()
+        stack.enter_context(Listener(AFTER_TRAINING))
         if state.step < total_steps:
             console.print(
                 f"Stopped early: {config.eval.best_metric} did not improve in the last "
@@ -286,10 +292,12 @@ def take_steps(
         if improved or schedule.checkpoint_due(end) or stopping is not None or is_finished:
             save()
         if stopping is not None:
-            raise Stopped(
-                f"Stopped by {stopping.name} after step {end}; it is saved. The same command resumes the run.",
-                exit_code=128 + stopping,
+            raise stopped_by(
+                stopping, f"Stopped by {{}} after step {end}; it is saved. The same command resumes the run."
             )
+    # A signal during the last save.
+    if stopping := stop.of_any_worker():
+        raise stopped_by(stopping, AFTER_TRAINING)
 
 
 def _build_trainer(

@@ -101,6 +101,7 @@ def whole_or_not_at_all(folder: str) -> Iterator[str]:
     """
     is_remote = "://" in folder
     temporary = folder if is_remote else f"{folder}.{os.getpid()}.tmp"
+    storage.remove_leftovers(folder)
     try:
         yield temporary
         if not is_remote:
