@@ -95,7 +95,7 @@ def test_a_changed_config_is_refused_as_old_and_new_and_nothing_is_touched(tiny_
 def test_changed_data_is_refused_and_nothing_is_touched(tiny_config, workdir, ratings_csv, tmp_path, edit):
     before = contents_of(workdir)
     tiny_config.data.source = edited(ratings_csv, tmp_path / "edited.csv", edit)
-    with pytest.raises(ConfigError, match="a run on other data: the fingerprint of its .* was"):
+    with pytest.raises(ConfigError, match=r"a run on other data: the fingerprint of its .* was"):
         train(tiny_config, workdir)
     assert contents_of(workdir) == before
 
