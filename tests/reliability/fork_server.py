@@ -1,8 +1,8 @@
 """Starts the trainer in processes that have TensorFlow imported already, by fork.
 
-Importing TensorFlow takes six seconds, which a test of a hundred runs cannot pay a hundred times. This server imports it
-once and takes no step itself, so it has no threads of TensorFlow. It forks one child for each run. A child is a process
-like any other: it has its own session, output, environment and signals, and it can be killed.
+Importing TensorFlow takes six seconds, which a test of a hundred runs cannot pay a hundred times. This server imports
+it once and takes no step itself, so it has no threads of TensorFlow. It forks one child for each run. A child is a
+process like any other: it has its own session, output, environment and signals, and it can be killed.
 """
 
 import contextlib
