@@ -82,14 +82,6 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return resolver.task_type == "chief" if has_chief else resolver.task_id == 0
 
 
-def worker_name(strategy: tf.distribute.Strategy) -> str:
-    """A name that is unique in the cluster, such as `worker-1`."""
-    resolver = strategy.cluster_resolver
-    if resolver is None or resolver.task_type is None:
-        return "worker-0"
-    return f"{resolver.task_type}-{resolver.task_id}"
-
-
 def num_workers(strategy: tf.distribute.Strategy) -> int:
     """The number of processes that train together."""
     if not isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):

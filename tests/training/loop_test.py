@@ -44,6 +44,7 @@ def test_what_is_due_is_done_in_order():
         ("advance", 10), ("train", 10), ("validation", 10), ("after_validation", 10), ("flush",), ("save", 10),
         ("advance", 15), ("train", 15), ("flush",),
         ("advance", 20), ("train", 20), ("validation", 20), ("after_validation", 20), ("flush",), ("save", 20),
+            ("wait_for_save", 20),
     ]  # fmt: skip
     assert diary.of("validation")[0] == ("validation", 10, 1.0, {"loss": 0.25, "mrr": -10})
 
