@@ -7,6 +7,7 @@ An operation on a remote path is tried again after an error that may pass; see `
 """
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import io
@@ -362,13 +363,22 @@ class _RemoteFile(io.RawIOBase):
         return offset
 
     def readinto(self, buffer: Any) -> int:
-        position = self.tell()
+        position: int | None = None
 
         def read() -> bytes:
-            self._file.seek(position)
+            nonlocal position
+            if position is None:
+                position = self.tell()
+            self._file.seek(position)  # After an error that may pass, it can be elsewhere.
             return self._file.read(len(buffer))
 
-        data = retry(self._path, read)
+        try:
+            data = retry(self._path, read)
+        except file_errors() as error:
+            # TensorFlow opens a file when it is first read.
+            if type(error).__name__ == "NotFoundError":
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path) from error
+            raise
         buffer[: len(data)] = data
         return len(data)
 

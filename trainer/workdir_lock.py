@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -31,6 +32,10 @@ LEASE_SECONDS = 60.0
 RENEW_SECONDS = 15.0
 SETTLE_SECONDS = 1.5
 """How long after writing a lease it is read again."""
+
+
+# What `Lease` writes to ask the storage for the time. A run that was killed meanwhile has left it.
+_PROBE = re.compile(rf"{re.escape(NAME)}\.[0-9a-f]{{32}}(\.\d+\.tmp)?")
 
 
 class Lock(Protocol):
@@ -205,6 +210,8 @@ class Lease:
             holder = self._read()
             if holder is not None and holder.token != self._holder.token:
                 self._refuse(holder, self._modified(self._path), 0.0)
+            for name in filter(_PROBE.fullmatch, storage.list_folder(self._folder)):
+                storage.remove(storage.join(self._folder, name))
 
     def check(self) -> None:
         """Raises ConfigError if another run has taken the lease over. Then this run must not write any more."""
@@ -260,8 +267,6 @@ class Lease:
             )
 
     def _read(self) -> Holder | None:
-        if not storage.exists(self._path):
-            return None
         try:
             fields: dict[str, Any] = json.loads(storage.read_bytes(self._path))
             return Holder(**{name: fields[name] for name in Holder.__dataclass_fields__})

@@ -14,6 +14,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -41,9 +42,12 @@ class FakeStorage:
         """`folder` is where its certificate and key are kept; needs the `openssl` command."""
         self.objects: dict[str, bytes] = {}
         self.generations: dict[str, int] = {}
+        self.updated: dict[str, datetime] = {}
+        self.clock_ahead = timedelta()
         self.uploads: dict[str, str] = {}
         self.lock = threading.RLock()
         self._held_pattern = ""
+        self._failures: list[str] = []
         self._arrived, self._released = threading.Event(), threading.Event()
         self._certificate, key = folder / "certificate.pem", folder / "key.pem"
         names = ",".join(f"DNS:{host}" for host in _HOSTS)
@@ -95,6 +99,32 @@ class FakeStorage:
             self._held_pattern = ""
             self._released.set()
 
+    @contextlib.contextmanager
+    def failing(self, *failures: str) -> Iterator[list[str]]:
+        """Fails the next requests for an object, one for each failure.
+
+        Args:
+          *failures: METHOD PATTERN STATUS, such as "POST runs/* 503". The status 0 breaks the connection off.
+
+        Yields:
+          The failures that are left.
+        """
+        self._failures = [*failures]
+        try:
+            yield self._failures
+        finally:
+            self._failures = []
+
+    def next_failure(self, method: str, name: str) -> int | None:
+        """The status that a request for an object is to fail with; None if it is not to fail."""
+        with self.lock:
+            for failure in self._failures:
+                its_method, pattern, status = failure.split()
+                if its_method == method and fnmatch.fnmatchcase(name, pattern):
+                    self._failures.remove(failure)
+                    return int(status)
+        return None
+
     def wait_if_held(self, name: str) -> None:
         if fnmatch.fnmatchcase(name, self._held_pattern):
             self._arrived.set()
@@ -104,6 +134,7 @@ class FakeStorage:
         with self.lock:
             self.objects[name] = content
             self.generations[name] = self.generations.get(name, 0) + 1
+            self.updated[name] = datetime.now(timezone.utc) + self.clock_ahead
 
     def download(self, prefix: str, folder: pathlib.Path) -> None:
         """Copies the objects below `prefix` into a local folder, those that stand for folders left out."""
@@ -148,6 +179,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile = self.connection.makefile("rb")
         self.wfile = self.connection.makefile("wb", buffering=0)
         self.close_connection = False
+
+    def handle_one_request(self) -> None:
+        """Adds the failures that are asked for."""
+        super().handle_one_request()
 
     def do_GET(self) -> None:
         """The bucket, a listing, an object's metadata, or (from the other host) its content."""
@@ -240,7 +275,7 @@ class _Handler(BaseHTTPRequestHandler):
             "name": name,
             "size": str(size),
             "generation": str(generation),
-            "updated": "2020-01-01T00:00:00.000Z",
+            "updated": f"{storage.updated[name]:%Y-%m-%dT%H:%M:%S.000Z}",
         }
 
     def _answer_content(self, content: bytes | None) -> None:
