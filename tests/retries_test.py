@@ -133,7 +133,7 @@ FUNCTIONS = {
     "rename": tf.io.gfile,
     "stat": tf.io.gfile,
     "read": tf.io.gfile.GFile,
-    "flush": tf.io.gfile.GFile,
+    "close": tf.io.gfile.GFile,
 }
 
 
@@ -155,7 +155,7 @@ def test_every_operation_on_a_remote_path_is_tried_again(tmp_path, flaky, warned
     assert len(warned) == 2
 
 
-@pytest.mark.parametrize("name", ["flush", "rename"])
+@pytest.mark.parametrize("name", ["close", "rename"])
 @pytest.mark.parametrize(
     ("error", "num_failures"), [("UnavailableError", 100), ("PermissionDeniedError", 1)], ids=["too often", "permanent"]
 )

@@ -319,11 +319,11 @@ BUCKETS = {
     "no bucket": (lambda: False, r"gs://mine/runs/a cannot be opened: there is no bucket gs://mine\. Check its name"),
     "an error": (
         lambda: raise_error(tf.errors.UnauthenticatedError(None, None, "no credentials.\nmore")),
-        r"gs://mine/runs/a cannot be opened: no credentials\. Check its name .*credentials",
+        r"gs://mine/runs/a cannot be opened: no credentials\. Check its name, the network",
     ),
     "no answer": (
         lambda: threading.Event().wait(),
-        r"gs://mine/runs/a cannot be opened: the bucket gs://mine has not answered for 0\.05 s\. Check the network",
+        r"gs://mine/runs/a cannot be opened: gs://mine has not answered for 0\.05 s\. Check its name, the network",
     ),
 }
 

@@ -300,7 +300,7 @@ def test_files_of_a_run_without_its_config_are_refused_and_left_alone(tmp_path, 
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", [".lock", "notes.txt", "logs/notes.txt", "ratings.csv", "checkpoints/worker-1.tmp"])
+@pytest.mark.parametrize("name", [".lock", "notes.txt", "logs/notes.txt", "ratings.csv"])
 def test_other_files_may_be_in_the_folder(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")

@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -255,13 +255,10 @@ def check_bucket(path: str, *, timeout: float = BUCKET_SECONDS) -> None:
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(timeout)
-    advice = "Check its name and this machine's credentials (gcloud auth application-default login)."
+    advice = "Check its name, the network and this machine's credentials (gcloud auth application-default login)."
     match answers:
         case []:
-            raise StorageError(
-                f"{path} cannot be opened: the bucket {bucket} has not answered for {timeout:g} s. Check the network. "
-                f"{advice}"
-            )
+            raise StorageError(f"{path} cannot be opened: {bucket} has not answered for {timeout:g} s. {advice}")
         case [False]:
             raise StorageError(f"{path} cannot be opened: there is no bucket {bucket}. {advice}")
         # Whoever may use the objects of a bucket need not have the right to see the bucket itself.
@@ -335,9 +332,8 @@ class _RemoteFile(io.RawIOBase):
     """The file interface of the standard library and of Arrow, on top of TensorFlow's."""
 
     def __init__(self, path: str, mode: str):
-        self._context: Any = _backend(path).open(path, mode)
-        self._file = self._context.__enter__()
         self._path, self._mode = path, mode
+        self._file, self._close = _open_remote(path, mode)
 
     def readable(self) -> bool:
         return "r" in self._mode
@@ -363,17 +359,9 @@ class _RemoteFile(io.RawIOBase):
         return offset
 
     def readinto(self, buffer: Any) -> int:
-        position: int | None = None
-
-        def read() -> bytes:
-            nonlocal position
-            if position is None:
-                position = self.tell()
-            self._file.seek(position)  # After an error that may pass, it can be elsewhere.
-            return self._file.read(len(buffer))
-
         try:
-            data = retry(self._path, read)
+            position = retry(self._path, self.tell)
+            data = retry(self._path, lambda: self._read_at(position, len(buffer)))
         except file_errors() as error:
             # TensorFlow opens a file when it is first read.
             if type(error).__name__ == "NotFoundError":
@@ -382,6 +370,10 @@ class _RemoteFile(io.RawIOBase):
         buffer[: len(data)] = data
         return len(data)
 
+    def _read_at(self, position: int, size: int) -> bytes:
+        self._file.seek(position)
+        return self._file.read(size)
+
     def write(self, content: Any) -> int:
         self._file.write(bytes(content))
         return len(content)
@@ -389,7 +381,18 @@ class _RemoteFile(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             super().close()
-            if self.writable():
-                # This is what uploads. Closing a file whose upload has failed cannot be tried again.
-                retry(self._path, self._file.flush)
-            self._context.__exit__(None, None, None)
+            self._close()
+
+
+def _open_remote(path: str, mode: str) -> tuple[Any, Callable[[], None]]:
+    """Returns an open file, and what closes it, which uploads what was written."""
+    backend = _backend(path)
+    if backend is epath_backend.fsspec_backend:
+        file: Any = backend.open(path, mode)
+        # It counts as closed even if the upload has failed, so closing it is not tried again.
+        return file, file.close
+    from trainer.compat import tf
+
+    # Not opened by the backend, which would upload once more after the upload has failed for good.
+    file = tf.io.gfile.GFile(path, mode)
+    return file, lambda: retry(path, file.close)

@@ -283,7 +283,7 @@ class Lease:
         """What the clock of the storage says: clocks of machines may differ."""
         probe = f"{self._path}.{self._holder.token}"
         try:
-            storage.write_bytes(probe, b"")
+            storage.write_bytes(probe, b"time")
             return self._modified(probe)
         finally:
             storage.remove(probe)

@@ -33,6 +33,10 @@ _UNFINISHED_TENSORS = re.compile(r"step-(\d{8,})\.(?:index|data-\d+-of-\d+)\.tem
 _UNFINISHED_FILE = re.compile(r"step-(\d{8,})\.(?:json|partial)\.\d+\.tmp")
 
 
+# TensorFlow needs a second more for an empty file on gs://.
+_MARKER_CONTENT = b"partial"
+
+
 class CheckpointFolder:
     """A folder of checkpoints, local or gs://.
 
@@ -172,7 +176,7 @@ class CheckpointFolder:
             storage.rename(self._manifest_path(step), self._marker_path(step))
             storage.sync(self.path)
         else:
-            storage.write_bytes(self._marker_path(step), b"")
+            storage.write_bytes(self._marker_path(step), _MARKER_CONTENT)
 
     def _files_of(self, step: int, pattern: re.Pattern[str]) -> list[str]:
         """The sorted paths of the files of a step whose names fit a pattern."""
