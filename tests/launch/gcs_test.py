@@ -283,6 +283,6 @@ def scalars(workdir: pathlib.Path) -> dict[tuple[str, str], list[tuple[int, floa
         for record in tf.data.TFRecordDataset(str(path)):
             event = tf.compat.v1.Event.FromString(record.numpy())
             for value in event.summary.value:
-                if value.tensor.dtype == tf.float32.as_datatype_enum and value.tag != "lists_per_second":
+                if value.tensor.dtype == tf.float32.as_datatype_enum and not value.tag.endswith("lists_per_second"):
                     found[path.parent.name, value.tag].append((event.step, tf.make_ndarray(value.tensor).item()))
     return {key: sorted(values) for key, values in found.items()}
