@@ -42,7 +42,7 @@ def measure(megabytes: int, update: str) -> dict[str, float]:
     table = tf.Variable(tf.random.stateless_normal([num_rows, _ROW_SIZE], (1, 2)))
     rows, values = tf.range(1000), tf.ones([1000, _ROW_SIZE])
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def step() -> tf.Tensor:
         if update == "dense":
             table.assign_add(tf.ones_like(table))

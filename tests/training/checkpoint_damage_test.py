@@ -87,6 +87,7 @@ DAMAGES = {
 }
 
 
+@pytest.mark.promise(3, "damaged checkpoints", "set aside, and the one before used")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(local_folder, logged, damage):
     run = Run(local_folder)

@@ -12,7 +12,7 @@ from trainer.training import snapshot
 def test_a_snapshot_keeps_its_values_while_training_updates_the_variables(jit_compile, is_sparse):
     table = tf.Variable(tf.zeros([50, 4]))
 
-    @tf.function(jit_compile=jit_compile)
+    @tf.function(jit_compile=jit_compile, autograph=False)
     def update():
         if is_sparse:
             table.scatter_add(tf.IndexedSlices(tf.ones([2, 4]), tf.constant([3, 3])))
