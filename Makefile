@@ -80,6 +80,7 @@ lint: $(TEST_INSTALLED)  ## Check format, style and types.
 bench: $(PEERS_INSTALLED)  ## Compare speed and memory with other tools; takes a quarter of an hour.
 	$(BIN)/python -m benchmarks.step --data_dir=$(wildcard $(DATA_DIR)/tfds)
 	$(BIN)/python -m benchmarks.growth
+	$(BIN)/python -m benchmarks.saving
 	$(BIN)/python -m benchmarks.reading
 	$(BIN)/python -m benchmarks.recommending
 	$(BIN)/python -m benchmarks.whole_job

@@ -9,9 +9,10 @@ from tests.conftest import REPOSITORY
 
 # Each part may import those above it. What stands on one line is of one rank, and may not import each other.
 RANKS = [
-    ["compat", "schema"],
+    ["compat", "schema", "retries"],
     ["features"],
     ["storage", "strategy", "config"],
+    ["workdir_lock"],
     ["workdir"],
     ["data"],
     ["modeling"],

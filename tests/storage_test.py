@@ -3,6 +3,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pyarrow as pa
@@ -297,3 +298,50 @@ def test_a_name_that_no_file_can_have_is_refused(path, message):
         with pytest.raises(StorageError) as caught:
             use(path)
         assert message in str(caught.value)
+
+
+class Bucket:
+    """A backend that answers what it is told to."""
+
+    def __init__(self, answer):
+        self.answer, self.asked = answer, []
+
+    def exists(self, path):
+        self.asked.append(path)
+        return self.answer()
+
+
+def raise_error(error):
+    raise error
+
+
+BUCKETS = {
+    "no bucket": (lambda: False, r"gs://mine/runs/a cannot be opened: there is no bucket gs://mine\. Check its name"),
+    "an error": (
+        lambda: raise_error(tf.errors.UnauthenticatedError(None, None, "no credentials.\nmore")),
+        r"gs://mine/runs/a cannot be opened: no credentials\. Check its name, the network",
+    ),
+    "no answer": (
+        lambda: threading.Event().wait(),
+        r"gs://mine/runs/a cannot be opened: gs://mine has not answered for 0\.05 s\. Check its name, the network",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BUCKETS)
+def test_a_bucket_that_cannot_be_used_is_said_at_once(monkeypatch, case):
+    answer, says = BUCKETS[case]
+    monkeypatch.setattr(storage, "_backend", lambda path: Bucket(answer))
+    with pytest.raises(StorageError, match=says):
+        storage.check_bucket("gs://mine/runs/a", timeout=0.05)
+
+
+def test_a_bucket_that_may_be_used_passes(monkeypatch):
+    bucket = Bucket(lambda: True)
+    monkeypatch.setattr(storage, "_backend", lambda path: bucket)
+    for path in ("gs://mine/runs/a", "gs://mine", "runs/a", "ram://runs", "movielens"):
+        storage.check_bucket(path)
+    assert bucket.asked == ["gs://mine/", "gs://mine/"]
+    # The right to use objects does not include the right to see the bucket.
+    bucket.answer = lambda: raise_error(tf.errors.PermissionDeniedError(None, None, "forbidden"))
+    storage.check_bucket("gs://mine/runs/a")

@@ -13,7 +13,7 @@ from settings.errors import ConfigError, StorageError
 from settings.trainer_config import load_trainer_config
 from tests.conftest import REPOSITORY
 from trainer import config as config_lib
-from trainer import storage
+from trainer import storage, workdir_lock
 from trainer.compat import tf
 from trainer.workdir import Workdir
 
@@ -28,8 +28,10 @@ def changed(**fields):
 
 
 @pytest.fixture(params=["local", "ram"])
-def workdir(request, tmp_path):
+def workdir(request, tmp_path, monkeypatch):
     """The folder of a run of the default config."""
+    # No other run starts at the same time.
+    monkeypatch.setattr(workdir_lock, "SETTLE_SECONDS", 0)
     workdir = Workdir(str(tmp_path / "run") if request.param == "local" else f"ram://{tmp_path.name}/run")
     with workdir.locked():
         workdir.save_run(default.get_config(), DESCRIPTION, **STRATEGY, first_step=0)
@@ -125,9 +127,9 @@ def test_a_broken_file_is_named(workdir, content):
 @pytest.mark.parametrize(
     "content",
     [
-        b'{"format_version": 4}',
-        b'{"format_version": 4, "fingerprints": 5}',
-        b'{"format_version": 4, "fingerprints": null}',
+        b'{"format_version": 5}',
+        b'{"format_version": 5, "fingerprints": 5}',
+        b'{"format_version": 5, "fingerprints": null}',
     ],
 )
 def test_a_description_without_fingerprints_is_broken(workdir, content):
@@ -150,7 +152,7 @@ def test_a_folder_without_a_run_has_no_config(tmp_path):
         Workdir(str(tmp_path)).load_config()
 
 
-@pytest.mark.parametrize("content", [b'{"format_version": 4}', b'{"format_version": 4, "config": [1]}'])
+@pytest.mark.parametrize("content", [b'{"format_version": 5}', b'{"format_version": 5, "config": [1]}'])
 def test_a_record_without_a_config_is_broken(workdir, content):
     storage.write_bytes(workdir.config, content)
     with pytest.raises(StorageError, match=r"config.json cannot be read"):
@@ -174,7 +176,7 @@ def test_a_metric_that_is_not_finite_is_null_in_the_file_and_nan_when_loaded(wor
 @pytest.mark.parametrize("name", ["config", "data", "result"])
 @pytest.mark.parametrize(
     ("version", "says"),
-    [(None, "an earlier version of this project .format 1;"), (5, "a later version of this project .format 5;")],
+    [(None, "an earlier version of this project .format 1;"), (6, "a later version of this project .format 6;")],
 )
 def test_files_of_another_version_are_refused_and_left_alone(workdir, name, version, says):
     workdir.save_json(workdir.result, {"step": 1})
@@ -198,7 +200,7 @@ def test_a_workdir_of_the_first_version_is_refused_and_left_alone(tmp_path):
     before = contents(tmp_path)
     for read in (lambda: Workdir(str(tmp_path)).check(default.get_config()), Workdir(str(tmp_path)).load_config):
         with pytest.raises(
-            ConfigError, match=r"earlier version of this project \(format 1; this version reads format 4"
+            ConfigError, match=r"earlier version of this project \(format 1; this version reads format 5"
         ):
             read()
     assert contents(tmp_path) == before
@@ -298,7 +300,7 @@ def test_files_of_a_run_without_its_config_are_refused_and_left_alone(tmp_path, 
     assert contents(tmp_path) == before
 
 
-@pytest.mark.parametrize("name", [".lock", "notes.txt", "logs/notes.txt", "ratings.csv", "checkpoints/worker-1.tmp"])
+@pytest.mark.parametrize("name", [".lock", "notes.txt", "logs/notes.txt", "ratings.csv"])
 def test_other_files_may_be_in_the_folder(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
@@ -345,7 +347,7 @@ def test_each_change_of_the_strategy_is_recorded_and_reported(workdir):
         {"strategy": "default", "num_replicas": 1, "first_step": 0},
         {"strategy": "mirrored", "num_replicas": 2, "first_step": 200},
     ]
-    assert record["format_version"] == 4
+    assert record["format_version"] == 5
     assert config_lib.changed_fields(record["config"], default.get_config()) == {}
 
 
@@ -367,7 +369,7 @@ def test_the_epochs_of_an_extended_run_are_recorded(workdir):
 
 
 def test_the_data_is_described_in_plain_json(workdir):
-    assert read_json(workdir.data) == {"format_version": 4, **DESCRIPTION}
+    assert read_json(workdir.data) == {"format_version": 5, **DESCRIPTION}
 
 
 def test_values_that_another_version_chose_are_refused(workdir):
@@ -378,3 +380,17 @@ def test_values_that_another_version_chose_are_refused(workdir):
     workdir.check_chosen({"model.scale": 4.0, "history.targets": "all"})
     with pytest.raises(ConfigError, match=r"config\.model\.scale=4\.0 .* chooses 5\.0"):
         workdir.check_chosen({"model.scale": 5.0})
+
+
+def test_what_killed_runs_left_half_written_is_deleted_and_nothing_else(workdir):
+    """Only files that a run writes, and only as `storage` names them before they are whole."""
+    left = ["config.json.12.tmp", "data.json.3.tmp", "metrics.jsonl.4.tmp", "report.html.5.tmp", "seen.parquet.6.tmp"]
+    left += ["vocabulary/users.parquet.7.tmp", "vocabulary/features.parquet.8.tmp", ".lock.9.tmp", "result.json.1.tmp"]
+    kept = ["config.json", "notes.12.tmp", "config.json.tmp", "config.json.x.tmp", "config.json.12.tmp.bak", "12.tmp"]
+    kept += ["vocabulary/notes.parquet.7.tmp", "vocabulary/users.parquet"]
+    storage.make_folder(workdir.vocabulary)
+    for name in {*left, *kept} - {"config.json"}:
+        storage.write_bytes(storage.join(workdir.path, name), b"mine")
+    with workdir.locked():
+        found = set(storage.list_files(workdir.path)) - {".lock"}
+    assert found == {"data.json", *kept}

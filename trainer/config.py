@@ -1,5 +1,7 @@
 """Compares configs, and turns sections into arguments of functions. settings/trainer_config/ checks the fields."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,14 +100,26 @@ def changed_fields(
 ) -> dict[str, tuple[Any, Any]]:
     """Returns the changed fields that prevent a run from being resumed, as name → (old value, new value)."""
     before, after = flatten(plain(old)), flatten(plain(new))
-    # A schedule that depends on the last step changes when epochs are added.
-    depends_on_last_step = after["optimizer.schedule"] != "constant"
-    free = _CHANGEABLE - ({"train.num_epochs"} if depends_on_last_step else set())
+    changeable = _changeable(after)
     return {
         name: (before.get(name), after.get(name))
         for name in sorted(before.keys() | after.keys())
-        if before.get(name) != after.get(name) and name not in free
+        if before.get(name) != after.get(name) and name not in changeable
     }
+
+
+def fingerprint(config: ConfigDict | BaseModel | Mapping[str, Any]) -> str:
+    """Returns the SHA-256 of the fields that must not change when a run is resumed, in hexadecimal."""
+    fields = flatten(plain(config))
+    fixed = {name: value for name, value in fields.items() if name not in _changeable(fields)}
+    return hashlib.sha256(json.dumps(fixed, sort_keys=True).encode()).hexdigest()
+
+
+def _changeable(fields: Mapping[str, Any]) -> set[str]:
+    """The names of the fields that may change when a run is resumed."""
+    # A schedule that depends on the last step changes when epochs are added.
+    depends_on_last_step = fields["optimizer.schedule"] != "constant"
+    return _CHANGEABLE - ({"train.num_epochs"} if depends_on_last_step else set())
 
 
 def plain(config: ConfigDict | BaseModel | Mapping[str, Any]) -> dict[str, Any]:

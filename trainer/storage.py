@@ -2,9 +2,12 @@
 
 A file is replaced as a whole or not at all. Local paths do not need TensorFlow. It is imported on the first use of a
 remote path. Where it is not installed, as on the workers of Beam, fsspec reads and writes remote paths.
+
+An operation on a remote path is tried again after an error that may pass; see `retries.py`.
 """
 
 import contextlib
+import errno
 import hashlib
 import importlib.util
 import io
@@ -12,7 +15,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -20,9 +24,13 @@ import pyarrow.parquet as pq
 from etils.epath import backend as epath_backend
 
 from settings.errors import StorageError
+from trainer.retries import retry
 
 _BUFFER_BYTES = 1 << 20
 _DIGEST_BYTES = 1 << 24
+
+BUCKET_SECONDS = 20.0
+"""How long a bucket may take to answer before the run is refused."""
 
 # The node and the operation, which TensorFlow puts around the message of a file error.
 _TENSORFLOW_CONTEXT = re.compile(r"^\{\{.*?\}\} | \[Op:\w+\].*", re.DOTALL)
@@ -40,17 +48,17 @@ def join(folder: str, *names: str) -> str:
 
 def exists(path: str) -> bool:
     """Returns whether there is a file or folder at `path`."""
-    return _backend(path).exists(path)
+    return retry(path, lambda: _backend(path).exists(path))
 
 
 def is_folder(path: str) -> bool:
     """Returns whether there is a folder at `path`."""
-    return _backend(path).isdir(path)
+    return retry(path, lambda: _backend(path).isdir(path))
 
 
 def list_folder(path: str) -> list[str]:
     """Returns the sorted names of the files and folders in the folder at `path`."""
-    return sorted(name.rstrip("/") for name in _backend(path).listdir(path))
+    return sorted(name.rstrip("/") for name in retry(path, lambda: _backend(path).listdir(path)))
 
 
 def list_files(folder: str) -> Iterator[str]:
@@ -66,21 +74,35 @@ def list_files(folder: str) -> Iterator[str]:
 def remove(path: str) -> None:
     """Removes a file, or a folder with all that is in it. A local folder loses what it can, and no error is raised."""
     if _is_remote(path):
-        backend = _backend(path)
-        for name in list_files(path):
-            backend.remove(join(path, name))
-        # What is left is the file itself, or objects that stand for folders, if there are any.
-        with contextlib.suppress(FileNotFoundError):
-            (backend.rmtree if backend.isdir(path) else backend.remove)(path)
+        retry(path, lambda: _remove_remote(path))
     elif os.path.isdir(path):
         shutil.rmtree(path, ignore_errors=True)
     elif os.path.lexists(path):
         os.remove(path)
 
 
+def rename(path: str, new_path: str) -> None:
+    """Renames a file. It replaces a file that has the new name."""
+
+    def replace() -> None:
+        try:
+            _backend(path).replace(path, new_path)
+        except FileNotFoundError:
+            # The answer to an earlier try was lost, but the service had renamed the file.
+            if not (_is_remote(path) and _backend(path).exists(new_path)):
+                raise
+
+    retry(path, replace)
+
+
 def size(path: str) -> int:
     """Returns the size of a file in bytes."""
-    return _backend(path).stat(path).length if _is_remote(path) else os.path.getsize(path)
+    return retry(path, lambda: _backend(path).stat(path).length) if _is_remote(path) else os.path.getsize(path)
+
+
+def modified(path: str) -> float:
+    """Returns when a file was last written: seconds since the epoch, by the clock of the storage."""
+    return float(retry(path, lambda: _backend(path).stat(path).mtime))
 
 
 def open_for_reading(path: str) -> BinaryIO:
@@ -100,19 +122,21 @@ def open_for_writing(path: str) -> Iterator[pa.NativeFile]:
     Raises:
       StorageError: the file cannot be written, for example because the disk is full. The old content is unchanged.
     """
+    _check_name(path)
     temporary = f"{path}.{os.getpid()}.tmp"
-    backend = _backend(path)
     remove_leftovers(path)
     try:
         with writing(path):
             with _RemoteFile(temporary, "wb") if _is_remote(path) else open(temporary, "wb") as file:
                 yield pa.PythonFile(file, mode="w")
             sync(temporary)
-            backend.replace(temporary, path)
+            rename(temporary, path)
             sync(os.path.dirname(path))
-    finally:
-        if backend.exists(temporary):
-            backend.remove(temporary)
+    except BaseException:
+        # The first error goes on.
+        with contextlib.suppress(*file_errors()):
+            remove(temporary)
+        raise
 
 
 def remove_leftovers(path: str) -> None:
@@ -179,7 +203,7 @@ def make_folder(path: str) -> None:
       StorageError: the folder cannot be made.
     """
     with writing(path):
-        _backend(path).makedirs(path, exist_ok=True)
+        retry(path, lambda: _backend(path).makedirs(path, exist_ok=True))
 
 
 def read_bytes(path: str) -> bytes:
@@ -237,6 +261,39 @@ def sync(path: str) -> None:
         os.close(descriptor)
 
 
+def check_bucket(path: str, *, timeout: float = BUCKET_SECONDS) -> None:
+    """Checks that the bucket of a gs:// path exists and answers. All other paths pass.
+
+    Raises:
+      StorageError: there is no such bucket, or it does not answer within `timeout` seconds.
+    """
+    if not path.startswith("gs://"):
+        return
+    backend = _backend(path)
+    bucket = "/".join(path.split("/")[:3])
+    answers: list[bool | Exception] = []
+
+    def ask() -> None:
+        try:
+            answers.append(backend.exists(f"{bucket}/"))
+        except Exception as error:
+            answers.append(error)
+
+    # TensorFlow would try for minutes, and cannot be interrupted.
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    advice = "Check its name, the network and this machine's credentials (gcloud auth application-default login)."
+    match answers:
+        case []:
+            raise StorageError(f"{path} cannot be opened: {bucket} has not answered for {timeout:g} s. {advice}")
+        case [False]:
+            raise StorageError(f"{path} cannot be opened: there is no bucket {bucket}. {advice}")
+        # Whoever may use the objects of a bucket need not have the right to see the bucket itself.
+        case [Exception() as error] if type(error).__name__ != "PermissionDeniedError":
+            raise StorageError(f"{path} cannot be opened: {reason(error)}. {advice}") from error
+
+
 def file_errors() -> tuple[type[Exception], ...]:
     """Returns the exception types that a file can raise: OSError, and those of the modules for remote paths."""
     errors: list[type[Exception]] = [OSError]
@@ -277,6 +334,15 @@ def _backend(path: str) -> epath_backend.Backend:
     return epath_backend.tf_backend
 
 
+def _remove_remote(path: str) -> None:
+    backend = _backend(path)
+    for name in list_files(path):
+        backend.remove(join(path, name))
+    # What is left is the file itself, or objects that stand for folders, if there are any.
+    with contextlib.suppress(FileNotFoundError):
+        (backend.rmtree if backend.isdir(path) else backend.remove)(path)
+
+
 def _check_name(path: str) -> None:
     """Raises StorageError for a path that no file can have, or that names no bucket."""
     scheme, is_remote, name = path.partition("://")
@@ -294,9 +360,8 @@ class _RemoteFile(io.RawIOBase):
     """The file interface of the standard library and of Arrow, on top of TensorFlow's."""
 
     def __init__(self, path: str, mode: str):
-        self._context: Any = _backend(path).open(path, mode)
-        self._file = self._context.__enter__()
-        self._mode = mode
+        self._path, self._mode = path, mode
+        self._file, self._close = _open_remote(path, mode)
 
     def readable(self) -> bool:
         return "r" in self._mode
@@ -322,9 +387,20 @@ class _RemoteFile(io.RawIOBase):
         return offset
 
     def readinto(self, buffer: Any) -> int:
-        data = self._file.read(len(buffer))
+        try:
+            position = retry(self._path, self.tell)
+            data = retry(self._path, lambda: self._read_at(position, len(buffer)))
+        except file_errors() as error:
+            # TensorFlow opens a file when it is first read.
+            if type(error).__name__ == "NotFoundError":
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path) from error
+            raise
         buffer[: len(data)] = data
         return len(data)
+
+    def _read_at(self, position: int, size: int) -> bytes:
+        self._file.seek(position)
+        return self._file.read(size)
 
     def write(self, content: Any) -> int:
         self._file.write(bytes(content))
@@ -333,4 +409,18 @@ class _RemoteFile(io.RawIOBase):
     def close(self) -> None:
         if not self.closed:
             super().close()
-            self._context.__exit__(None, None, None)
+            self._close()
+
+
+def _open_remote(path: str, mode: str) -> tuple[Any, Callable[[], None]]:
+    """Returns an open file, and what closes it, which uploads what was written."""
+    backend = _backend(path)
+    if backend is epath_backend.fsspec_backend:
+        file: Any = backend.open(path, mode)
+        # It counts as closed even if the upload has failed, so closing it is not tried again.
+        return file, file.close
+    from trainer.compat import tf
+
+    # Not opened by the backend, which would upload once more after the upload has failed for good.
+    file = tf.io.gfile.GFile(path, mode)
+    return file, lambda: retry(path, file.close)

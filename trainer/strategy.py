@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from settings.cluster import parse_tf_config
-from settings.errors import ConfigError, LostWorkerError, Stopped, UserError
+from settings.errors import ConfigError, LostWorkerError, UserError
 from settings.trainer_config import STRATEGIES
 from trainer.compat import configure_coordination_service, tf
 
@@ -130,8 +130,7 @@ def failing_fast(
     try:
         yield
     except UserError as error:
-        # After a signal all workers stop together.
-        if num_workers(strategy) > 1 and not isinstance(error, Stopped):
+        if num_workers(strategy) > 1:
             at_exit(_end_without_teardown, error.exit_code)
         raise
     except tf.errors.OpError as error:

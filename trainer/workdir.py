@@ -1,10 +1,10 @@
 """The folder of a run: its paths, its records, its lock, and the checks that decide whether a run may use it."""
 
 import contextlib
-import fcntl
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -14,10 +14,15 @@ from pydantic import BaseModel
 from settings.errors import ConfigError, StorageError
 from settings.trainer_config import TrainerConfig, from_saved, load_trainer_config
 from trainer import config as config_lib
-from trainer import schema, storage
+from trainer import schema, storage, workdir_lock
+from trainer.workdir_lock import Lock
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """The format of config.json, data.json, result.json and the checkpoints. Version 1 had no such number."""
+
+# What `storage` writes before it renames a file.
+_UNFINISHED = re.compile(r"(?P<name>.+)\.\d+\.tmp")
+_VOCABULARY_FILES = {"users.parquet", "items.parquet", "features.parquet"}
 
 Config: TypeAlias = ConfigDict | BaseModel | Mapping[str, Any]
 
@@ -45,8 +50,10 @@ class Workdir:
         Raises:
           ConfigError: the folder holds a run of another config or of another version of this project, or its name
             cannot be used.
-          StorageError: the folder cannot be written, or is not a folder, or its run has no readable config.
+          StorageError: the folder cannot be written, or is not a folder, or its run has no readable config, or its
+            bucket does not exist or does not answer.
         """
+        storage.check_bucket(self.path)
         if patterns := sorted(set(self.path) & set("*?[\\")):
             raise ConfigError(
                 f"--workdir={self.path} cannot be used: TensorFlow finds checkpoints by pattern, so their path "
@@ -251,57 +258,36 @@ class Workdir:
             raise ConfigError(f"The config of the run in --workdir={self.path} cannot be used: {error}") from None
 
     @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Makes the folder and locks it against other runs. The kernel frees the lock of a killed process.
-
-        There is no lock on gs://.
+    def locked(self, *, job: str = "") -> Iterator[Lock]:
+        """Makes the folder and holds its lock; see `workdir_lock.locked`. Deletes what killed runs left half written.
 
         Raises:
-          ConfigError: another run is using the folder. The message names its process.
+          ConfigError: another run is using the folder. The message names it.
           StorageError: the folder or its lock cannot be made.
         """
         storage.make_folder(self.path)
-        if "://" in self.path:
-            yield
-            return
-        path = storage.join(self.path, ".lock")
-        with storage.writing(path):
-            lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            self._take(lock)
-            yield
-        finally:
-            os.close(lock)
+        with workdir_lock.locked(self.path, job=job) as lock:
+            self._sweep()
+            yield lock
 
-    def check_free(self) -> None:
+    def check_free(self, *, job: str = "") -> None:
         """Checks early that no other run is using the folder. Only `locked` guarantees it.
 
         Raises:
-          ConfigError: another run is using it. The message names its process.
+          ConfigError: another run is using it. The message names it.
         """
-        path = storage.join(self.path, ".lock")
-        if "://" in self.path or not os.path.exists(path):
-            return
-        with storage.writing(path):
-            lock = os.open(path, os.O_RDWR)
-        try:
-            self._take(lock)
-        finally:
-            os.close(lock)
+        workdir_lock.check_free(self.path, job=job)
 
-    def _take(self, lock: int) -> None:
-        """Locks an open file until it is closed, and writes the process id into it."""
-        with storage.writing(storage.join(self.path, ".lock")):
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.read(lock, 20).decode(errors="replace").strip()
-                raise ConfigError(
-                    f"--workdir={self.path} is in use by another run, process {holder or 'unknown'}. "
-                    "Wait for it, stop it, or use another --workdir."
-                ) from None
-            os.truncate(lock, 0)
-            os.write(lock, str(os.getpid()).encode())
+    def _sweep(self) -> None:
+        """Deletes the unfinished files of killed runs. Only a run writes files of these names, and this one does."""
+        paths = [self.config, self.data, self.seen, self.metrics, self.result, self.queries, self.report]
+        own = {storage.join(self.path, workdir_lock.NAME), *paths}
+        own |= {storage.join(self.vocabulary, name) for name in _VOCABULARY_FILES}
+        for folder in (self.path, self.vocabulary):
+            for name in _names_in(folder):
+                path = storage.join(folder, name)
+                if (unfinished := _UNFINISHED.fullmatch(path)) and unfinished["name"] in own:
+                    storage.remove(path)
 
     def _saved_config(self) -> ConfigDict:
         record = self.load_json(self.config)
@@ -329,8 +315,7 @@ class Workdir:
         """Names of files that only a run writes, all of them after config.json."""
         paths = [self.data, self.vocabulary, self.seen, self.metrics, self.result, self.queries, self.report]
         found = [path for path in paths if storage.exists(path)]
-        # A worker that is not the chief leaves the folder of the checkpoints, but none of their files.
-        if any(not name.endswith(".tmp") for name in _names_in(self.checkpoints)):
+        if _names_in(self.checkpoints):
             found.append(self.checkpoints)
         found += [
             storage.join(self.logs, name)

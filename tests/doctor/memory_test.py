@@ -157,8 +157,14 @@ def test_ease_keeps_a_matrix_and_widens_the_vectors_of_the_catalogue():
     assert ranking["EASE"] == 4 * 3000**2
     # The columns of EASE, and the matrix that they are copied from.
     assert ranking["catalogue"] == 4 * 3000 * (8 + 3000 + 3000) + 6 * CHUNK_BYTES
-    assert memory.host_memory_of_ease(build(**EASE), 3000) == 5 * 8 * 3000**2
-    assert memory.host_memory_of_ease(build(), 3000) == 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "more"), [({}, {}), (EASE, {"building EASE": 5 * 8 * 3000**2})], ids=["plain", "EASE"]
+)
+def test_the_machine_itself_holds_a_copy_of_the_checkpoint_and_builds_ease(fields, more):
+    found = memory.estimate_host_memory(build(**fields), weight_bytes=1000, slot_bytes=2000, num_items=3000)
+    assert found == {"a checkpoint that is being saved": 3000, **more}
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,12 @@ import fnmatch
 import json
 import pathlib
 import re
+import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -41,9 +43,12 @@ class FakeStorage:
         """`folder` is where its certificate and key are kept; needs the `openssl` command."""
         self.objects: dict[str, bytes] = {}
         self.generations: dict[str, int] = {}
+        self.updated: dict[str, datetime] = {}
+        self.clock_ahead = timedelta()
         self.uploads: dict[str, str] = {}
         self.lock = threading.RLock()
         self._held_pattern = ""
+        self._failures: list[str] = []
         self._arrived, self._released = threading.Event(), threading.Event()
         self._certificate, key = folder / "certificate.pem", folder / "key.pem"
         names = ",".join(f"DNS:{host}" for host in _HOSTS)
@@ -95,6 +100,32 @@ class FakeStorage:
             self._held_pattern = ""
             self._released.set()
 
+    @contextlib.contextmanager
+    def failing(self, *failures: str) -> Iterator[list[str]]:
+        """Fails the next requests for an object, one for each failure.
+
+        Args:
+          *failures: METHOD PATTERN STATUS, such as "POST runs/* 503". The status 0 breaks the connection off.
+
+        Yields:
+          The failures that are left.
+        """
+        self._failures = [*failures]
+        try:
+            yield self._failures
+        finally:
+            self._failures = []
+
+    def next_failure(self, method: str, name: str) -> int | None:
+        """The status that a request for an object is to fail with; None if it is not to fail."""
+        with self.lock:
+            for failure in self._failures:
+                its_method, pattern, status = failure.split()
+                if its_method == method and fnmatch.fnmatchcase(name, pattern):
+                    self._failures.remove(failure)
+                    return int(status)
+        return None
+
     def wait_if_held(self, name: str) -> None:
         if fnmatch.fnmatchcase(name, self._held_pattern):
             self._arrived.set()
@@ -104,6 +135,7 @@ class FakeStorage:
         with self.lock:
             self.objects[name] = content
             self.generations[name] = self.generations.get(name, 0) + 1
+            self.updated[name] = datetime.now(timezone.utc) + self.clock_ahead
 
     def download(self, prefix: str, folder: pathlib.Path) -> None:
         """Copies the objects below `prefix` into a local folder, those that stand for folders left out."""
@@ -127,6 +159,23 @@ class _Server(ThreadingHTTPServer):
         """A client that was killed is no error."""
 
 
+def _may_fail(answer: "Callable[[_Handler], None]") -> "Callable[[_Handler], None]":
+    """Fails a request instead, if that is asked for."""
+
+    def answer_or_fail(handler: "_Handler") -> None:
+        status = handler.server.storage.next_failure(handler.command, handler.object_name())
+        if status is None:
+            answer(handler)
+        elif status:
+            handler.body()
+            handler.answer(status)
+        else:
+            handler.close_connection = True
+            handler.connection.shutdown(socket.SHUT_RDWR)
+
+    return answer_or_fail
+
+
 class _Handler(BaseHTTPRequestHandler):
     """One connection: CONNECT in the clear, then requests to the service."""
 
@@ -140,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_CONNECT(self) -> None:
         host, _, port = self.path.partition(":")
         if host not in _HOSTS or port != "443":
-            self._answer(403)
+            self.answer(403)
             return
         self.send_response(200)
         self.end_headers()
@@ -149,6 +198,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile = self.connection.makefile("wb", buffering=0)
         self.close_connection = False
 
+    @_may_fail
     def do_GET(self) -> None:
         """The bucket, a listing, an object's metadata, or (from the other host) its content."""
         storage, path, query = self._request()
@@ -166,21 +216,22 @@ class _Handler(BaseHTTPRequestHandler):
             is_there = match["bucket"] == BUCKET
             self._answer_json({"hierarchicalNamespace": {"enabled": False}} if is_there else None)
         else:
-            self._answer(400)
+            self.answer(400)
 
+    @_may_fail
     def do_POST(self) -> None:
         """Begins an upload, uploads at once, or copies."""
         storage, path, query = self._request()
-        content = self._body()
+        content = self.body()
         if match := _REWRITE.fullmatch(path):
             copied = self._find(match["bucket"], unquote(match["name"]))
             if copied is not None:
                 storage.put(unquote(match["new"]), copied)
             self._answer_json({"done": True} if copied is not None else None)
         elif not (match := _UPLOAD.fullmatch(path)) or match["bucket"] != BUCKET:
-            self._answer(404)
+            self.answer(404)
         elif query.get("ifGenerationMatch") == "0" and query["name"] in storage.objects:
-            self._answer(412)
+            self.answer(412)
         elif query["uploadType"] == "media":
             storage.put(query["name"], content)
             self._answer_json(self._metadata(query["name"]))
@@ -190,27 +241,29 @@ class _Handler(BaseHTTPRequestHandler):
                 upload = str(len(storage.uploads))
                 storage.uploads[upload] = query["name"]
             location = f"https://{_HOSTS[0]}{path}?uploadType=resumable&upload_id={upload}"
-            self._answer(200, Location=location)
+            self.answer(200, Location=location)
 
+    @_may_fail
     def do_PUT(self) -> None:
         """The content of an upload, all of it in one request."""
         storage, _, query = self._request()
-        content = self._body()
+        content = self.body()
         match = re.fullmatch(r"bytes (?:0-(\d+)|\*)/(\d+)", self.headers["Content-Range"])
         if not match or len(content) != int(match[2]):
             # Also what a client that asks how much has come is told: nothing of it.
-            self._answer(308)
+            self.answer(308)
             return
         name = storage.uploads[query["upload_id"]]
         storage.put(name, content)
         self._answer_json(self._metadata(name))
 
+    @_may_fail
     def do_DELETE(self) -> None:
         storage, path, _ = self._request()
         match = _OBJECT.fullmatch(path)
         with storage.lock:
             is_there = match and storage.objects.pop(unquote(match["name"]), None) is not None
-        self._answer(204 if is_there else 404)
+        self.answer(204 if is_there else 404)
 
     def _request(self) -> tuple[FakeStorage, str, dict[str, str]]:
         """Who is asked, the path, and the query as a dictionary."""
@@ -218,7 +271,16 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         return self.server.storage, url.path, {name: values[-1] for name, values in parse_qs(url.query).items()}
 
-    def _body(self) -> bytes:
+    def object_name(self) -> str:
+        """The name of the object that is asked for, or the prefix of a listing; "" for none."""
+        _, path, query = self._request()
+        if "upload_id" in query:
+            return self.server.storage.uploads[query["upload_id"]]
+        pattern = _CONTENT if self.headers["Host"] == "storage.googleapis.com" else _OBJECT
+        match = _REWRITE.fullmatch(path) or pattern.fullmatch(path)
+        return unquote(match["name"]) if match else query.get("name", query.get("prefix", ""))
+
+    def body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":
             return self.rfile.read(int(self.headers.get("Content-Length", 0)))
         chunks = []
@@ -240,26 +302,26 @@ class _Handler(BaseHTTPRequestHandler):
             "name": name,
             "size": str(size),
             "generation": str(generation),
-            "updated": "2020-01-01T00:00:00.000Z",
+            "updated": f"{storage.updated[name]:%Y-%m-%dT%H:%M:%S.000Z}",
         }
 
     def _answer_content(self, content: bytes | None) -> None:
         if content is None:
-            self._answer(404)
+            self.answer(404)
             return
         first, last = 0, len(content) - 1
         if match := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
             first, last = int(match[1]), min(int(match[2]), last)
         if first >= len(content):
-            self._answer(416)
+            self.answer(416)
         else:
-            self._answer(206 if match else 200, content[first : last + 1])
+            self.answer(206 if match else 200, content[first : last + 1])
 
     def _answer_json(self, value: dict[str, Any] | None) -> None:
         """None is answered with 404."""
-        self._answer(404) if value is None else self._answer(200, json.dumps(value).encode())
+        self.answer(404) if value is None else self.answer(200, json.dumps(value).encode())
 
-    def _answer(self, status: int, content: bytes = b"", **headers: str) -> None:
+    def answer(self, status: int, content: bytes = b"", **headers: str) -> None:
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)

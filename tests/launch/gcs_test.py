@@ -4,6 +4,7 @@ The metrics are those of the same run in a local folder that nobody stopped.
 """
 
 import collections
+import datetime
 import io
 import json
 import os
@@ -17,12 +18,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from settings.errors import ConfigError, StorageError
 from tests.conftest import NUM_USERS, REPOSITORY
 from tests.launch.fake_gcs import BUCKET, FakeStorage
 from tests.training.resume_test import finish, last_checkpoint, logged, start
 from trainer.compat import tf
 from trainer.training.checkpoint import Checkpointer
 from trainer.training.metric_writer import JsonlSink
+from trainer.workdir_lock import LEASE_SECONDS, Holder, Lease, this_process
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="the certificate takes the openssl command")
 
@@ -32,6 +35,14 @@ FLAGS = [
     "--config.train.num_epochs=60",
     "--config.train.checkpoint_every_steps=100",
     "--config.data.columns.title=title",
+]
+
+
+# The method, the step and the status of requests that fail once. The status 0 breaks the connection off.
+FAILURES = [
+    ("GET", "00000300.json", 503),
+    *[("POST", "00000400.data", 503), ("PUT", "00000400.data", 0), ("GET", "00000400.data", 0)],
+    *[("POST", "00000400.json", 0), ("PUT", "00000400.json", 503), ("DELETE", "00000400.partial", 503)],
 ]
 
 
@@ -46,10 +57,10 @@ def service(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(request, tmp_path_factory, ratings_csv, service) -> tuple[pathlib.Path, pathlib.Path, str]:
+def runs(request, tmp_path_factory, ratings_csv, service) -> tuple[pathlib.Path, pathlib.Path, str, str]:
     """What two runs left: one on gs://, killed while it saved and started again, and one in a local folder.
 
-    And what the local one printed.
+    And what the local one printed, and what one printed that was started while the first one on gs:// was running.
     """
     local, copy = tmp_path_factory.mktemp("local"), tmp_path_factory.mktemp("copy")
     uninterrupted = start(local, ratings_csv, *FLAGS)
@@ -59,22 +70,31 @@ def runs(request, tmp_path_factory, ratings_csv, service) -> tuple[pathlib.Path,
     with service.holding_uploads("runs/mine/checkpoints/step-00000400.json*") as held:
         killed = start(local, ratings_csv, *on_gs)
         arrived = held.wait(timeout=240)
+        second = start(local, ratings_csv, *on_gs)
+        request.addfinalizer(second.kill)
+        refused, _ = second.communicate(timeout=240)
+        assert second.returncode == 78, refused
+        assert f"in use by another run, process {killed.pid} on" in refused
         killed.send_signal(signal.SIGKILL)
         output, _ = killed.communicate()
         assert arrived, output
     assert "runs/mine/checkpoints/step-00000400.index" in service.objects
     assert b'"step": 390' in service.objects["runs/mine/metrics.jsonl"]
-    resumed = start(local, ratings_csv, *on_gs)
-    request.addfinalizer(resumed.kill)
-    assert "Resuming after step 300." in finish(resumed)
+    # A temporary failure of each request that a save makes.
+    failures = [f"{method} runs/mine/checkpoints/step-{step}* {status}" for method, step, status in FAILURES]
+    with service.failing(*failures) as left:
+        resumed = start(local, ratings_csv, *on_gs)
+        request.addfinalizer(resumed.kill)
+        assert "Resuming after step 300." in finish(resumed)
+        assert left == []
     printed = finish(uninterrupted)
     service.download("runs/mine/", copy)
-    return copy, local, printed
+    return copy, local, printed, refused
 
 
 @pytest.mark.launch
 def test_a_killed_run_on_gs_ends_as_one_in_a_local_folder(runs):
-    on_gs, local, _ = runs
+    on_gs, local, *_ = runs
     step, tensors = last_checkpoint(on_gs)
     expected_step, expected = last_checkpoint(local)
     assert step == expected_step > 400
@@ -88,7 +108,7 @@ def test_a_killed_run_on_gs_ends_as_one_in_a_local_folder(runs):
 
 @pytest.mark.launch
 def test_a_run_on_gs_leaves_what_a_local_one_leaves(runs, service):
-    on_gs, local, _ = runs
+    on_gs, local, *_ = runs
     assert kinds_of_files(on_gs) == kinds_of_files(local)
     folders = {name.rstrip("/") for name in service.objects if name.startswith("runs/mine/") and name.endswith("/")}
     assert {name.removeprefix("runs/mine").lstrip("/") for name in folders} <= folders_of(local)
@@ -137,20 +157,88 @@ def test_what_is_appended_on_gs_stands_behind_what_was_there(service):
     assert len(service.objects["appended/metrics.jsonl"].splitlines()) == 2
 
 
-def test_a_worker_that_is_not_the_chief_leaves_nothing_on_gs(service):
+def test_a_worker_that_is_not_the_chief_asks_nothing_of_gs_when_a_checkpoint_is_saved(service):
     folder = f"gs://{BUCKET}/cluster/checkpoints"
-    trackable = tf.train.Checkpoint(table=tf.Variable([1.0, 2.0]))
-    chief, other = (
-        Checkpointer(folder, trackable, keep=2, is_chief=is_chief, worker_name=name)
-        for is_chief, name in [(True, "chief-0"), (False, "worker-1")]
-    )
-    chief.save(10, {})
+    variables = {"table": tf.Variable([1.0, 2.0])}
+    chief, other = (Checkpointer(folder, variables, keep=2, is_chief=is_chief) for is_chief in (True, False))
+    with chief:
+        chief.save(10, {})
     before = dict(service.objects)
     uploads = len(service.uploads)
-    other.save(10, {})
-    assert len(service.uploads) > uploads
-    assert service.objects == before
-    assert other.steps() == [10]
+    with other:
+        other.save(10, {})
+    assert len(service.uploads) == uploads and service.objects == before
+    variables["table"].assign([0.0, 0.0])
+    assert other.restore_latest().step == 10
+    np.testing.assert_array_equal(variables["table"], [1.0, 2.0])
+
+
+def test_a_save_that_gs_refuses_leaves_the_checkpoint_before_it(service):
+    folder = f"gs://{BUCKET}/refused/checkpoints"
+    table = tf.Variable([1.0, 2.0])
+    checkpointer = Checkpointer(folder, {"table": table}, keep=1)
+    checkpointer.save(10, {})
+    checkpointer.wait()
+    before = {name for name in service.objects if name.startswith("refused/")}
+    table.assign([3.0, 4.0])
+    # TensorFlow tries once more when it drops the file.
+    with service.failing(*["PUT refused/checkpoints/step-00000020.data* 403"] * 3):
+        checkpointer.save(20, {})
+        with pytest.raises(StorageError, match=r"step 20 cannot be written to .*: .*403"):
+            checkpointer.wait()
+    assert {name for name in service.objects if name.startswith("refused/")} == before
+    assert checkpointer.restore_latest().step == 10
+    np.testing.assert_array_equal(table, [1.0, 2.0])
+
+
+ELSEWHERE = Holder(host="elsewhere", machine="another boot", process=41, started="7")
+
+
+def test_the_lease_on_gs_expires_by_the_clock_of_the_service(service):
+    """The clock of the service is years ahead of that of this machine."""
+    folder = f"gs://{BUCKET}/leased"
+    service.clock_ahead = datetime.timedelta(days=1000)
+    other, this = Lease(folder, ELSEWHERE), Lease(folder, this_process())
+    try:
+        other.take()
+        with pytest.raises(ConfigError, match=r"in use by another run, process 41 on elsewhere, .* [0-9] s ago"):
+            this.take()
+        service.clock_ahead += datetime.timedelta(seconds=LEASE_SECONDS)
+        this.take()
+    finally:
+        service.clock_ahead = datetime.timedelta()
+    with pytest.raises(ConfigError, match=rf"taken over by process {os.getpid()} on"):
+        other.check()
+    with this.renewing():
+        this.check()
+    assert {name for name in service.objects if name.startswith("leased/")} <= {"leased/"}
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("what", ["workdir", "source"])
+@pytest.mark.parametrize(
+    ("bucket", "environment", "says"),
+    [
+        ("absent", {}, "there is no bucket gs://absent."),
+        # Nothing listens there.
+        (BUCKET, {"https_proxy": "http://127.0.0.1:9"}, "has not answered for 20 s."),
+    ],
+    ids=["absent", "unreachable"],
+)
+def test_a_bucket_that_cannot_be_used_is_said_before_any_data_is_read(
+    service, tmp_path, ratings_csv, what, bucket, environment, says
+):
+    path = f"gs://{bucket}/{what}.csv"
+    flag = f"--workdir={path}" if what == "workdir" else f"--config.data.source={path}"
+    run = start(tmp_path / "run", ratings_csv, flag, **environment)
+    try:
+        output, _ = run.communicate(timeout=60)
+    finally:
+        run.kill()
+    assert run.returncode == 74, output
+    (line,) = output.splitlines()
+    assert line.startswith(f"error: {path} cannot be opened: ") and says in line
+    assert not (tmp_path / "run").exists()
 
 
 def run_all(*commands: list[str]) -> list[str]:
@@ -195,6 +283,6 @@ def scalars(workdir: pathlib.Path) -> dict[tuple[str, str], list[tuple[int, floa
         for record in tf.data.TFRecordDataset(str(path)):
             event = tf.compat.v1.Event.FromString(record.numpy())
             for value in event.summary.value:
-                if value.tensor.dtype == tf.float32.as_datatype_enum and value.tag != "lists_per_second":
+                if value.tensor.dtype == tf.float32.as_datatype_enum and not value.tag.endswith("lists_per_second"):
                     found[path.parent.name, value.tag].append((event.step, tf.make_ndarray(value.tensor).item()))
     return {key: sorted(values) for key, values in found.items()}

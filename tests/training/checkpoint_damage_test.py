@@ -10,8 +10,10 @@ import pytest
 from settings.errors import ConfigError, StorageError
 from tests.training.checkpoint_run import (
     DATA,
+    FINGERPRINTS,
     INDEX,
     MANIFEST,
+    SIZE,
     Run,
     contents_of,
     files_in,
@@ -23,14 +25,15 @@ from tests.training.checkpoint_run import (
 )
 from trainer import storage
 from trainer.compat import tf
-from trainer.training import checkpoint
+from trainer.training import checkpoint_folder
+from trainer.workdir import FORMAT_VERSION
 
 
 def with_fields(path, **fields):
     """Rewrites a manifest with other fields and the checksum that belongs to them. None removes a field."""
     manifest = json.loads(storage.read_bytes(path)) | fields
     manifest = {name: value for name, value in manifest.items() if value is not None and name != "sha256"}
-    write(path, json.dumps({**manifest, "sha256": checkpoint._checksum(manifest)}))
+    write(path, json.dumps({**manifest, "sha256": checkpoint_folder.checksum(manifest)}))
 
 
 def without(path, key):
@@ -56,6 +59,9 @@ DAMAGES = {
     "data longer by a byte": (DATA, lambda path: os.truncate(path, os.path.getsize(path) + 1)),
     "a bit of the data": (DATA, flip_bit),
     "a bit of the index": (INDEX, flip_bit),
+    "index cut by a byte": (INDEX, lambda path: truncate(path, 1 - 1e-9)),
+    "index cut by half": (INDEX, lambda path: truncate(path, 0.5)),
+    "index emptied": (INDEX, lambda path: truncate(path, 0)),
     "a bit of the state": (
         MANIFEST,
         lambda path: flip_bit(path, storage.read_bytes(path).index(b"6.6") / os.path.getsize(path)),
@@ -74,13 +80,14 @@ DAMAGES = {
     "manifest without anything": (MANIFEST, lambda path: write(path, "{}")),
     **{
         f"manifest without {key}": (MANIFEST, lambda path, key=key: without(path, key))
-        for key in ("files", "state", "step", "sha256")
+        for key in ("files", "fingerprints", "format", "state", "step", "sha256", "variables")
     },
     "another state": (MANIFEST, with_another_state),
     "the manifest of another step": (MANIFEST, with_the_manifest_of_another_step),
 }
 
 
+@pytest.mark.promise(3, "damaged checkpoints", "set aside, and the one before used")
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_is_used(local_folder, logged, damage):
     run = Run(local_folder)
@@ -104,16 +111,16 @@ def test_setting_aside_that_was_interrupted_is_completed_at_the_next_start(local
     run.save(10)
     run.save(20)
     flip_bit(path_of(local_folder, 20, DATA))
-    rename = tf.io.gfile.rename
+    rename = storage.rename
 
     def rename_and_die(*arguments, **options):
         rename(*arguments, **options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tf.io.gfile, "rename", rename_and_die)
+    monkeypatch.setattr(storage, "rename", rename_and_die)
     with pytest.raises(KeyboardInterrupt):
         run.checkpointer.restore_latest()
-    monkeypatch.setattr(tf.io.gfile, "rename", rename)
+    monkeypatch.setattr(storage, "rename", rename)
     assert Run(local_folder).checkpointer.restore_latest().step == 10
     assert files_in(local_folder) == ["damaged", *whole(10)]
     assert files_in(f"{local_folder}/damaged") == whole(20)
@@ -126,7 +133,7 @@ def test_a_damaged_checkpoint_is_not_restored_by_its_step(local_folder):
     other = Run(local_folder)
     with pytest.raises(StorageError, match=f"step 10 is damaged: the content of {path_of(local_folder, 10, DATA)}"):
         other.checkpointer.restore(10)
-    assert not np.any(other.weights)
+    assert not np.any(other.model.weights)
 
 
 ALL_LOST = {
@@ -187,7 +194,7 @@ def test_only_the_chief_sets_aside(local_folder, logged):
     run.save(20)
     os.remove(path_of(local_folder, 20, INDEX))
     before = files_in(local_folder)
-    worker = Run(local_folder, is_chief=False, worker_name="worker-1")
+    worker = Run(local_folder, is_chief=False)
     assert worker.checkpointer.restore_latest().step == 10
     assert files_in(local_folder) == before
 
@@ -255,7 +262,11 @@ def test_the_next_best_is_one_that_is_not_damaged(local_folder, logged):
 
 @pytest.mark.parametrize(
     ("version", "says"),
-    [(None, "an earlier version of this project .format 1;"), (5, "a later version of this project .format 5;")],
+    [
+        (None, "an earlier version of this project .format 1;"),
+        (FORMAT_VERSION - 1, f"an earlier version of this project .format {FORMAT_VERSION - 1};"),
+        (FORMAT_VERSION + 1, f"a later version of this project .format {FORMAT_VERSION + 1};"),
+    ],
 )
 def test_a_checkpoint_of_another_version_is_refused_and_left_alone(local_folder, logged, version, says):
     run = Run(local_folder)
@@ -267,3 +278,59 @@ def test_a_checkpoint_of_another_version_is_refused_and_left_alone(local_folder,
         with pytest.raises(ConfigError, match=f"The checkpoint of step 20 in .* was written by {says}"):
             restore()
     assert contents_of(local_folder) == before and logged == []
+
+
+def test_a_manifest_of_another_format_is_refused_and_left_alone(local_folder, logged):
+    Run(local_folder).save(10)
+    with_fields(path_of(local_folder, 10, MANIFEST), format="another checkpoint")
+    before = contents_of(local_folder)
+    with pytest.raises(ConfigError, match=r"step 10 in .* has the format 'another checkpoint' instead of 'listwise"):
+        Run(local_folder).checkpointer.restore_latest()
+    assert contents_of(local_folder) == before and logged == []
+
+
+ANOTHER_RUN = {
+    "shape": (
+        {"size": SIZE - 1},
+        rf"model/weights: float32 \[{SIZE}\] → float32 \[{SIZE - 1}\]; .* the model: \w{{12}} →",
+    ),
+    "type": ({"dtype": tf.float64}, rf"model/weights: float32 \[{SIZE}\] → float64 \[{SIZE}\]"),
+    "optimizer": (
+        {"optimizer": "SGD"},
+        r"optimizer/\S+: float32 .* the fingerprint of the optimizer: \w{12} → \w{12}",
+    ),
+    "fewer slots": ({"optimizer": "Adagrad"}, rf"optimizer/variables/2: float32 \[{SIZE}\] → none; the fingerprint"),
+    "config": (
+        {"fingerprints": FINGERPRINTS | {"config": "d" * 64}},
+        "the fingerprint of the config: cccccccccccc → dddddddddddd. Nothing",
+    ),
+    # Of the same size: every shape is the same.
+    "permuted vocabulary": (
+        {"fingerprints": FINGERPRINTS | {"vocabulary": "9" * 64}},
+        "the fingerprint of the vocabulary: 000000000000 → 999999999999. Nothing",
+    ),
+    "data of one kind less": (
+        {"fingerprints": {name: FINGERPRINTS[name] for name in ("config", "vocabulary")}},
+        "the fingerprint of the train lists: 111111111111 → none. Nothing",
+    ),
+}
+
+
+@pytest.mark.parametrize("differs", ANOTHER_RUN)
+def test_a_checkpoint_of_another_run_is_refused_and_nothing_is_touched(local_folder, logged, differs):
+    options, says = ANOTHER_RUN[differs]
+    for step in (10, 20):
+        Run(local_folder).save(step)
+    before = contents_of(local_folder)
+    other = Run(local_folder, **options)
+    values = [variable.numpy() for variable in other.variables]
+    checkpointer = other.checkpointer
+    for restore in (
+        checkpointer.restore_latest,
+        lambda: checkpointer.restore(20),
+        lambda: checkpointer.restore_best(20, direction="max"),
+    ):
+        with pytest.raises(ConfigError, match=f"The checkpoint of step 20 in .* is of another run: .*{says}"):
+            restore()
+    assert contents_of(local_folder) == before and logged == []
+    assert all(map(np.array_equal, values, other.variables))

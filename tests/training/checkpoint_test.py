@@ -1,18 +1,24 @@
 """What a save writes, keeps and deletes, and what a restore reads back."""
 
+import hashlib
+import json
 import os
 
+import numpy as np
 import pytest
 
-from settings.errors import ConfigError, StorageError
+from settings.errors import StorageError
+from tests.conftest import mirrored_strategy
 from tests.training.checkpoint_run import (
     DATA,
+    FINGERPRINTS,
     INDEX,
     MANIFEST,
     MARKER,
     SIZE,
     Run,
     contents_of,
+    fail_half_way,
     files_in,
     path_of,
     whole,
@@ -20,8 +26,7 @@ from tests.training.checkpoint_run import (
 )
 from trainer import storage
 from trainer.compat import tf
-from trainer.training import checkpoint
-from trainer.training.checkpoint import Checkpointer
+from trainer.workdir import FORMAT_VERSION
 
 
 @pytest.fixture(params=["local", "ram"])
@@ -65,8 +70,9 @@ def test_the_digest_depends_on_every_value(folder):
     for number, changed in enumerate([0.0, 0.0, 1e-3]):
         run = Run(f"{folder}-{number}")
         run.save(10)
-        run.weights.assign_add(changed * tf.one_hot(5, SIZE))
+        run.model.weights.assign_add(changed * tf.one_hot(5, SIZE))
         run.checkpointer.save(20, {"step": 20})
+        run.checkpointer.wait()
         saved = run.checkpointer.restore_latest()
         assert saved.digest == run.checkpointer.restore(20).digest != run.checkpointer.restore(10).digest
         digests.append(saved.digest)
@@ -79,8 +85,8 @@ def leave_an_interrupted_save(folder, step):
     for suffix in (DATA, INDEX):
         write(path_of(folder, step, suffix), "cut short")
     write(f"{path_of(folder, step, MANIFEST)}.123.tmp", "{")
-    os.mkdir(f"{folder}/step-{step:08d}_temp")
-    write(f"{folder}/step-{step:08d}_temp/part-00000-of-00001.data", "x")
+    for suffix in (DATA, INDEX):
+        write(f"{path_of(folder, step, suffix)}.tempstate1234567890123", "x")
 
 
 @pytest.mark.parametrize("next_step", [20, 30])
@@ -106,48 +112,7 @@ def test_a_run_that_was_killed_in_its_first_save_starts_again(local_folder, logg
     assert files_in(local_folder) == whole(10)
 
 
-class Killed(BaseException):
-    """Ends the code under test at once, like SIGKILL. No handler for errors catches it."""
-
-
-KILL_POINTS = {"rename": tf.io.gfile, "remove": tf.io.gfile, "write_bytes": storage, "sync": storage}
-
-
-@pytest.mark.parametrize("name", KILL_POINTS)
-@pytest.mark.parametrize("done", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("count", range(6))
-def test_a_save_may_be_killed_anywhere(local_folder, monkeypatch, logged, name, done, count):
-    """Two checkpoints are kept of 10, 20 and 30. The process is killed while it saves 30 and deletes 10."""
-    run = Run(local_folder, keep=2)
-    run.save(10)
-    run.save(20)
-    calls = iter(range(100))
-    function = getattr(KILL_POINTS[name], name)
-
-    def die(*arguments, **options):
-        if next(calls) < count:
-            return function(*arguments, **options)
-        if done:
-            function(*arguments, **options)
-        raise Killed
-
-    monkeypatch.setattr(KILL_POINTS[name], name, die)
-    try:
-        run.save(30)
-    except Killed:
-        killed = True
-    else:
-        killed = False
-    monkeypatch.undo()
-    other = Run(local_folder, keep=2)
-    step = other.checkpointer.restore_latest().step
-    assert step in (20, 30) and other.is_after(step)
-    assert killed or files_in(local_folder) == whole(20, 30)
-    other.save(40)
-    assert files_in(local_folder) == whole(step, 40)
-
-
-@pytest.mark.parametrize("leftover", ["step-00000010", "step-00000010.txt", "notes", "step-00000030_temp"])
+@pytest.mark.parametrize("leftover", ["step-00000010", "step-00000010.txt", "notes", "step-00000030.index.tempstate12"])
 def test_files_that_no_save_wrote_are_never_deleted(local_folder, leftover):
     run = Run(local_folder, keep=1)
     run.save(10)
@@ -206,52 +171,12 @@ def test_a_damaged_manifest_does_not_prevent_a_save(local_folder):
     assert run.checkpointer.steps() == [10, 20]
 
 
-@pytest.mark.parametrize("other_model", [{"size": SIZE - 1}, {"dtype": tf.float64}], ids=["shape", "type"])
-def test_a_model_of_another_shape_is_refused_and_nothing_moved(local_folder, logged, other_model):
-    Run(local_folder).save(10)
-    with pytest.raises(ConfigError, match=r"step 10 .* another shape"):
-        Run(local_folder, **other_model).checkpointer.restore_latest()
-    assert files_in(local_folder) == whole(10)
-    assert logged == []
-
-
-@pytest.mark.parametrize("more", ["saved", "asked for"])
-def test_a_model_with_other_variables_is_refused(local_folder, more):
-    small = tf.train.Checkpoint(a=tf.Variable([1.0]))
-    large = tf.train.Checkpoint(a=tf.Variable([1.0]), b=tf.Variable([2.0]))
-    saved, asked_for = (large, small) if more == "saved" else (small, large)
-    Checkpointer(local_folder, saved, keep=1).save(10, {})
-    with pytest.raises(ConfigError, match="another shape"):
-        Checkpointer(local_folder, asked_for, keep=1).restore_latest()
-    assert files_in(local_folder) == whole(10)
-
-
-def test_a_worker_that_is_not_the_chief_leaves_no_file(folder):
+def test_a_worker_that_is_not_the_chief_writes_nothing(folder):
     Run(folder).save(10)
-    worker = Run(folder, is_chief=False, worker_name="worker-1")
+    worker = Run(folder, is_chief=False)
     worker.save(20)
     assert files_in(folder) == whole(10)
-
-
-def test_a_worker_that_cannot_write_leaves_no_file_either(local_folder, monkeypatch):
-    Run(local_folder).save(10)
-    worker = Run(local_folder, is_chief=False, worker_name="worker-1")
-    fail_half_way(monkeypatch)
-    with pytest.raises(StorageError, match="step 20 cannot be written"):
-        worker.save(20)
-    assert files_in(local_folder) == whole(10)
-
-
-def fail_half_way(monkeypatch):
-    """Makes TensorFlow fail while it writes a checkpoint, as on a full disk."""
-
-    def write_half(self, prefix):
-        tf.io.gfile.makedirs(f"{prefix}_temp")
-        write(f"{prefix}_temp/part-00000-of-00001.data", "x" * 100)
-        write(f"{prefix}.{DATA}", "x" * 100)
-        raise tf.errors.ResourceExhaustedError(None, None, f"{prefix}; No space left on device")
-
-    monkeypatch.setattr(tf.train.Checkpoint, "write", write_half)
+    assert worker.checkpointer.restore_latest().step == 10 and worker.is_after(10)
 
 
 def fail_at(suffix):
@@ -280,7 +205,7 @@ def fail_at_reading_back(monkeypatch):
     def digest(path):
         raise tf.errors.UnknownError(None, None, "Input/output error")
 
-    monkeypatch.setattr(checkpoint, "_digest", digest)
+    monkeypatch.setattr(storage, "sha256", digest)
 
 
 @pytest.mark.parametrize(
@@ -323,3 +248,43 @@ def test_the_marker_is_on_the_disk_before_the_tensors_and_the_manifest_after_the
     data, index, manifest, marker = (path_of(local_folder, 10, kind) for kind in (DATA, INDEX, MANIFEST, MARKER))
     names = sorted(os.path.basename(path) for path in (data, index, marker))
     assert events == [(marker, []), (data, None), (index, None), (manifest, names)]
+
+
+def test_the_manifest_tells_what_the_checkpoint_is_of(local_folder):
+    run = Run(local_folder)
+    run.save(10, best_step=10, validation_value=0.5)
+    manifest = json.loads(storage.read_bytes(path_of(local_folder, 10, MANIFEST)))
+    assert manifest.keys() == {
+        *("format", "format_version", "step", "best_step", "validation_value", "state", "fingerprints", "variables"),
+        *("files", "sha256"),
+    }
+    assert (manifest["format"], manifest["format_version"]) == ("listwise checkpoint", FORMAT_VERSION)
+    assert manifest["fingerprints"].keys() == {*FINGERPRINTS, "model", "optimizer"}
+    assert manifest["fingerprints"].items() >= FINGERPRINTS.items()
+    reader = tf.train.load_checkpoint(f"{local_folder}/step-00000010")
+    shapes, types = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
+    assert manifest["variables"] == {name: f"{types[name].name} {shapes[name]}" for name in shapes}
+    assert len(shapes) == 1 + len(run.optimizer.variables) + 1  # Keras keeps the learning rate of the last step too.
+    np.testing.assert_array_equal(reader.get_tensor("model/weights"), run.model.weights)
+    for name in (DATA, INDEX):
+        content = storage.read_bytes(path_of(local_folder, 10, name))
+        assert manifest["files"][f"step-00000010.{name}"] == {
+            "size": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
+
+
+@pytest.mark.parametrize("num_replicas", [2, 4])
+def test_replicas_are_saved_once_and_all_restored(local_folder, num_replicas):
+    strategy = mirrored_strategy(num_replicas)
+    with strategy.scope():
+        run, other = Run(local_folder), Run(local_folder)
+    run.save(10)
+    assert other.checkpointer.restore_latest().step == 10
+    for variable, value in zip(other.variables, run.values_after(10), strict=True):
+        assert len(variable.values) == num_replicas
+        assert all(np.array_equal(replica, value) for replica in variable.values)
+    # On one device it goes on.
+    alone = Run(local_folder)
+    alone.checkpointer.restore_latest()
+    assert alone.is_after(10)

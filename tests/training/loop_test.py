@@ -44,6 +44,7 @@ def test_what_is_due_is_done_in_order():
         ("advance", 10), ("train", 10), ("validation", 10), ("after_validation", 10), ("flush",), ("save", 10),
         ("advance", 15), ("train", 15), ("flush",),
         ("advance", 20), ("train", 20), ("validation", 20), ("after_validation", 20), ("flush",), ("save", 20),
+        ("wait_for_save", 20),
     ]  # fmt: skip
     assert diary.of("validation")[0] == ("validation", 10, 1.0, {"loss": 0.25, "mrr": -10})
 
@@ -118,7 +119,7 @@ def test_a_run_that_was_stopped_early_takes_no_step_when_started_again():
     assert loop.state.step == 10
     again, diary_again = build_loop(RunState(**json.loads(diary.of("save")[-1][2])), **options)
     again.run()
-    assert diary_again.lines == []
+    assert diary_again.lines == [("wait_for_save", 10)]
     assert again.state.train_metrics == loop.state.train_metrics != {}
 
 

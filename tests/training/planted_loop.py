@@ -127,6 +127,7 @@ def build_loop(
         patience=patience,
         after_validation=lambda: diary.lines.append(("after_validation", state.step)),
         save=save,
+        wait_for_save=lambda: diary.lines.append(("wait_for_save", state.step)),
         stop=stop or StopSignal(),
     )
     return loop, diary

@@ -30,7 +30,11 @@ def test_whenever_a_stop_is_requested_the_step_it_names_is_saved(num_reads):
     with pytest.raises(Stopped) as stopped:
         loop.run()
     assert stopped.value.exit_code == 143
-    assert [line[1] for line in diary.of("save")] == [loop.state.step]
+    # It is on the disk when the message says so.
+    assert [line[:2] for line in diary.of("save", "wait_for_save")] == [
+        ("save", loop.state.step),
+        ("wait_for_save", loop.state.step),
+    ]
     assert f"Stopped by SIGTERM after step {loop.state.step};" in str(stopped.value)
     assert loop.state.step == 4 * (num_reads + 1)
 

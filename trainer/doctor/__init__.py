@@ -107,17 +107,20 @@ def examine(
         replica_batch_size: int,
         _: str,
     ) -> str:
+        sizes = {
+            "weight_bytes": _num_bytes(learner.model.variables),
+            "slot_bytes": _num_bytes(learner.optimizer.variables),
+            "num_items": learner.model.num_items,
+        }
         needed = memory.estimate_memory(
             config,
-            weight_bytes=_num_bytes(learner.model.variables),
-            slot_bytes=_num_bytes(learner.optimizer.variables),
             superbatch_bytes=_num_bytes(list(batches["training"].element_spec.values())),
             batch_size=replica_batch_size,
-            num_items=learner.model.num_items,
+            **sizes,
         )
-        found = memory.check_memory(needed, accelerator, strategy_name)
-        on_host = memory.host_memory_of_ease(config, learner.model.num_items)
-        return f"{found} Building EASE takes about {decimal(on_host)} of the machine's memory." if on_host else found
+        on_host = memory.estimate_host_memory(config, **sizes)
+        listed = ", ".join(f"{purpose} {decimal(size)}" for purpose, size in on_host.items())
+        return f"{memory.check_memory(needed, accelerator, strategy_name)} In the machine's own memory: {listed}."
 
     usable = attempt("config", load_trainer_config, config, says=lambda _: "All fields can be used.")
     replica_batch_size = attempt(

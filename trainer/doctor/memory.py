@@ -119,9 +119,20 @@ def estimate_memory(
     return {part: size for part, size in (kept | largest).items() if size}
 
 
-def host_memory_of_ease(config: TrainerConfig, num_items: int) -> int:
-    """Estimates what building EASE takes of the memory of the machine itself, in bytes; 0 without EASE."""
-    return _EASE_HOST_BYTES * num_items**2 if config.ease.weight else 0
+def estimate_host_memory(
+    config: TrainerConfig, *, weight_bytes: int, slot_bytes: int, num_items: int
+) -> dict[str, int]:
+    """Estimates what a run keeps in the memory of the machine itself beside the data: bytes by what it is for.
+
+    Args:
+      config, weight_bytes, slot_bytes, num_items: see `estimate_memory`.
+    """
+    needed = {
+        # They are copied when a checkpoint is saved, and written in the background.
+        "a checkpoint that is being saved": weight_bytes + slot_bytes,
+        "building EASE": _EASE_HOST_BYTES * num_items**2 if config.ease.weight else 0,
+    }
+    return {purpose: size for purpose, size in needed.items() if size}
 
 
 def _training(config: TrainerConfig, weight_bytes: int, batch_size: int, num_items: int) -> dict[str, int]:

@@ -1,35 +1,26 @@
-"""Checkpoints that are verified before they are used. The newest few and the best are kept.
+"""Checkpoints that are saved in the background and verified before they are used.
 
-A checkpoint of step N consists of TensorFlow's files with the prefix `step-N` and a manifest, `step-N.json`. The
-manifest contains the size and SHA-256 of each file, the part of the run's state that is not a tensor, and a SHA-256
-of all this. It is written last, in one step.
-
-While a checkpoint is written or deleted, a marker `step-N.partial` lies beside its files. A later save deletes files
-without a manifest only if they have this marker. Tensors with neither a manifest nor a marker have lost their
-manifest: they count as damaged and are never deleted.
+`checkpoint_folder.py` tells what their files are.
 """
 
 import contextlib
-import hashlib
-import json
+import copy
 import math
-import re
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from absl import logging
 
-from settings.errors import ConfigError, StorageError
+from settings.errors import ConfigError, DivergedError, Stopped, StorageError, UserError
 from trainer import storage
-from trainer.compat import tf
-from trainer.workdir import FORMAT_VERSION, check_format_version
+from trainer.training import snapshot
+from trainer.training.checkpoint_folder import DAMAGED, CheckpointFolder, checksum
 
-_MANIFEST = re.compile(r"step-(\d{8,})\.json")
-_MARKER = re.compile(r"step-(\d{8,})\.partial")
-_TENSORS = re.compile(r"step-(\d{8,})\.(?:index|data-\d+-of-\d+)")
-# Written by `storage.write_bytes` before it renames the file.
-_UNFINISHED_FILE = re.compile(r"step-(\d{8,})\.(?:json|partial)\.\d+\.tmp")
-_DAMAGED = "damaged"
+_NUM_NAMED = 3
+"""How many variables a message names."""
 
 
 @dataclass(frozen=True)
@@ -53,41 +44,66 @@ class Saved:
 
 def has_checkpoints(folder: str) -> bool:
     """Whether a run has left any checkpoint in `folder`, damaged or not."""
-    return bool(_steps_with_files(folder))
+    return bool(CheckpointFolder(folder).steps_with_files())
 
 
 class Checkpointer:
-    """Saves and restores `trackable` in one folder, local or gs://."""
+    """Saves and restores variables in one folder, local or gs://. As a context, it waits for the last save."""
 
     def __init__(
         self,
         folder: str,
-        trackable: tf.train.Checkpoint,
+        variables: snapshot.Variables,
         *,
         keep: int,
+        fingerprints: Mapping[str, str] | None = None,
         is_chief: bool = True,
-        worker_name: str = "worker-0",
+        before_writing: Callable[[], None] | None = None,
+        after_writing: Callable[[], None] | None = None,
     ):
-        """Every worker of a cluster needs a Checkpointer, because TensorFlow writes with all of them.
-
-        Only the chief's files are kept.
+        """Every worker of a cluster restores. Only the chief writes, and needs no other worker for it.
 
         Args:
           folder: `WORKDIR/checkpoints`. The first save creates it.
-          trackable: the model and the optimizer. All their variables must exist.
+          variables: all that training changes, by name; see `snapshot.named_variables`.
           keep: how many of the newest checkpoints are kept, in addition to the best.
-          worker_name: a name that no other worker has.
+          fingerprints: what a run is, by name, such as the SHA-256 of its config. A checkpoint with others is refused.
+          before_writing: is called before a checkpoint is written. If it raises an error, nothing is written.
+          after_writing: is called after each checkpoint.
         """
-        self._folder = folder
-        self._trackable = trackable
+        self._folder = CheckpointFolder(folder)
+        self._variables = variables
         self._keep = keep
+        self._fingerprints = dict(fingerprints or {})
         self._is_chief = is_chief
-        self._scratch = storage.join(folder, f"{worker_name}.tmp")
+        self._before_writing = before_writing or (lambda: None)
+        self._after_writing = after_writing or (lambda: None)
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def __enter__(self) -> "Checkpointer":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.wait()
+        # A second signal ends the process at once.
+        elif isinstance(error, Exception | Stopped):
+            try:
+                self.wait()
+            except UserError as error_of_save:
+                # The first error goes on.
+                logging.error("%s", error_of_save)
 
     def save(
         self, step: int, state: dict[str, Any], *, best_step: int | None = None, validation_value: float | None = None
     ) -> None:
-        """Saves a checkpoint of `step`. Then deletes the old ones, except the newest few and the best.
+        """Copies the variables, and saves a checkpoint of `step` in the background.
+
+        When it is whole, old ones are deleted, except the newest few and the best. If the save before this one is still
+        being written, waits for it first.
 
         Args:
           state: values that JSON can hold.
@@ -96,25 +112,31 @@ class Checkpointer:
             `restore_best` needs it to find the next best.
 
         Raises:
-          StorageError: the checkpoint cannot be written. The earlier ones are unchanged.
+          UserError: the save before this one has failed; see `wait`.
         """
-        try:
-            if self._is_chief:
-                self._write(step, state, best_step, validation_value)
-                self._prune()
-            else:
-                self._trackable.write(storage.join(self._scratch, _name(step)))
-        except (tf.errors.OpError, OSError, StorageError) as error:
-            if self._is_chief:
-                with contextlib.suppress(tf.errors.OpError, OSError):
-                    self._sweep()
-            raise StorageError(
-                f"The checkpoint of step {step} cannot be written to {self._folder}: {storage.reason(error)}. "
-                "The earlier checkpoints are unchanged. Make room, and start the same command again."
-            ) from error
-        finally:
-            if not self._is_chief and tf.io.gfile.isdir(self._scratch):
-                tf.io.gfile.rmtree(self._scratch)
+        self.wait()
+        if not self._is_chief:
+            return
+        fields = {"best_step": best_step, "validation_value": validation_value, "state": copy.deepcopy(state)}
+        values = snapshot.take(self._variables)
+        # A daemon, because a second signal ends the process at once.
+        self._thread = threading.Thread(target=self._save, args=(step, fields, values), daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Waits until the last checkpoint is written and the old ones are deleted.
+
+        Raises:
+          StorageError: it cannot be written. The earlier ones are unchanged.
+          DivergedError: a variable holds a number that is not finite. Nothing was written.
+          UserError: what `before_writing` raised. Nothing was written.
+        """
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
 
     def restore_latest(self) -> Saved | None:
         """Restores the newest checkpoint that is not damaged. Returns None if the run has not saved any.
@@ -123,10 +145,11 @@ class Checkpointer:
 
         Raises:
           StorageError: all checkpoints are damaged. Nothing is moved.
-          ConfigError: the checkpoint is of another model or optimizer, or of another version of this project.
+          ConfigError: the checkpoint is of another run, or of another version of this project. Nothing is changed.
         """
+        self.wait()
         damage: dict[int, StorageError] = {}
-        for step in reversed(_steps_with_files(self._folder)):
+        for step in reversed(self._folder.steps_with_files()):
             try:
                 saved = self._verify(step)
             except StorageError as error:
@@ -136,7 +159,7 @@ class Checkpointer:
             self._set_aside(damage)
             return saved
         # Checkpoints that an earlier start has set aside count too: the run must not start again from step 0.
-        set_aside = _steps_with_files(storage.join(self._folder, _DAMAGED))
+        set_aside = self._folder.steps_set_aside()
         if damage or set_aside:
             raise self._all_damaged(damage, set_aside)
         return None
@@ -146,8 +169,9 @@ class Checkpointer:
 
         Raises:
           StorageError: it is missing or damaged.
-          ConfigError: it is of another model or optimizer, or of another version of this project.
+          ConfigError: it is of another run, or of another version of this project. Nothing is changed.
         """
+        self.wait()
         saved = self._verify(step)
         self._read(saved)
         return saved
@@ -168,11 +192,12 @@ class Checkpointer:
 
         Raises:
           StorageError: all checkpoints are damaged. Nothing is moved.
-          ConfigError: the checkpoint is of another model or optimizer, or of another version of this project.
+          ConfigError: a checkpoint is of another run, or of another version of this project. Nothing is changed.
         """
+        self.wait()
         damage: dict[int, StorageError] = {}
         others: list[Saved] = []
-        for step in [best_step, *(step for step in _steps_with_files(self._folder) if step != best_step)]:
+        for step in [best_step, *(step for step in self._folder.steps_with_files() if step != best_step)]:
             try:
                 saved = self._verify(step)
             except StorageError as error:
@@ -203,173 +228,102 @@ class Checkpointer:
 
     def steps(self) -> list[int]:
         """Returns the steps that have a checkpoint, ascending. Some of them may be damaged."""
-        return _steps_in(self._folder, _MANIFEST)
+        return self._folder.steps()
 
-    def _write(self, step: int, state: dict[str, Any], best_step: int | None, validation_value: float | None) -> None:
-        tf.io.gfile.makedirs(self._folder)
-        # The remains of an interrupted save take up room, and may be of this very step.
-        self._sweep()
-        if step in _steps_with_files(self._folder) and step not in self.steps():
-            self._move_to_damaged(step)
-        self._mark_partial(step)
-        self._trackable.write(storage.join(self._folder, _name(step)))
-        files = self._tensor_files_of(step)
-        for path in files:
-            storage.sync(path)
-        manifest: dict[str, Any] = {
-            "format_version": FORMAT_VERSION,
-            "step": step,
-            "best_step": best_step,
-            "validation_value": validation_value,
-            "state": state,
-            "files": {_basename(path): _digest(path) for path in files},
-        }
-        manifest["sha256"] = _checksum(manifest)
-        storage.write_bytes(self._manifest_path(step), json.dumps(manifest, indent=2).encode())
-        tf.io.gfile.remove(self._marker_path(step))
+    def _save(self, step: int, fields: dict[str, Any], values: snapshot.Snapshot) -> None:
+        """Runs in the background, and leaves an error to `wait`."""
+        try:
+            if (name := snapshot.first_not_finite(values)) is not None:
+                raise DivergedError(
+                    f"Training diverged: after step {step} {name} holds numbers that are not finite. This step was not "
+                    "saved. Lower config.optimizer.learning_rate or set config.optimizer.clip_norm, and use a new "
+                    "--workdir."
+                )
+            self._before_writing()
+            self._write(step, fields, values)
+            self._after_writing()
+        except BaseException as error:
+            self._error = error
+
+    def _write(self, step: int, fields: dict[str, Any], values: snapshot.Snapshot) -> None:
+        failures: tuple[type[Exception], ...] = (StorageError, *storage.file_errors())
+        try:
+            self._folder.begin(step)
+            snapshot.write(self._folder.prefix(step), values)
+            self._folder.commit(
+                step, {**fields, "fingerprints": self._all_fingerprints(), "variables": self._descriptions()}
+            )
+            self._folder.prune(self._keep)
+        except failures as error:
+            with contextlib.suppress(*failures):
+                self._folder.sweep()
+            raise StorageError(
+                f"The checkpoint of step {step} cannot be written to {self._folder.path}: {storage.reason(error)}. "
+                "The earlier checkpoints are unchanged. Make room, and start the same command again."
+            ) from error
 
     def _read(self, saved: Saved) -> None:
         try:
-            status = self._trackable.read(saved.prefix)
-            status.assert_consumed()
-        except (AssertionError, ValueError, tf.errors.InvalidArgumentError) as error:
-            raise ConfigError(
-                f"The checkpoint of step {saved.step} in {self._folder} is of a model or optimizer of another "
-                f"shape: {storage.reason(error)}. Use the config it was made with, or another --workdir."
+            snapshot.assign(saved.prefix, self._variables)
+        except storage.file_errors() as error:
+            raise StorageError(
+                f"The checkpoint of step {saved.step} in {self._folder.path} cannot be read: {storage.reason(error)}. "
+                "Nothing was changed. Start the same command again."
             ) from error
 
     def _verify(self, step: int) -> Saved:
-        manifest, digest = self._load_manifest(step)
-        for name, expected in manifest["files"].items():
-            path = storage.join(self._folder, name)
-            if not tf.io.gfile.exists(path):
-                raise StorageError(f"The checkpoint of step {step} is damaged: {path} is missing.")
-            if _digest(path) != expected:
-                raise StorageError(f"The checkpoint of step {step} is damaged: the content of {path} has changed.")
-        return Saved(
-            step, manifest["state"], storage.join(self._folder, _name(step)), digest, manifest["validation_value"]
-        )
+        manifest, digest = self._folder.load_manifest(step)
+        self._check_fits(manifest)
+        self._folder.check_files(manifest)
+        return Saved(step, manifest["state"], self._folder.prefix(step), digest, manifest["validation_value"])
 
-    def _load_manifest(self, step: int) -> tuple[dict[str, Any], str]:
-        """Returns the content of a manifest and its SHA-256."""
-        path = self._manifest_path(step)
-        if not tf.io.gfile.exists(path):
-            raise StorageError(f"The checkpoint of step {step} is damaged: {path} is missing.")
-        try:
-            manifest = dict(json.loads(storage.read_bytes(path)))
-            checksum = manifest.pop("sha256")
-        except (tf.errors.OpError, OSError, ValueError, KeyError, TypeError) as error:
-            raise StorageError(f"The checkpoint of step {step} is damaged: {path} cannot be read.") from error
-        if checksum != _checksum(manifest) or manifest["step"] != step:
-            raise StorageError(f"The checkpoint of step {step} is damaged: the content of {path} has changed.")
-        check_format_version(manifest.get("format_version", 1), f"The checkpoint of step {step} in {self._folder}")
-        return manifest, checksum
+    def _check_fits(self, manifest: Mapping[str, Any]) -> None:
+        """Raises ConfigError if a checkpoint has other variables, or is of another config or other data."""
+        variables = _differences(manifest["variables"], self._descriptions())
+        if num_more := len(variables[_NUM_NAMED:]):
+            variables = [*variables[:_NUM_NAMED], f"{num_more} more variables"]
+        fingerprints = _differences(_shortened(manifest["fingerprints"]), _shortened(self._all_fingerprints()))
+        if variables or fingerprints:
+            differences = "; ".join([*variables, *(f"the fingerprint of the {each}" for each in fingerprints)])
+            raise ConfigError(
+                f"The checkpoint of step {manifest['step']} in {self._folder.path} is of another run: {differences}. "
+                "Nothing was changed. Use the config and the data that it was made with, or another --workdir."
+            )
+
+    def _descriptions(self) -> dict[str, str]:
+        return snapshot.describe(self._variables)
+
+    def _all_fingerprints(self) -> dict[str, str]:
+        """Those that were given, and those of the model and the optimizer: what their variables are."""
+        described: dict[str, dict[str, str]] = {}
+        for name, description in self._descriptions().items():
+            described.setdefault(name.partition("/")[0], {})[name] = description
+        return self._fingerprints | {owner: checksum(variables) for owner, variables in described.items()}
 
     def _all_damaged(self, damage: dict[int, StorageError], set_aside: list[int]) -> StorageError:
         reasons = [str(error) for error in damage.values()]
         if set_aside:
-            reasons.append(f"Steps {set_aside} were moved to {_DAMAGED}/ earlier.")
+            reasons.append(f"Steps {set_aside} were moved to {DAMAGED}/ earlier.")
         return StorageError(
-            f"All checkpoints in {self._folder} are damaged. {' '.join(reasons)} Nothing was changed. Restore a "
+            f"All checkpoints in {self._folder.path} are damaged. {' '.join(reasons)} Nothing was changed. Restore a "
             "checkpoint from a copy, or start again with another --workdir."
         )
 
     def _set_aside(self, damage: dict[int, StorageError]) -> None:
         for step, error in damage.items():
-            logging.error("%s Its files are moved to %s/.", error, _DAMAGED)
+            logging.error("%s Its files are moved to %s/.", error, DAMAGED)
             if self._is_chief:
-                self._move_to_damaged(step)
-
-    def _move_to_damaged(self, step: int) -> None:
-        aside = storage.join(self._folder, _DAMAGED)
-        tf.io.gfile.makedirs(aside)
-        # The manifest goes last: if this is interrupted, the next start finds the checkpoint damaged again.
-        manifest = [path for path in [self._manifest_path(step)] if tf.io.gfile.exists(path)]
-        for path in [*self._tensor_files_of(step), *manifest]:
-            tf.io.gfile.rename(path, storage.join(aside, _basename(path)), overwrite=True)
-
-    def _prune(self) -> None:
-        steps = self.steps()
-        newest = steps[-self._keep :]
-        kept: set[int | None] = set(newest)
-        for step in newest:
-            # Each of these may become the one that the run resumes from, so the best one before it is kept too.
-            with contextlib.suppress(StorageError):
-                kept.add(self._load_manifest(step)[0]["best_step"])
-        for step in steps:
-            if step not in kept:
-                self._mark_partial(step)
-        self._sweep()
-
-    def _mark_partial(self, step: int) -> None:
-        """Turns a manifest into a marker, which takes no room on a full disk. Without a manifest, writes a marker."""
-        manifest, marker = self._manifest_path(step), self._marker_path(step)
-        if tf.io.gfile.exists(manifest):
-            tf.io.gfile.rename(manifest, marker, overwrite=True)
-            storage.sync(self._folder)
-        else:
-            storage.write_bytes(marker, b"")
-
-    def _sweep(self) -> None:
-        """Deletes the remains of interrupted saves and deletions."""
-        complete = self.steps()
-        for step in _steps_in(self._folder, _MARKER):
-            if step not in complete:
-                for path in self._tensor_files_of(step):
-                    tf.io.gfile.remove(path)
-                temporary = storage.join(self._folder, f"{_name(step)}_temp")
-                if tf.io.gfile.isdir(temporary):
-                    tf.io.gfile.rmtree(temporary)
-                storage.sync(self._folder)
-            tf.io.gfile.remove(self._marker_path(step))
-        for name in _names_in(self._folder):
-            if _UNFINISHED_FILE.fullmatch(name):
-                tf.io.gfile.remove(storage.join(self._folder, name))
-
-    def _tensor_files_of(self, step: int) -> list[str]:
-        names = [name for name in _names_in(self._folder) if _TENSORS.fullmatch(name)]
-        return [storage.join(self._folder, name) for name in sorted(names) if name.startswith(f"{_name(step)}.")]
-
-    def _manifest_path(self, step: int) -> str:
-        return storage.join(self._folder, f"{_name(step)}.json")
-
-    def _marker_path(self, step: int) -> str:
-        return storage.join(self._folder, f"{_name(step)}.partial")
+                self._folder.move_to_damaged(step)
 
 
-def _name(step: int) -> str:
-    return f"step-{step:08d}"
+def _differences(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+    """What differs, as name: old → new."""
+    return [
+        f"{name}: {old.get(name, 'none')} → {new.get(name, 'none')}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]
 
 
-def _names_in(folder: str) -> list[str]:
-    return [name.rstrip("/") for name in tf.io.gfile.listdir(folder)] if tf.io.gfile.isdir(folder) else []
-
-
-def _steps_in(folder: str, pattern: re.Pattern[str]) -> list[int]:
-    return sorted({int(match[1]) for name in _names_in(folder) if (match := pattern.fullmatch(name))})
-
-
-def _steps_with_files(folder: str) -> list[int]:
-    """The steps that have a manifest, or tensors that a save or deletion has not marked as partial."""
-    complete = {*_steps_in(folder, _MANIFEST)}
-    lost_manifest = {*_steps_in(folder, _TENSORS)} - {*_steps_in(folder, _MARKER)}
-    return sorted(complete | lost_manifest)
-
-
-def _basename(path: str) -> str:
-    return path.rsplit("/", 1)[-1]
-
-
-def _digest(path: str) -> dict[str, Any]:
-    """The size in bytes and the SHA-256 of a file."""
-    sha, size = hashlib.sha256(), 0
-    with tf.io.gfile.GFile(path, "rb") as file:
-        while block := file.read(1 << 22):
-            sha.update(block)
-            size += len(block)
-    return {"size": size, "sha256": sha.hexdigest()}
-
-
-def _checksum(manifest: dict[str, Any]) -> str:
-    """The SHA-256 of a manifest's content."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+def _shortened(fingerprints: Mapping[str, str]) -> dict[str, str]:
+    return {name: fingerprint[:12] for name, fingerprint in fingerprints.items()}

@@ -56,11 +56,6 @@ class Learner:
     train_metrics: list[metrics_lib.RankingMetric]
     negatives_fn: Callable[[np.ndarray], np.ndarray] | None
 
-    @property
-    def checkpoint(self) -> tf.train.Checkpoint:
-        """The variables of the model and the optimizer."""
-        return tf.train.Checkpoint(model=self.model, optimizer=self.optimizer)
-
     def check_finite(self, step: int) -> None:
         """Checks all variables, some rows at a time, before they are saved.
 

@@ -13,6 +13,11 @@ from trainer.training.size_rules import Values
 from trainer.workdir import Workdir
 
 
+def fingerprints(config: TrainerConfig, dataset: Dataset) -> dict[str, str]:
+    """Returns what has to be the same when a run goes on: the SHA-256 of its config and of each part of its data."""
+    return {"config": config_lib.fingerprint(config), **dataset.description["fingerprints"]}
+
+
 def restore(
     config: TrainerConfig,
     paths: Workdir,

@@ -25,7 +25,7 @@ from trainer.evaluation.query_metrics import write_queries
 from trainer.modeling import input_pipeline
 from trainer.reporting import write_report
 from trainer.serving.export import Verifier, export_model, is_whole, verify_in_fresh_process
-from trainer.training import resume, size_rules, steps, summary
+from trainer.training import resume, size_rules, snapshot, steps, summary
 from trainer.training.checkpoint import Checkpointer, has_checkpoints
 from trainer.training.diagnostics import build_diagnostics
 from trainer.training.learner import Learner, build_learner, check_batch_size
@@ -74,12 +74,16 @@ def train_and_evaluate(
     # What can be refused is refused before anything slow, and before anything is written.
     paths = Workdir(workdir)
     paths.check(config)
+    for source in (config.data.source, config.split.validation_source, config.split.test_source):
+        storage.check_bucket(source)
     strategy = strategy_lib.build_strategy(
         strategy_name, tpu=tpu, num_cpu_devices=num_cpu_devices, require_gpu=require_gpu
     )
     is_chief = strategy_lib.is_chief(strategy)
+    # Vertex AI sets it. All starts of a job have the same.
+    job = os.environ.get("CLOUD_ML_JOB_ID", "")
     if is_chief:
-        paths.check_free()
+        paths.check_free(job=job)
     num_replicas = strategy.num_replicas_in_sync
     check_batch_size(config.train.global_batch_size, num_replicas)
 
@@ -95,14 +99,17 @@ def train_and_evaluate(
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(strategy_lib.failing_fast(strategy))
-        if is_chief:
-            stack.enter_context(paths.locked())
-        checkpointer = Checkpointer(
-            paths.checkpoints,
-            learner.checkpoint,
-            keep=config.train.keep_checkpoints,
-            is_chief=is_chief,
-            worker_name=strategy_lib.worker_name(strategy),
+        lock = stack.enter_context(paths.locked(job=job)) if is_chief else None
+        checkpointer = stack.enter_context(
+            Checkpointer(
+                paths.checkpoints,
+                snapshot.named_variables(model=learner.model, optimizer=learner.optimizer),
+                keep=config.train.keep_checkpoints,
+                fingerprints=resume.fingerprints(given, dataset),
+                is_chief=is_chief,
+                before_writing=lock.check if lock else None,
+                after_writing=paths.record_checkpoint,
+            )
         )
         state = resume.restore(config, paths, strategy, dataset, checkpointer, chosen=chosen, epoch_steps=epoch_steps)
 
@@ -155,15 +162,16 @@ def train_and_evaluate(
         trainer = _build_trainer(config, strategy, dataset, learner, state, writer, schedule, epoch_steps=epoch_steps)
 
         def save() -> None:
-            learner.check_finite(state.step)
             checkpointer.save(
                 state.step,
                 asdict(state),
                 best_step=state.best_step,
                 validation_value=trainer.validation_value,
             )
-            if is_chief:
-                paths.record_checkpoint()
+
+        def wait_for_save() -> None:
+            checkpointer.wait()
+            # The other workers must not end before the chief has written the checkpoint, and may read it afterwards.
             strategy_lib.barrier(strategy)
 
         write_diagnostics = build_diagnostics(config, dataset, learner, writer, is_chief=is_chief)
@@ -177,6 +185,7 @@ def train_and_evaluate(
                 patience=config.train.early_stopping_patience,
                 after_validation=lambda: write_diagnostics(state.step),
                 save=save,
+                wait_for_save=wait_for_save,
                 stop=stop,
                 call_context=profiler.call,
             )
@@ -257,6 +266,7 @@ def take_steps(
     patience: int,
     after_validation: Callable[[], None],
     save: Callable[[], None],
+    wait_for_save: Callable[[], None],
     stop: StopSignal,
     call_context: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> None:
@@ -265,7 +275,8 @@ def take_steps(
     Args:
       patience: validations without an improvement before it stops; 0 for never.
       after_validation: is called after each validation.
-      save: saves a checkpoint of the trainer's state.
+      save: begins to save a checkpoint of the trainer's state.
+      wait_for_save: waits until the last checkpoint is written. It is before the function ends.
       call_context: what each training call happens in.
 
     Raises:
@@ -292,9 +303,11 @@ def take_steps(
         if improved or schedule.checkpoint_due(end) or stopping is not None or is_finished:
             save()
         if stopping is not None:
+            wait_for_save()
             raise stopped_by(
                 stopping, f"Stopped by {{}} after step {end}; it is saved. The same command resumes the run."
             )
+    wait_for_save()
     # A signal during the last save.
     if stopping := stop.of_any_worker():
         raise stopped_by(stopping, AFTER_TRAINING)
