@@ -57,7 +57,7 @@ class Training:
     def take_steps(self, superbatch: Features, first_step: int = 0) -> float:
         """Takes the steps of one call and waits for them. Returns their mean loss over lists."""
         first, number = tf.constant(first_step, tf.int64), tf.constant(self.steps_per_execution)
-        (loss, weight), *_ = self.train_call(superbatch, first, number).numpy().astype(np.float64)
+        (loss, weight), *_ = self.train_call(superbatch, first, number).sums.numpy().astype(np.float64)
         return float(loss / weight)
 
 

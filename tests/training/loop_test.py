@@ -132,7 +132,7 @@ def test_a_sum_that_is_not_finite_ends_the_run_and_nothing_is_saved(value, metri
         return planted
 
     loop, diary = build_loop(sums=sums, validation=lambda step: step, every=(1, 5, 5))
-    with pytest.raises(DivergedError, match=f"between step 13 and step 14 the loss or a metric became {value}"):
+    with pytest.raises(DivergedError, match=f"between step 13 and step 14 a metric became {value}"):
         loop.run()
     assert [line[1] for line in diary.of("save")] == [5, 10]
     assert loop.state.step == 13

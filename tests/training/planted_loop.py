@@ -7,10 +7,12 @@ import numpy as np
 
 from trainer.compat import tf
 from trainer.evaluation.statistics import Mean
+from trainer.training.divergence import NO_STEP
 from trainer.training.loop import RunState, StopSignal, Trainer
 from trainer.training.metric_writer import MetricWriter, Sink
 from trainer.training.run import take_steps
 from trainer.training.schedule import Cadence, Schedule, plan_calls
+from trainer.training.steps import Taken
 
 
 class Diary(Sink):
@@ -94,7 +96,8 @@ def build_loop(
         first_step, num_steps = int(first_step), int(num_steps)
         assert batch == first_step, "the batches of another call"
         clock.now += seconds * num_steps
-        return tf.constant(sum(sums(step) for step in range(first_step, first_step + num_steps)))
+        total = tf.constant(sum(sums(step) for step in range(first_step, first_step + num_steps)))
+        return Taken(total, tf.constant(NO_STEP, tf.int64), tf.zeros([2]))
 
     def validate():
         clock.now += 100

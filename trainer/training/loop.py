@@ -18,6 +18,7 @@ from settings.errors import DivergedError, Stopped
 from trainer.compat import keras, tf
 from trainer.evaluation.statistics import Metrics
 from trainer.modeling.two_tower import Features
+from trainer.training import divergence
 from trainer.training.metric_writer import MetricWriter
 from trainer.training.steps import TrainCall
 
@@ -168,18 +169,20 @@ class Trainer:
         """Takes the steps from `begin` to `end` in one call.
 
         Raises:
-          DivergedError: the loss or a metric is no longer finite.
+          DivergedError: the loss, the gradients or a metric are no longer finite.
         """
         started = self.clock()
         first_step, num_steps = tf.constant(begin, tf.int64), tf.constant(end - begin, tf.int32)
-        sums = self.train_call(next(self.batches), first_step, num_steps).numpy().astype(np.float64)
+        taken = self.train_call(next(self.batches), first_step, num_steps)
+        sums = taken.sums.numpy().astype(np.float64)
         if self._is_compiled:
             self.train_seconds += self.clock() - started
             self.timed_steps += end - begin
         self._is_compiled = True
+        divergence.check_step(int(taken.failed_step), taken.health.numpy())
         if not np.isfinite(sums).all():
             raise DivergedError(
-                f"Training diverged: between step {begin} and step {end} the loss or a metric became "
+                f"Training diverged: between step {begin:,} and step {end:,} a metric became "
                 f"{sums[~np.isfinite(sums)][0]}. Nothing was saved since the last checkpoint. Lower "
                 "config.optimizer.learning_rate or set config.optimizer.clip_norm, and use a new --workdir."
             )
