@@ -28,11 +28,12 @@ from trainer.serving.export import Verifier, export_model, is_whole, verify_in_f
 from trainer.training import resume, size_rules, steps, summary
 from trainer.training.checkpoint import Checkpointer, has_checkpoints
 from trainer.training.diagnostics import build_diagnostics
-from trainer.training.learner import Learner, build_learner, check_batch_size
+from trainer.training.learner import Learner, build_learner, check_batch_size, check_size_of_run
 from trainer.training.loop import RunState, StopSignal, Trainer
 from trainer.training.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TuningSink
 from trainer.training.profile import Profiler
 from trainer.training.projector import write_projector
+from trainer.training.reduction import check_virtual_replicas
 from trainer.training.schedule import Schedule, plan
 from trainer.training.tensorboard_sink import TensorBoardSink, run_name_of
 from trainer.training.validation import build_validation, check_best_metric
@@ -81,12 +82,18 @@ def train_and_evaluate(
         paths.check_free()
     num_replicas = strategy.num_replicas_in_sync
     check_batch_size(config.train.global_batch_size, num_replicas)
+    check_virtual_replicas(
+        config.train.deterministic_reduction,
+        global_batch_size=config.train.global_batch_size,
+        num_replicas=num_replicas,
+    )
 
     dataset = load_dataset(**config_lib.dataset_arguments(config))
     epoch_steps = input_pipeline.steps_per_epoch(dataset.lists["train"].num_lists, config.train.global_batch_size)
     check_best_metric(config, dataset)
     given = config
     config, chosen = size_rules.adapt(given, dataset, epoch_steps=epoch_steps)
+    check_size_of_run(config, list_size=dataset.lists["train"].list_size, epoch_steps=epoch_steps)
     total_steps = epoch_steps * config.train.num_epochs
     learner = build_learner(
         config, dataset, strategy, total_steps=total_steps, is_restored=has_checkpoints(paths.checkpoints)
@@ -135,7 +142,8 @@ def train_and_evaluate(
                 chosen=chosen,
                 first_step=state.step,
             )
-            if change:
+            # With virtual replicas the weights do not depend on the strategy.
+            if change and not config.train.deterministic_reduction:
                 console.print(change, soft_wrap=True)
             dataset.vocabulary.save(paths.vocabulary)
             save_item_lists(paths.seen, *dataset.seen_items())
@@ -316,7 +324,12 @@ def _build_trainer(
         ),
     )
     train_call = steps.build_train_call(
-        strategy, learner.model, learner.optimizer, learner.objective, learner.train_metrics
+        strategy,
+        learner.model,
+        learner.optimizer,
+        learner.objective,
+        learner.train_metrics,
+        num_virtual=config.train.deterministic_reduction,
     )
     return Trainer(
         state=state,
