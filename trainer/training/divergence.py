@@ -1,10 +1,15 @@
 """When training has failed: numbers that are not finite, a loss beyond all bounds, a model that learnt nothing."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from settings.errors import DivergedError
+from trainer import schema
 from trainer.compat import tf
+from trainer.data.lists import ListSource
+from trainer.modeling.two_tower import Features
 
 LARGEST_RELATIVE_LOSS = 1e6
 """A run whose mean loss is so many times that of equal scores has diverged.
@@ -14,6 +19,12 @@ steps stays far below: with softmax_loss the relative loss is about the distance
 """
 
 NO_STEP = -1
+
+_NUM_LISTS = 256
+"""How many lists are scored to see whether all scores are equal."""
+
+# Rounding moves the relative loss of equal scores by less.
+_ROUNDING = 1e-6
 
 
 def health(loss: tf.Tensor, gradients: Sequence["tf.Tensor | tf.IndexedSlices"]) -> tf.Tensor:
@@ -72,3 +83,60 @@ def check_step(failed_step: int, health: Sequence[float]) -> None:
         "the last checkpoint. Lower config.optimizer.learning_rate or set config.optimizer.clip_norm, and use a new "
         "--workdir."
     )
+
+
+def check_relative_loss(step: int, relative_loss: float) -> None:
+    """Checks the mean relative loss of the training lists since the last log line.
+
+    Raises:
+      DivergedError: It is above LARGEST_RELATIVE_LOSS.
+    """
+    if relative_loss > LARGEST_RELATIVE_LOSS:
+        raise DivergedError(
+            f"Training diverged: up to step {step:,} the loss became {relative_loss:.2g} times that of equal scores. "
+            "Nothing was saved since the last checkpoint. Lower config.optimizer.learning_rate or set "
+            "config.optimizer.clip_norm, and use a new --workdir."
+        )
+
+
+def has_equal_scores(ranker: Callable[[Features], tf.Tensor], lists: ListSource) -> bool:
+    """Whether a ranker gives all items of each of the first lists the same score."""
+    features = lists.gather(np.arange(min(lists.num_lists, _NUM_LISTS)))
+    scores = ranker({name: tf.constant(array) for name, array in features.items()}).numpy()
+    is_real = features[schema.LABELS] >= 0
+    highest = np.where(is_real, scores, -np.inf).max(axis=1)
+    lowest = np.where(is_real, scores, np.inf).min(axis=1)
+    return bool((highest == lowest)[is_real.sum(axis=1) > 1].all())
+
+
+def warnings_of(
+    train_relative_loss: float, validation_relative_loss: float | None, *, has_equal_scores: bool
+) -> list[str]:
+    """What a user should know of a run that ended, because the model may be of no use.
+
+    Args:
+      train_relative_loss: Of the newest log line; NaN if no training list had anything to learn.
+      validation_relative_loss: Of the exported model; None if it was not measured.
+      has_equal_scores: Of the exported model.
+
+    Returns:
+      At most one paragraph.
+    """
+    found = []
+    if math.isnan(train_relative_loss):
+        found.append("no training list had a target, so that nothing could be learnt (relative_loss is not defined)")
+    elif train_relative_loss >= 1 - _ROUNDING:
+        found.append(
+            f"the loss of the training lists is {train_relative_loss:.4g} times that of equal scores, so that nothing "
+            "was learnt from them"
+        )
+    if validation_relative_loss is not None and validation_relative_loss >= 1 - _ROUNDING:
+        found.append(f"the loss of the validation lists is {validation_relative_loss:.4g} times that of equal scores")
+    if has_equal_scores:
+        found.append("the exported model gives all items of a list the same score")
+    if not found:
+        return []
+    return [
+        f"Warning: {'; '.join(found)}. Check the ratings and config.eval.relevance_threshold, and the config: a "
+        "learning rate that is too high or too low, or config.loss.temperature."
+    ]

@@ -40,6 +40,7 @@ class RunState:
       train_metrics: the values of the newest log line.
       best_step: the step of the best validation; None before the first.
       best_value: the value of the metric that selects the best checkpoint.
+      best_relative_loss: the relative loss of the validation lists at best_step; None if it was not measured.
       evaluations_since_best: what early stopping counts.
     """
 
@@ -48,6 +49,7 @@ class RunState:
     train_metrics: dict[str, float] = field(default_factory=dict)
     best_step: int | None = None
     best_value: float | None = None
+    best_relative_loss: float | None = None
     evaluations_since_best: int = 0
 
     def is_finished(self, total_steps: int, patience: int) -> bool:
@@ -193,7 +195,11 @@ class Trainer:
         self.writer.advance(end, self.steps_per_second)
 
     def log(self) -> None:
-        """Writes the training loss and metrics since the last log line."""
+        """Writes the training loss and metrics since the last log line.
+
+        Raises:
+          DivergedError: the loss is beyond all bounds.
+        """
         self.state.train_metrics = {
             name: total / weight if weight else math.nan
             for name, (total, weight) in zip(self.metric_names, self.state.accumulators, strict=True)
@@ -203,6 +209,7 @@ class Trainer:
             pace["lists_per_second"] = self.steps_per_second * self.global_batch_size
         self.writer.write_scalars(self.state.step, self.epoch, "train", self.state.train_metrics | pace)
         self.state.accumulators = []
+        divergence.check_relative_loss(self.state.step, self.state.train_metrics.get("relative_loss", math.nan))
 
     def validate(self) -> bool:
         """Writes the validation metrics. Returns whether this validation is the best so far."""
@@ -212,7 +219,10 @@ class Trainer:
             self.state.step, self.epoch, "validation", {name: metric.value for name, metric in metrics.items()}
         )
         self.validation_value = metrics[self.best_metric].value
-        return self.state.note_validation(self.validation_value, self.best_direction)
+        is_best = self.state.note_validation(self.validation_value, self.best_direction)
+        if is_best and (relative_loss := metrics.get("relative_loss")):
+            self.state.best_relative_loss = relative_loss.value
+        return is_best
 
     @property
     def epoch(self) -> float:

@@ -25,7 +25,7 @@ from trainer.evaluation.query_metrics import write_queries
 from trainer.modeling import input_pipeline
 from trainer.reporting import write_report
 from trainer.serving.export import Verifier, export_model, is_whole, verify_in_fresh_process
-from trainer.training import resume, size_rules, steps, summary
+from trainer.training import divergence, resume, size_rules, steps, summary
 from trainer.training.checkpoint import Checkpointer, has_checkpoints
 from trainer.training.diagnostics import build_diagnostics
 from trainer.training.learner import Learner, build_learner, check_batch_size, check_size_of_run
@@ -207,7 +207,13 @@ def train_and_evaluate(
                 verify=verify_export,
             )
             write_projector(paths.logs, learner.model.item_vectors, dataset.vocabulary)
+        warnings = divergence.warnings_of(
+            state.train_metrics["relative_loss"],
+            state.best_relative_loss,
+            has_equal_scores=divergence.has_equal_scores(learner.ranker, dataset.lists["train"]),
+        )
         result = {
+            "warnings": warnings,
             "step": state.step,
             "exported_step": exported_step,
             "exported_epoch": exported_step / epoch_steps,
