@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from settings.errors import DivergedError
+from tests.modeling.input_pipeline_test import lists_of_sizes
 from tests.training.planted_steps import K, build_steps
 from trainer import strategy as strategy_lib
 from trainer.compat import tf
@@ -93,6 +94,35 @@ def test_with_an_optimizer_that_moves_on_without_gradients():
 def test_the_error_names_step_and_number(health, said):
     with pytest.raises(DivergedError, match=f"at step 1,235 {said}.*learning_rate.*clip_norm"):
         divergence.check_step(1234, health)
+
+
+@pytest.mark.parametrize(
+    ("train", "validation", "is_equal", "said"),
+    [
+        (0.99996, 0.9, False, ()),
+        (0.5, None, False, ()),
+        (1.0, None, False, ("training lists is 1 times",)),
+        (7e5, 0.9, False, ("training lists is 7e+05 times",)),
+        (0.5, 1.5, False, ("validation lists is 1.5 times",)),
+        (NAN, NAN, False, ("no training list had a target",)),
+        (0.5, 0.5, True, ("the same score",)),
+        (1.0, 1.0, True, ("training lists", "validation lists", "the same score")),
+    ],
+)
+def test_a_run_that_learnt_nothing_says_so_in_one_paragraph(train, validation, is_equal, said):
+    found = divergence.warnings_of(train, validation, has_equal_scores=is_equal)
+    assert len(found) == bool(said)
+    assert all(part in found[0] for part in said)
+
+
+def test_equal_scores_are_those_of_the_real_entries_of_each_list():
+    lists = lists_of_sizes([2, 3, 1], list_size=3)
+
+    def ranker(*rows):
+        return lambda features: tf.constant(rows)
+
+    assert divergence.has_equal_scores(ranker([1.0, 1.0, 9.0], [2.0, 2.0, 2.0], [3.0, 4.0, 5.0]), lists)
+    assert not divergence.has_equal_scores(ranker([1.0, 1.0, 1.0], [2.0, 2.0, 2.1], [3.0, 3.0, 3.0]), lists)
 
 
 def test_all_shapes_are_looked_at():

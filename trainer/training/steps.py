@@ -262,10 +262,15 @@ def build_train_call(
     )
 
     def take_steps(
-        superbatch: Features, first_step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor, *failure: tf.Tensor
+        superbatch: Features,
+        first_step: tf.Tensor,
+        begin: tf.Tensor,
+        end: tf.Tensor,
+        failed_step: tf.Tensor,
+        health: tf.Tensor,
     ) -> Taken:
         if compilation is Compilation.LOOP:
-            accumulators = train_loop(superbatch, first_step, begin, end, *failure)
+            accumulators = train_loop(superbatch, first_step, begin, end, failed_step, health)
         else:
             # There is one part. None before it can have failed.
             accumulators = strategy.run(train_step.empty_accumulators, (superbatch,))
@@ -278,15 +283,17 @@ def build_train_call(
 
     @tf.function
     def train_call(superbatch: Features, first_step: tf.Tensor, num_steps: tf.Tensor) -> Taken:
-        failure = tf.constant(divergence.NO_STEP, tf.int64), tf.zeros([2])
+        failed_step, health = tf.constant(divergence.NO_STEP, tf.int64), tf.zeros([2])
         if not metrics or compilation is not Compilation.LOOP:
-            return take_steps(superbatch, first_step, tf.constant(0), num_steps, *failure)
+            return take_steps(superbatch, first_step, tf.constant(0), num_steps, failed_step, health)
         sums = []
         for part, offset, begin in parts_of(superbatch):
             end = tf.minimum(num_steps - offset, part[schema.LABELS].shape[0])
-            of_part, *failure = take_steps(part, first_step + offset, tf.constant(begin), end, *failure)
+            of_part, failed_step, health = take_steps(
+                part, first_step + offset, tf.constant(begin), end, failed_step, health
+            )
             sums.append(of_part)
-        return Taken(tf.add_n(sums), *failure)
+        return Taken(tf.add_n(sums), failed_step, health)
 
     return train_call
 
