@@ -61,7 +61,7 @@ def test_in_sparse_gradients(monkeypatch):
     check_planted(build_steps(), CASES)
 
 
-@pytest.mark.parametrize("is_sparse", [True, False])
+@pytest.mark.parametrize("is_sparse", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_on_one_of_two_replicas(monkeypatch, is_sparse):
     if is_sparse:
         monkeypatch.setattr(embedding, "_ROWS_PER_INDEX", 0)

@@ -44,6 +44,7 @@ def losses(workdir):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("num_virtual", [0, 4])
 def test_on_another_number_of_replicas(tiny_config, tmp_path, num_virtual, capsys):
     tiny_config.split.method = "none"
