@@ -57,7 +57,7 @@ class Training:
     def take_steps(self, superbatch: Features, first_step: int = 0) -> float:
         """Takes the steps of one call and waits for them. Returns their mean loss over lists."""
         first, number = tf.constant(first_step, tf.int64), tf.constant(self.steps_per_execution)
-        (loss, weight), *_ = self.train_call(superbatch, first, number).numpy().astype(np.float64)
+        (loss, weight), *_ = self.train_call(superbatch, first, number).sums.numpy().astype(np.float64)
         return float(loss / weight)
 
 
@@ -68,6 +68,7 @@ def build_training(
     num_cpu_devices: int = 1,
     has_metrics: bool = False,
     steps_per_execution: int = 0,
+    num_virtual: int = 0,
     dataset: Dataset | None = None,
 ) -> Training:
     """Builds the training of a config.
@@ -76,6 +77,7 @@ def build_training(
       strategy_name, num_cpu_devices: see `strategy.build_strategy`.
       has_metrics: whether steps measure config.eval.metrics.
       steps_per_execution: 0 for an epoch.
+      num_virtual: see `steps.build_train_call`.
       dataset: None: the one of the config.
     """
     checked = load_trainer_config(config)
@@ -89,7 +91,9 @@ def build_training(
         dataset=dataset,
         strategy=strategy,
         learner=learner,
-        train_call=steps.build_train_call(strategy, learner.model, learner.optimizer, learner.objective, metrics),
+        train_call=steps.build_train_call(
+            strategy, learner.model, learner.optimizer, learner.objective, metrics, num_virtual=num_virtual
+        ),
         steps_per_execution=steps_per_execution or epoch_steps,
         epoch_steps=epoch_steps,
     )

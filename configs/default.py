@@ -192,6 +192,10 @@ def get_config() -> ConfigDict:
     config.train.num_epochs = 0
     # The number of steps of one compiled call. It affects only the speed.
     config.train.steps_per_execution = 50
+    # The number of virtual replicas: parts of each batch whose gradients are added up in a fixed order. The weights are
+    # then equal bit for bit on any number of replicas and workers that divides it, but steps take longer; see
+    # docs/reliability.md. It has to divide global_batch_size. 0: none, and the last digits depend on the replicas.
+    config.train.deterministic_reduction = 0
     # The numbers of steps between two logs, two validations and two checkpoints. 0: one epoch; if num_epochs is 0 too,
     # a few epochs, so that each happens about 25 times. Each also happens after the last step.
     config.train.log_every_steps = 0

@@ -134,16 +134,20 @@ def _allowed(details: ErrorDetails, section_type: type[Section], path: list[str]
         return description
     match details["type"]:
         case "greater_than_equal":
-            return f"at least {context['ge']:g}"
+            return f"at least {_number(context['ge'])}"
         case "greater_than":
-            return f"above {context['gt']:g}"
+            return f"above {_number(context['gt'])}"
         case "less_than_equal":
-            return f"at most {context['le']:g}"
+            return f"at most {_number(context['le'])}"
         case "less_than":
-            return f"below {context['lt']:g}"
+            return f"below {_number(context['lt'])}"
         case "literal_error":
             return context["expected"].replace("'", "")
     return details["msg"][0].lower() + details["msg"][1:]
+
+
+def _number(limit: float) -> str:
+    return f"{limit:,}" if isinstance(limit, int) else f"{limit:g}"
 
 
 def _description(section_type: type[Section], path: list[str]) -> str | None:

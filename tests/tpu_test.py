@@ -185,7 +185,9 @@ def test_what_a_tpu_compiles_compiles_as_one_function():
 
         def run() -> tf.Tensor:
             accumulators = step(batch, tf.constant(0), tf.constant(0, tf.int64), step.empty_accumulators(batch))
-            return steps.sum_metrics(metrics, batch, accumulators, tf.constant(0), tf.constant(1))
+            return steps.sum_metrics(
+                metrics, batch, accumulators.sums, accumulators.scores, tf.constant(0), tf.constant(1)
+            )
 
         sums = tf.function(run, jit_compile=True)() if compiled else run()
         return [sums.numpy(), *model.get_weights()]

@@ -35,7 +35,7 @@ class TrainerConfig(Section):
     seed: int = Field(ge=0, lt=2**31, description="from 0 to 2147483647")
     data: DataConfig
     split: SplitConfig
-    list_size: int = Field(ge=2, description="at least 2: a single item has no order")
+    list_size: int = Field(ge=2, le=10**6, description="from 2, as a single item has no order, to 1,000,000")
     candidates: CandidatesConfig
     model: ModelConfig
     history: HistoryConfig

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from settings.errors import ConfigError
 from settings.sections import Section
+from settings.trainer_config.numbers import Count, PositiveFloat
 
 LossKey = Literal[
     "approx_mrr_loss",
@@ -59,13 +60,13 @@ class LossConfig(Section):
 
     key: LossKey
     labels: Literal["auto", "binary", "ratings", "gains"]
-    temperature: float = Field(gt=0)
+    temperature: PositiveFloat
     lambda_weight: LambdaWeight = Field(description=f"empty, or one of {', '.join(get_args(LambdaWeight)[1:])}")
-    lambda_weight_cutoff: int = Field(ge=0)
+    lambda_weight_cutoff: Count
     normalization_power: float = Field(ge=0, le=1)
     calibration: float = Field(ge=0, le=1)
     margin: float = Field(ge=-1, le=1)
-    negative_weight: float = Field(gt=0)
+    negative_weight: PositiveFloat
 
     @model_validator(mode="after")
     def _check_options(self) -> "LossConfig":

@@ -1,18 +1,19 @@
 """The sections that shape the model: `model`, `history`, `transformer`, and the `candidates` that it is trained on."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 
 from settings.errors import ConfigError
 from settings.sections import Section
+from settings.trainer_config.numbers import NonNegativeFloat, PositiveFloat, PositiveSize, Size
 
 
 class CandidatesConfig(Section):
     """The items that a list is scored against in training."""
 
     method: Literal["auto", "rated", "sampled", "catalogue"]
-    num_negatives: int = Field(ge=1)
+    num_negatives: PositiveSize
     popularity_power: float = Field(ge=0, le=2)
     uniform_fraction: float = Field(ge=0, le=1)
     logq_correction: bool
@@ -21,13 +22,11 @@ class CandidatesConfig(Section):
 class ModelConfig(Section):
     """The two towers, and how their vectors become a score."""
 
-    embedding_size: int = Field(ge=0)
-    hidden_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        description="a tuple of whole numbers, each at least 1"
-    )
+    embedding_size: Size
+    hidden_sizes: tuple[PositiveSize, ...] = Field(description="a tuple of whole numbers, each from 1 to 1,000,000")
     query_embedding: bool
     similarity: Literal["dot", "cosine"]
-    scale: float = Field(ge=0)
+    scale: NonNegativeFloat
     item_bias: bool
     item_prior: bool
     initial_items: Literal["random", "svd"]
@@ -46,13 +45,13 @@ class HistoryConfig(Section):
     """How a query is described by the items in its history."""
 
     encoder: Literal["none", "pooled", "transformer"]
-    size: int = Field(ge=1)
+    size: PositiveSize
     weights: Literal["ratings", "centered_ratings", "equal"]
     power: float = Field(ge=0, le=1)
-    recency_half_life: float = Field(ge=0)
+    recency_half_life: NonNegativeFloat
     dropout: float = Field(ge=0, lt=1)
     targets: Literal["auto", "all", "dropped"]
-    hidden_size: int = Field(ge=0)
+    hidden_size: Size
 
     @model_validator(mode="after")
     def _check_dropout(self) -> "HistoryConfig":
@@ -68,13 +67,13 @@ class HistoryConfig(Section):
 class TransformerConfig(Section):
     """The size of the transformer that encodes a history in its order."""
 
-    num_layers: int = Field(ge=1)
-    num_heads: int = Field(ge=1)
+    num_layers: PositiveSize
+    num_heads: PositiveSize
     dropout: float = Field(ge=0, lt=1)
 
 
 class EaseConfig(Section):
     """A linear item-item model in closed form that is blended with the trained model."""
 
-    weight: float = Field(ge=0)
-    regularization: float = Field(gt=0)
+    weight: NonNegativeFloat
+    regularization: PositiveFloat

@@ -5,7 +5,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from settings.errors import ConfigError
-from settings.sections import Section
+from settings.sections import Section, cannot_be_used
+from settings.trainer_config.numbers import Count, NonNegativeFloat, PositiveCount, PositiveFloat, PositiveSize, Size
 
 OptimizerName = Literal[
     "adadelta",
@@ -31,11 +32,11 @@ class OptimizerConfig(Section):
     """The optimizer, by its name in Keras, with its options and the schedule of its learning rate."""
 
     name: OptimizerName
-    learning_rate: float = Field(gt=0)
+    learning_rate: PositiveFloat
     schedule: Literal["constant", "warmup_cosine"]
-    warmup_steps: int = Field(ge=0)
-    clip_norm: float = Field(ge=0)
-    weight_decay: float = Field(ge=0)
+    warmup_steps: Count
+    clip_norm: NonNegativeFloat
+    weight_decay: NonNegativeFloat
     momentum: float = Field(ge=0, lt=1)
 
     @model_validator(mode="after")
@@ -72,12 +73,27 @@ class OptimizerConfig(Section):
 class TrainConfig(Section):
     """Batches, steps, and what happens every so many steps."""
 
-    global_batch_size: int = Field(ge=1)
-    num_epochs: int = Field(ge=0)
-    steps_per_execution: int = Field(ge=1)
-    log_every_steps: int = Field(ge=0)
-    eval_every_steps: int = Field(ge=0)
-    checkpoint_every_steps: int = Field(ge=0)
-    keep_checkpoints: int = Field(ge=1)
-    early_stopping_patience: int = Field(ge=0)
+    global_batch_size: PositiveSize
+    num_epochs: Count
+    steps_per_execution: PositiveSize
+    deterministic_reduction: Size
+    log_every_steps: Count
+    eval_every_steps: Count
+    checkpoint_every_steps: Count
+    keep_checkpoints: PositiveCount
+    early_stopping_patience: Count
     stall_timeout_seconds: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _check_virtual_replicas(self) -> "TrainConfig":
+        if self.deterministic_reduction and self.global_batch_size % self.deterministic_reduction:
+            divisors = (
+                number for number in range(1, self.global_batch_size + 1) if not self.global_batch_size % number
+            )
+            nearest = min(divisors, key=lambda number: abs(number - self.deterministic_reduction))
+            raise cannot_be_used(
+                "config.train.deterministic_reduction",
+                self.deterministic_reduction,
+                f"0 or a divisor of config.train.global_batch_size={self.global_batch_size}, such as {nearest}",
+            )
+        return self

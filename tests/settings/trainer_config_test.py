@@ -30,10 +30,13 @@ def flatten(tree, prefix=""):
 
 DEFAULT = flatten(default.get_config().to_dict())
 
-COUNT_FROM_1 = ([1, 2, 10**6], [0, -1])
-COUNT_FROM_0 = ([0, 1, 10**6], [-1])
+SIZE_FROM_1 = ([1, 2, 10**6], [0, -1, 10**6 + 1, 10**20])
+SIZE_FROM_0 = ([0, 1, 10**6], [-1, 10**6 + 1, 10**20])
+COUNT_FROM_1 = ([1, 2, 10**9], [0, -1, 10**9 + 1, 10**20])
+COUNT_FROM_0 = ([0, 1, 10**9], [-1, 10**9 + 1, 10**20])
 FROM_0_TO_1 = ([0, 0.0, 0.5, 1.0, 1], [-1e-9, 1.1, math.inf])
-ABOVE_0 = ([5e-324, 1.0, 1, 1e308], [0.0, -1e-9, 0, math.inf])
+ABOVE_0 = ([1.2e-38, 1.0, 1, 3.4e38], [0.0, -1e-9, 0, math.inf, 1e-40, 1e39])
+FROM_0 = ([0, 0.0, 3.4e38], [-1e-9, math.inf, 1e39])
 FROM_0_BELOW_1 = ([0.0, 0, 0.89], [-1e-9, 1.0, 1, math.inf])
 # Field → allowed values up to the borders, and values just beyond them.
 RANGES = {
@@ -56,32 +59,32 @@ RANGES = {
     "split.method": (["none", "random", "last", "time"], ["", "Random"]),
     "split.validation_fraction": FROM_0_BELOW_1,
     "split.test_fraction": FROM_0_BELOW_1,
-    "list_size": ([2, 3], [1, 0, -1]),
+    "list_size": ([2, 3, 10**6], [1, 0, -1, 10**7]),
     "candidates.method": (["auto", "rated", "sampled", "catalogue"], ["", "all"]),
-    "candidates.num_negatives": COUNT_FROM_1,
+    "candidates.num_negatives": SIZE_FROM_1,
     "candidates.popularity_power": ([0, 0.0, 2.0], [-1e-9, 2.1, math.inf]),
     "candidates.uniform_fraction": FROM_0_TO_1,
     "candidates.logq_correction": ([True, False], []),
-    "model.embedding_size": ([0, 2, 10**6], [-1]),
-    "model.hidden_sizes": ([(), (1,), (64, 32)], [(0,), (64, -1), (1.5,), (True,), ("64",)]),
+    "model.embedding_size": SIZE_FROM_0,
+    "model.hidden_sizes": ([(), (1,), (64, 32)], [(10**20,), (0,), (64, -1), (1.5,), (True,), ("64",)]),
     "model.query_embedding": ([True, False], []),
     "model.similarity": (["dot", "cosine"], ["", "euclidean"]),
-    "model.scale": ([0, 0.0, 1.0, 1e308], [-1e-9, math.inf]),
+    "model.scale": FROM_0,
     "model.item_bias": ([True, False], []),
     "model.item_prior": ([True, False], []),
     "model.initial_items": (["random", "svd"], ["", "zero"]),
     "history.encoder": (["pooled", "transformer"], ["", "lstm"]),
-    "history.size": COUNT_FROM_1,
+    "history.size": SIZE_FROM_1,
     "history.weights": (["ratings", "centered_ratings", "equal"], ["", "times"]),
     "history.power": FROM_0_TO_1,
-    "history.recency_half_life": ([0, 0.0, 1e308], [-1e-9, math.inf]),
+    "history.recency_half_life": FROM_0,
     "history.dropout": FROM_0_BELOW_1,
     "history.targets": (["auto", "all", "dropped"], ["", "none"]),
-    "history.hidden_size": COUNT_FROM_0,
-    "transformer.num_layers": COUNT_FROM_1,
-    "transformer.num_heads": COUNT_FROM_1,
+    "history.hidden_size": SIZE_FROM_0,
+    "transformer.num_layers": SIZE_FROM_1,
+    "transformer.num_heads": SIZE_FROM_1,
     "transformer.dropout": FROM_0_BELOW_1,
-    "ease.weight": ([0, 0.0, 1e308], [-1e-9, math.inf]),
+    "ease.weight": FROM_0,
     "ease.regularization": ABOVE_0,
     "loss.key": (["softmax_loss"], ["", "softmax"]),
     "loss.temperature": ABOVE_0,
@@ -96,12 +99,14 @@ RANGES = {
     "optimizer.learning_rate": ABOVE_0,
     "optimizer.schedule": (["constant", "warmup_cosine"], ["", "cosine"]),
     "optimizer.warmup_steps": ([0], [-1]),
-    "optimizer.clip_norm": ([0, 0.0, 1e308], [-1e-9, math.inf]),
-    "optimizer.weight_decay": ([5e-324, 1e308], [-1e-9, math.nan]),
+    "optimizer.clip_norm": FROM_0,
+    "optimizer.weight_decay": ([5e-324, 3.4e38], [-1e-9, math.nan, 1e39]),
     "optimizer.momentum": ([0, 0.0], [-1e-9, 1.0]),
-    "train.global_batch_size": COUNT_FROM_1,
+    "train.global_batch_size": SIZE_FROM_1,
     "train.num_epochs": COUNT_FROM_0,
-    "train.steps_per_execution": COUNT_FROM_1,
+    "train.steps_per_execution": SIZE_FROM_1,
+    # It divides the batch of 128.
+    "train.deterministic_reduction": ([0, 1, 128], [-1, 3, 256, 10**20]),
     "train.log_every_steps": COUNT_FROM_0,
     "train.eval_every_steps": COUNT_FROM_0,
     "train.checkpoint_every_steps": COUNT_FROM_0,
@@ -114,7 +119,7 @@ RANGES = {
     "eval.best_direction": (["max", "min"], ["", "Max", "most"]),
     "eval.num_catalogue_users": ([-1, 0, 1], [-2]),
     "eval.num_validation_users": ([-1, 1], [-2]),
-    "eval.num_sample_users": COUNT_FROM_0,
+    "eval.num_sample_users": ([0, 1, 10**6], [-1]),
 }
 # Strings of any content, and a name that is checked against eval.metrics.
 FREE_TEXT = {

@@ -19,9 +19,11 @@ from trainer.modeling.embedding import EmbeddingTable
 from trainer.modeling.two_tower import TwoTowerModel
 from trainer.schema import ITEMS_SCHEMA
 from trainer.training.distributions import build_distribution_fn, histogram
+from trainer.training.divergence import NO_STEP
 from trainer.training.loop import RunState, Trainer
 from trainer.training.metric_writer import MetricWriter
 from trainer.training.projector import write_projector
+from trainer.training.steps import Taken
 
 
 def test_a_histogram_counts_each_finite_value_once():
@@ -153,7 +155,9 @@ def test_sums_of_an_earlier_version_are_continued():
     state = RunState(step=4, accumulators=[[1.0, 2.0]])
     trainer = Trainer(
         state=state,
-        train_call=lambda *arguments: tf.constant([[3.0, 2.0], [1.0, 4.0]]),
+        train_call=lambda *arguments: Taken(
+            tf.constant([[3.0, 2.0], [1.0, 4.0]]), tf.constant(NO_STEP, tf.int64), tf.zeros([2])
+        ),
         batches=iter([{}]),
         learning_rate_fn=lambda step: 0.0,
         metric_names=["loss", "relative_loss"],

@@ -46,7 +46,7 @@ def test_what_is_due_is_done_in_order():
         ("advance", 20), ("train", 20), ("validation", 20), ("after_validation", 20), ("flush",), ("save", 20),
         ("wait_for_save", 20),
     ]  # fmt: skip
-    assert diary.of("validation")[0] == ("validation", 10, 1.0, {"loss": 0.25, "mrr": -10})
+    assert diary.of("validation")[0] == ("validation", 10, 1.0, {"loss": 0.25, "relative_loss": -1.0, "mrr": -10})
 
 
 def test_saves_when_due_and_after_the_last_step():
@@ -133,12 +133,44 @@ def test_a_sum_that_is_not_finite_ends_the_run_and_nothing_is_saved(value, metri
         return planted
 
     loop, diary = build_loop(sums=sums, validation=lambda step: step, every=(1, 5, 5))
-    with pytest.raises(DivergedError, match=f"between step 13 and step 14 the loss or a metric became {value}"):
+    with pytest.raises(DivergedError, match=f"between step 13 and step 14 a metric became {value}"):
         loop.run()
     assert [line[1] for line in diary.of("save")] == [5, 10]
     assert loop.state.step == 13
     assert np.isfinite(loop.state.accumulators or 0).all()
     assert diary.of("train")[-1][1] == 13
+
+
+@pytest.mark.parametrize(("health", "what"), [((math.nan, 1.0), "loss"), ((2.0, math.inf), "gradients")])
+def test_a_step_that_is_not_usable_ends_the_run_and_is_named(health, what):
+    loop, diary = build_loop(failure=(13, health), validation=lambda step: step, every=(1, 5, 5))
+    with pytest.raises(DivergedError, match=f"at step 14 the {what} became"):
+        loop.run()
+    assert [line[1] for line in diary.of("save")] == [5, 10]
+    assert loop.state.step == 13
+
+
+@pytest.mark.parametrize(("relative_loss", "is_diverged"), [(0.9e6, False), (1.1e6, True), (math.nan, False)])
+def test_a_loss_a_million_times_that_of_equal_scores_ends_the_run(relative_loss, is_diverged):
+    """It is the mean since the last log line."""
+    weight = 0.0 if math.isnan(relative_loss) else 2.0
+
+    def sums(step):
+        return np.float32([[1.0, 4.0], [0.0 if math.isnan(relative_loss) else 2 * relative_loss, weight]])
+
+    loop, diary = build_loop(sums=sums, metric_names=("loss", "relative_loss"), every=(10, 10, 5))
+    if not is_diverged:
+        loop.run()
+        return
+    with pytest.raises(DivergedError, match=r"up to step 10 the loss became 1\.1e\+06 times"):
+        loop.run()
+    assert [line[1] for line in diary.of("save")] == [5]
+
+
+def test_the_relative_loss_of_the_best_validation_is_kept():
+    loop, _ = build_loop(validation=values(step_10=0.2, step_20=0.6, step_30=0.4), every=(10, 10, 10))
+    loop.run()
+    assert (loop.state.best_step, loop.state.best_relative_loss) == (20, 0.06)
 
 
 def test_time_is_that_of_steady_training():

@@ -104,7 +104,7 @@ class Run:
     def take(self, call):
         """Takes the steps of a call. Returns its sums, and the weights after it."""
         first_step = tf.constant(call * STEPS_PER_EXECUTION, tf.int64)
-        sums = self.train_call(self.superbatches[call], first_step, tf.constant(STEPS_PER_EXECUTION)).numpy()
+        sums = self.train_call(self.superbatches[call], first_step, tf.constant(STEPS_PER_EXECUTION)).sums.numpy()
         return sums, self.model.get_weights()
 
 

@@ -7,10 +7,12 @@ import numpy as np
 
 from trainer.compat import tf
 from trainer.evaluation.statistics import Mean
+from trainer.training.divergence import NO_STEP
 from trainer.training.loop import RunState, StopSignal, Trainer
 from trainer.training.metric_writer import MetricWriter, Sink
 from trainer.training.run import take_steps
 from trainer.training.schedule import Cadence, Schedule, plan_calls
+from trainer.training.steps import Taken
 
 
 class Diary(Sink):
@@ -71,8 +73,10 @@ def build_loop(
     total_steps=TOTAL_STEPS,
     patience=0,
     direction="max",
+    metric_names=("loss", "mrr"),
     stop=None,
     seconds=0.0,
+    failure=None,
 ):
     """A training loop of fakes, and the diary of what it does.
 
@@ -80,6 +84,7 @@ def build_loop(
       validation: step → value of the metric `mrr`.
       sums: step → its sums.
       every: cadences of log, evaluation and checkpoint.
+      failure: (step, health) of a step that is not usable.
       seconds: that each step takes; an evaluation takes 100 and a save 1000.
     """
     state, diary, clock = state or RunState(), Diary(), Time()
@@ -94,12 +99,16 @@ def build_loop(
         first_step, num_steps = int(first_step), int(num_steps)
         assert batch == first_step, "the batches of another call"
         clock.now += seconds * num_steps
-        return tf.constant(sum(sums(step) for step in range(first_step, first_step + num_steps)))
+        total = tf.constant(sum(sums(step) for step in range(first_step, first_step + num_steps)))
+        if failure and first_step <= failure[0] < first_step + num_steps:
+            return Taken(total, tf.constant(failure[0], tf.int64), tf.constant(failure[1]))
+        return Taken(total, tf.constant(NO_STEP, tf.int64), tf.zeros([2]))
 
     def validate():
         clock.now += 100
         return {
             "loss": Mean(0.25, 0.2, 0.3, 5),
+            "relative_loss": Mean(validation(state.step) / 10, 0.0, 1.0, 5),
             "mrr": Mean(validation(state.step), 0.0, 1.0, 5),
         }
 
@@ -112,7 +121,7 @@ def build_loop(
         train_call=train_call,
         batches=iter(calls[:-1].tolist()),
         learning_rate_fn=lambda step: 0.5 * step,
-        metric_names=["loss", "mrr"],
+        metric_names=metric_names,
         epoch_steps=EPOCH_STEPS,
         global_batch_size=4,
         validate_fn=validate if validation else None,

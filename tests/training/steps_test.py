@@ -79,7 +79,7 @@ def train(
         )
     )
     sums = [
-        train_call(next(batches), tf.constant(start, tf.int64), tf.constant(num_steps, tf.int32)).numpy()
+        train_call(next(batches), tf.constant(start, tf.int64), tf.constant(num_steps, tf.int32)).sums.numpy()
         for start in starts
     ]
     return np.stack(sums), model.get_weights()

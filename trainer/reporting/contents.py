@@ -109,6 +109,7 @@ class Contents:
       step, exported_step: The last step, and the step of the exported model.
       train: The metrics of the training lists.
       verdict: The verdict on it.
+      warnings: Why the model may be of no use.
       protocols: The means of its final metrics.
       queries: The metrics of each list, by protocol.
       recommendations: Metrics of what is recommended: scorer → metric.
@@ -126,6 +127,7 @@ class Contents:
     exported_step: int
     train: dict[str, float]
     verdict: Verdict
+    warnings: tuple[str, ...]
     protocols: Protocols
     queries: dict[str, StoredQueries]
     recommendations: dict[str, dict[str, float]]
@@ -175,6 +177,7 @@ def gather(workdir: str, *, best_metrics: Sequence[str] = (), max_points: int = 
             exported_step=result["exported_step"],
             train=result["train"],
             verdict=verdict.from_json(result["verdict"]),
+            warnings=tuple(result.get("warnings", ())),
             protocols=protocols,
             queries=queries,
             recommendations=result.get("recommendations", {}),

@@ -60,6 +60,7 @@ def _run_page(contents: Contents, samples: "Samples") -> str:
         run=contents,
         samples=samples,
         sentence=contents.verdict.sentence.removeprefix("Verdict: "),
+        warnings=contents.warnings,
         protocols=[_protocol(contents, protocol) for protocol in _ABOUT if protocol in contents.protocols],
         curves=[
             {

@@ -271,6 +271,38 @@ def _labels_fn(config: TrainerConfig, dataset: Dataset) -> objectives.LabelsFn:
     return objectives.gains if kind == "gains" else tf.identity
 
 
+_MAX_STEPS = 100_000_000
+_MAX_ENTRIES = 2**31 - 1
+
+
+def check_size_of_run(config: TrainerConfig, *, list_size: int, epoch_steps: int) -> None:
+    """Checks what a config asks for on this data, before memory is taken for it.
+
+    Args:
+      config: A config without open fields; see `size_rules.adapt`.
+      list_size: The size of the longest list.
+      epoch_steps: The steps of an epoch.
+
+    Raises:
+      ConfigError: The run has too many steps, or the lists of a call have too many entries for one tensor.
+    """
+    num_epochs, batch_size = config.train.num_epochs, config.train.global_batch_size
+    if num_epochs * epoch_steps > _MAX_STEPS:
+        raise ConfigError(
+            f"config.train.num_epochs={num_epochs} cannot be used: with {epoch_steps:,} steps per epoch, the run has "
+            f"{num_epochs * epoch_steps:,} steps, and can have {_MAX_STEPS:,}. Lower it to at most "
+            f"{_MAX_STEPS // epoch_steps}."
+        )
+    steps_per_execution = config.train.steps_per_execution
+    if batch_size * list_size * steps_per_execution > _MAX_ENTRIES:
+        raise ConfigError(
+            f"config.train.global_batch_size={batch_size}, with lists of {list_size:,} items and "
+            f"config.train.steps_per_execution={steps_per_execution}, cannot be used: a call would have "
+            f"{batch_size * list_size * steps_per_execution:,} entries, and can have {_MAX_ENTRIES:,}. Lower "
+            "config.train.global_batch_size, config.train.steps_per_execution or config.list_size."
+        )
+
+
 def check_batch_size(global_batch_size: int, num_replicas: int) -> None:
     """Raises ConfigError if the replicas cannot share a batch equally."""
     if global_batch_size % num_replicas:

@@ -16,6 +16,7 @@ from settings.signals import HANDLED, Listener
 from trainer.compat import keras, tf
 from trainer.evaluation.statistics import Metrics
 from trainer.modeling.two_tower import Features
+from trainer.training import divergence
 from trainer.training.metric_writer import MetricWriter
 from trainer.training.steps import TrainCall
 
@@ -38,6 +39,7 @@ class RunState:
       train_metrics: the values of the newest log line.
       best_step: the step of the best validation; None before the first.
       best_value: the value of the metric that selects the best checkpoint.
+      best_relative_loss: the relative loss of the validation lists at best_step; None if it was not measured.
       evaluations_since_best: what early stopping counts.
     """
 
@@ -46,6 +48,7 @@ class RunState:
     train_metrics: dict[str, float] = field(default_factory=dict)
     best_step: int | None = None
     best_value: float | None = None
+    best_relative_loss: float | None = None
     evaluations_since_best: int = 0
 
     def is_finished(self, total_steps: int, patience: int) -> bool:
@@ -121,18 +124,20 @@ class Trainer:
         """Takes the steps from `begin` to `end` in one call.
 
         Raises:
-          DivergedError: the loss or a metric is no longer finite.
+          DivergedError: the loss, the gradients or a metric are no longer finite.
         """
         started = self.clock()
         first_step, num_steps = tf.constant(begin, tf.int64), tf.constant(end - begin, tf.int32)
-        sums = self.train_call(next(self.batches), first_step, num_steps).numpy().astype(np.float64)
+        taken = self.train_call(next(self.batches), first_step, num_steps)
+        sums = taken.sums.numpy().astype(np.float64)
         if self._is_compiled:
             self.train_seconds += self.clock() - started
             self.timed_steps += end - begin
         self._is_compiled = True
+        divergence.check_step(int(taken.failed_step), taken.health.numpy())
         if not np.isfinite(sums).all():
             raise DivergedError(
-                f"Training diverged: between step {begin} and step {end} the loss or a metric became "
+                f"Training diverged: between step {begin:,} and step {end:,} a metric became "
                 f"{sums[~np.isfinite(sums)][0]}. Nothing was saved since the last checkpoint. Lower "
                 "config.optimizer.learning_rate or set config.optimizer.clip_norm, and use a new --workdir."
             )
@@ -143,7 +148,11 @@ class Trainer:
         self.writer.advance(end, self.steps_per_second)
 
     def log(self) -> None:
-        """Writes the training loss and metrics since the last log line."""
+        """Writes the training loss and metrics since the last log line.
+
+        Raises:
+          DivergedError: the loss is beyond all bounds.
+        """
         self.state.train_metrics = {
             name: total / weight if weight else math.nan
             for name, (total, weight) in zip(self.metric_names, self.state.accumulators, strict=True)
@@ -153,6 +162,7 @@ class Trainer:
             pace["lists_per_second"] = self.steps_per_second * self.global_batch_size
         self.writer.write_scalars(self.state.step, self.epoch, "train", self.state.train_metrics | pace)
         self.state.accumulators = []
+        divergence.check_relative_loss(self.state.step, self.state.train_metrics.get("relative_loss", math.nan))
 
     def validate(self) -> bool:
         """Writes the validation metrics. Returns whether this validation is the best so far."""
@@ -162,7 +172,10 @@ class Trainer:
             self.state.step, self.epoch, "validation", {name: metric.value for name, metric in metrics.items()}
         )
         self.validation_value = metrics[self.best_metric].value
-        return self.state.note_validation(self.validation_value, self.best_direction)
+        is_best = self.state.note_validation(self.validation_value, self.best_direction)
+        if is_best and (relative_loss := metrics.get("relative_loss")):
+            self.state.best_relative_loss = relative_loss.value
+        return is_best
 
     @property
     def epoch(self) -> float:

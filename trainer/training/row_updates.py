@@ -32,10 +32,13 @@ class RowUpdates:
 
     def aggregate_gradients(self, grads_and_vars: GradientsAndVariables) -> GradientsAndVariables:
         """Adds up gradients over the replicas, and then those of repeated rows."""
-        summed = super().aggregate_gradients(grads_and_vars)  # type: ignore[misc]
+        return self.add_repeated_rows(super().aggregate_gradients(grads_and_vars))  # type: ignore[misc]
+
+    def add_repeated_rows(self, grads_and_vars: GradientsAndVariables) -> GradientsAndVariables:
+        """Adds up the gradients of repeated rows, in the order in which they stand in a sparse gradient."""
         return [
             (self._row_sums(gradient, variable) if isinstance(gradient, tf.IndexedSlices) else gradient, variable)
-            for gradient, variable in summed
+            for gradient, variable in grads_and_vars
         ]
 
     def is_table(self, variable: tf.Variable) -> bool:

@@ -25,14 +25,15 @@ from trainer.evaluation.query_metrics import write_queries
 from trainer.modeling import input_pipeline
 from trainer.reporting import write_report
 from trainer.serving.export import Verifier, export_model, is_whole, verify_in_fresh_process
-from trainer.training import resume, size_rules, snapshot, steps, summary
+from trainer.training import divergence, resume, size_rules, snapshot, steps, summary
 from trainer.training.checkpoint import Checkpointer, has_checkpoints
 from trainer.training.diagnostics import build_diagnostics
-from trainer.training.learner import Learner, build_learner, check_batch_size
+from trainer.training.learner import Learner, build_learner, check_batch_size, check_size_of_run
 from trainer.training.loop import AFTER_TRAINING, RunState, StopSignal, Trainer
 from trainer.training.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TuningSink
 from trainer.training.profile import Profiler
 from trainer.training.projector import write_projector
+from trainer.training.reduction import check_virtual_replicas
 from trainer.training.schedule import Schedule, plan
 from trainer.training.tensorboard_sink import TensorBoardSink, run_name_of
 from trainer.training.validation import build_validation, check_best_metric
@@ -86,12 +87,18 @@ def train_and_evaluate(
         paths.check_free(job=job)
     num_replicas = strategy.num_replicas_in_sync
     check_batch_size(config.train.global_batch_size, num_replicas)
+    check_virtual_replicas(
+        config.train.deterministic_reduction,
+        global_batch_size=config.train.global_batch_size,
+        num_replicas=num_replicas,
+    )
 
     dataset = load_dataset(**config_lib.dataset_arguments(config))
     epoch_steps = input_pipeline.steps_per_epoch(dataset.lists["train"].num_lists, config.train.global_batch_size)
     check_best_metric(config, dataset)
     given = config
     config, chosen = size_rules.adapt(given, dataset, epoch_steps=epoch_steps)
+    check_size_of_run(config, list_size=dataset.lists["train"].list_size, epoch_steps=epoch_steps)
     total_steps = epoch_steps * config.train.num_epochs
     learner = build_learner(
         config, dataset, strategy, total_steps=total_steps, is_restored=has_checkpoints(paths.checkpoints)
@@ -144,7 +151,8 @@ def train_and_evaluate(
                 chosen=chosen,
                 first_step=state.step,
             )
-            if change:
+            # With virtual replicas the weights do not depend on the strategy.
+            if change and not config.train.deterministic_reduction:
                 console.print(change, soft_wrap=True)
             dataset.vocabulary.save(paths.vocabulary)
             save_item_lists(paths.seen, *dataset.seen_items())
@@ -216,7 +224,13 @@ def train_and_evaluate(
                 verify=verify_export,
             )
             write_projector(paths.logs, learner.model.item_vectors, dataset.vocabulary)
+        warnings = divergence.warnings_of(
+            state.train_metrics["relative_loss"],
+            state.best_relative_loss,
+            has_equal_scores=divergence.has_equal_scores(learner.ranker, dataset.lists["train"]),
+        )
         result = {
+            "warnings": warnings,
             "step": state.step,
             "exported_step": exported_step,
             "exported_epoch": exported_step / epoch_steps,
@@ -339,7 +353,12 @@ def _build_trainer(
         ),
     )
     train_call = steps.build_train_call(
-        strategy, learner.model, learner.optimizer, learner.objective, learner.train_metrics
+        strategy,
+        learner.model,
+        learner.optimizer,
+        learner.objective,
+        learner.train_metrics,
+        num_virtual=config.train.deterministic_reduction,
     )
     return Trainer(
         state=state,

@@ -8,6 +8,11 @@ One call runs up to K steps over a superbatch [K, batch_size, list_size]. The st
   outside, and forward and backward pass of a step are compiled.
 - RUN: TensorFlow compiles whatever `strategy.run` runs, and the loop stands outside.
 
+With virtual replicas (`reduction.FixedOrderSum`) it is STEP for every strategy, because only equal code rounds equally.
+
+A step whose loss or gradients are not finite updates no variable with them. Neither does any later step of the call.
+The call returns the number of the first such step, and `loop.Trainer` ends the run.
+
 The metrics of the training lists are a function of their own, which has no part in the updates. So that it does not
 keep the steps waiting, a compiled loop is called for a part of the steps at a time: while it takes the next steps,
 TensorFlow computes the metrics of the last ones on another core.
@@ -19,25 +24,54 @@ machine code as an uninterrupted one.
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import NamedTuple
 
+from settings.errors import ConfigError
 from trainer import schema
 from trainer import strategy as strategy_lib
 from trainer.compat import keras, tf
 from trainer.evaluation.metrics import RankingMetric, compute_metrics
 from trainer.modeling.two_tower import Features, TwoTowerModel
 from trainer.strategy import Compilation
+from trainer.training import divergence
 from trainer.training.objectives import Objective
+from trainer.training.reduction import FixedOrderSum, Gradients, GradientsFn, SumOverReplicas
 from trainer.training.row_updates import RowUpdates
 
-TrainCall = Callable[[Features, tf.Tensor, tf.Tensor], tf.Tensor]
-"""(superbatch, first_step, num_steps) → sums and weights, float32 [2 + num_metrics, 2]; see `sum_metrics`."""
 
-Accumulators = tuple[tf.Tensor, tf.Tensor]
-"""What the steps of a call leave for the metrics: sums [K, 3] of `Objective` and scores [K, batch_size, list_size].
+class Taken(NamedTuple):
+    """What a training call returns.
 
-If there are no metrics, the scores are zeros [K].
-"""
+    Attributes:
+      sums: float32 [2 + num_metrics, 2], sums and weights; see `sum_metrics`.
+      failed_step: int64 [], the number of steps before the first one that was not usable; see `divergence.is_usable`.
+        `divergence.NO_STEP` if all were usable.
+      health: float32 [2], of that step.
+    """
+
+    sums: tf.Tensor
+    failed_step: tf.Tensor
+    health: tf.Tensor
+
+
+TrainCall = Callable[[Features, tf.Tensor, tf.Tensor], Taken]
+"""(superbatch, first_step, num_steps) → what the steps leave."""
+
+
+class Accumulators(NamedTuple):
+    """What the steps of a call leave so far.
+
+    Attributes:
+      sums: float32 [K, 3] of `Objective`.
+      scores: float32 [K, batch_size, list_size]; zeros [K] if there are no metrics.
+      failed_step, health: as in `Taken`, equal on all replicas.
+    """
+
+    sums: tf.Tensor
+    scores: tf.Tensor
+    failed_step: tf.Tensor
+    health: tf.Tensor
+
 
 _NUM_PARTS = 4
 """How many parts the steps of a call have at most."""
@@ -55,6 +89,8 @@ class TrainStep:
         keep_scores: bool,
         jit_compile: bool,
         allow_sparse: bool = True,
+        num_virtual: int = 0,
+        num_replicas: int = 1,
     ):
         """Builds a step.
 
@@ -65,57 +101,91 @@ class TrainStep:
           keep_scores: Whether the metrics need the scores of the lists.
           jit_compile: Whether XLA compiles the forward and backward pass as one function.
           allow_sparse: Whether the gradients of large tables may be sparse, where the optimizer takes them.
+          num_virtual: The number of virtual replicas of `FixedOrderSum`; 0 for the sum of the strategy.
+          num_replicas: Of the strategy.
         """
         self._model = model
         self._optimizer = optimizer
         self._objective = objective
         self._keep_scores = keep_scores
         self._allow_sparse = isinstance(optimizer, RowUpdates) and allow_sparse
-        self._gradients = (
+        gradients_fn: GradientsFn = (
             tf.function(self.forward_backward, jit_compile=True, autograph=False)
             if jit_compile
             else self.forward_backward
         )
+        self._summed_gradients: FixedOrderSum | SumOverReplicas = (
+            FixedOrderSum(
+                gradients_fn, model.trainable_variables, optimizer, num_virtual=num_virtual, num_replicas=num_replicas
+            )
+            if num_virtual
+            else SumOverReplicas(gradients_fn, model.trainable_variables, optimizer)
+        )
 
-    def empty_accumulators(self, superbatch: Features) -> Accumulators:
-        """Accumulators of zeros for the steps of one call."""
+    def empty_accumulators(
+        self, superbatch: Features, failed_step: tf.Tensor | None = None, health: tf.Tensor | None = None
+    ) -> Accumulators:
+        """Accumulators for the steps of a call, or of a part of a call after which the last two are given."""
         labels = superbatch[schema.LABELS]
-        return tf.zeros([labels.shape[0], 3]), tf.zeros(labels.shape if self._keep_scores else labels.shape[:1])
+        return Accumulators(
+            tf.zeros([labels.shape[0], 3]),
+            tf.zeros(labels.shape if self._keep_scores else labels.shape[:1]),
+            tf.constant(divergence.NO_STEP, tf.int64) if failed_step is None else failed_step,
+            tf.zeros([2]) if health is None else health,
+        )
 
     def __call__(
         self, superbatch: Features, index: tf.Tensor, first_step: tf.Tensor, accumulators: Accumulators
     ) -> Accumulators:
         """Takes step `index` of a call. Returns the accumulators with its sums and scores at that index."""
         batch = {name: batch_at(feature, index) for name, feature in superbatch.items()}
-        sums, scores, gradients = self._gradients(batch, first_step + tf.cast(index, tf.int64))
-        self._optimizer.apply_gradients(zip(gradients, self._model.trainable_variables, strict=True))
+        step = first_step + tf.cast(index, tf.int64)
+        found = self._summed_gradients(batch, step)
+        all_sums, all_scores, failed_step, health = accumulators
+        was_usable = failed_step == divergence.NO_STEP
+        is_usable = was_usable & divergence.is_usable(found.health)
+        self._optimizer.apply_gradients(
+            [(divergence.zero_unless(is_usable, gradient), variable) for gradient, variable in found.gradients],
+            skip_gradients_aggregation=True,
+        )
         at = tf.reshape(index, [1, 1])
-        all_sums, all_scores = accumulators
         if self._keep_scores:
-            all_scores = tf.tensor_scatter_nd_update(all_scores, at, scores[None])
-        return tf.tensor_scatter_nd_update(all_sums, at, sums[None]), all_scores
+            all_scores = tf.tensor_scatter_nd_update(all_scores, at, found.scores[None])
+        return Accumulators(
+            tf.tensor_scatter_nd_update(all_sums, at, found.sums[None]),
+            all_scores,
+            tf.where(was_usable & ~is_usable, step, failed_step),
+            tf.where(was_usable, found.health, health),
+        )
 
-    def forward_backward(self, batch: Features, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, list[Any]]:
-        """Returns the sums [3] and the scores (see `Objective`) of this replica, and its gradients."""
+    def forward_backward(self, batch: Features, step: tf.Tensor) -> Gradients:
+        """The gradients of the batch of this replica."""
         with tf.GradientTape() as tape:
             loss, sums, scores = self._objective(batch, step)
-        gradients = tape.gradient(loss, self._model.trainable_variables)
-        return sums, scores, self._model.update_gradients(gradients, allow_sparse=self._allow_sparse)
+        gradients = self._model.update_gradients(
+            tape.gradient(loss, self._model.trainable_variables), allow_sparse=self._allow_sparse
+        )
+        return Gradients(sums, scores, divergence.health(loss, gradients), gradients)
 
 
-def build_train_loop(
-    train_step: TrainStep,
-) -> Callable[[Features, tf.Tensor, tf.Tensor, tf.Tensor], Accumulators]:
+def build_train_loop(train_step: TrainStep) -> Callable[..., Accumulators]:
     """Builds the loop over the steps `begin` to `end - 1` of a superbatch as one graph, which XLA can compile."""
 
-    def train_loop(superbatch: Features, first_step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> Accumulators:
+    def train_loop(
+        superbatch: Features,
+        first_step: tf.Tensor,
+        begin: tf.Tensor,
+        end: tf.Tensor,
+        failed_step: tf.Tensor,
+        health: tf.Tensor,
+    ) -> Accumulators:
         # A loop over tf.range would make its length a constant under XLA, and each new length would compile again.
-        _, sums, scores = tf.while_loop(
-            lambda index, *_: index < end,
-            lambda index, *accumulators: (index + 1, *train_step(superbatch, index, first_step, accumulators)),
-            (begin, *train_step.empty_accumulators(superbatch)),
+        _, accumulators = tf.while_loop(
+            lambda index, _: index < end,
+            lambda index, accumulators: (index + 1, train_step(superbatch, index, first_step, accumulators)),
+            (begin, train_step.empty_accumulators(superbatch, failed_step, health)),
         )
-        return sums, scores
+        return accumulators
 
     return train_loop
 
@@ -123,7 +193,8 @@ def build_train_loop(
 def sum_metrics(
     metrics: Sequence[RankingMetric],
     superbatch: Features,
-    accumulators: Accumulators,
+    of_steps: tf.Tensor,
+    scores: tf.Tensor,
     begin: tf.Tensor,
     end: tf.Tensor,
 ) -> tf.Tensor:
@@ -133,7 +204,6 @@ def sum_metrics(
       float32 [2 + num_metrics, 2]: the sum over lists and the sum of their weights, of the loss, of each metric and of
       the relative loss.
     """
-    of_steps, scores = accumulators
     loss, *relative_loss = tf.unstack(tf.reduce_sum(of_steps, axis=0))
     index = tf.range(of_steps.shape[0])
     weights = superbatch[schema.WEIGHTS] * tf.cast((begin <= index) & (index < end), tf.float32)[:, None]
@@ -152,14 +222,29 @@ def build_train_call(
     optimizer: keras.optimizers.Optimizer,
     objective: Objective,
     metrics: Sequence[RankingMetric],
+    *,
+    num_virtual: int = 0,
 ) -> TrainCall:
     """Builds `train_call(superbatch, first_step, num_steps)`.
 
     It takes `num_steps` optimizer steps, at most K, on the first batches of the superbatch, the features of
     `input_pipeline.build_train_dataset`. It returns the sums of `sum_metrics` over all replicas. The metrics are those
     of the scores that the steps were taken on.
+
+    Args:
+      num_virtual: The number of virtual replicas of `reduction.FixedOrderSum`; 0 for the sum of the strategy.
+
+    Raises:
+      ConfigError: Virtual replicas were asked for on TPUs.
     """
     compilation = strategy_lib.compilation(strategy)
+    if num_virtual:
+        if compilation is Compilation.RUN:
+            raise ConfigError(
+                f"config.train.deterministic_reduction={num_virtual} cannot be used with --strategy=tpu, which "
+                "compiles another step for each number of replicas. Set it to 0, or use another strategy."
+            )
+        compilation = Compilation.STEP
     train_step = TrainStep(
         model,
         optimizer,
@@ -168,6 +253,8 @@ def build_train_call(
         jit_compile=compilation is Compilation.STEP,
         # TPUs add up dense gradients.
         allow_sparse=compilation is not Compilation.RUN,
+        num_virtual=num_virtual,
+        num_replicas=strategy.num_replicas_in_sync,
     )
     train_loop = build_train_loop(train_step)
     if compilation is Compilation.LOOP:
@@ -176,10 +263,18 @@ def build_train_call(
         functools.partial(sum_metrics, metrics), jit_compile=compilation is not Compilation.RUN, autograph=False
     )
 
-    def take_steps(superbatch: Features, first_step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
+    def take_steps(
+        superbatch: Features,
+        first_step: tf.Tensor,
+        begin: tf.Tensor,
+        end: tf.Tensor,
+        failed_step: tf.Tensor,
+        health: tf.Tensor,
+    ) -> Taken:
         if compilation is Compilation.LOOP:
-            accumulators = train_loop(superbatch, first_step, begin, end)
+            accumulators = train_loop(superbatch, first_step, begin, end, failed_step, health)
         else:
+            # There is one part. None before it can have failed.
             accumulators = strategy.run(train_step.empty_accumulators, (superbatch,))
             _, accumulators = tf.while_loop(
                 lambda index, _: index < end,
@@ -189,18 +284,24 @@ def build_train_call(
                 ),
                 (begin, accumulators),
             )
-        sums = strategy.run(sum_metrics_fn, (superbatch, accumulators, begin, end))
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
+        of_steps, scores, *failure = accumulators
+        sums = strategy.run(sum_metrics_fn, (superbatch, of_steps, scores, begin, end))
+        failed_step, health = (strategy.experimental_local_results(value)[0] for value in failure)
+        return Taken(strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None), failed_step, health)
 
     @tf.function(autograph=False)
-    def train_call(superbatch: Features, first_step: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
+    def train_call(superbatch: Features, first_step: tf.Tensor, num_steps: tf.Tensor) -> Taken:
+        failed_step, health = tf.constant(divergence.NO_STEP, tf.int64), tf.zeros([2])
         if not metrics or compilation is not Compilation.LOOP:
-            return take_steps(superbatch, first_step, tf.constant(0), num_steps)
+            return take_steps(superbatch, first_step, tf.constant(0), num_steps, failed_step, health)
         sums = []
         for part, offset, begin in parts_of(superbatch):
             end = tf.minimum(num_steps - offset, part[schema.LABELS].shape[0])
-            sums.append(take_steps(part, first_step + offset, tf.constant(begin), end))
-        return tf.add_n(sums)
+            of_part, failed_step, health = take_steps(
+                part, first_step + offset, tf.constant(begin), end, failed_step, health
+            )
+            sums.append(of_part)
+        return Taken(tf.add_n(sums), failed_step, health)
 
     return train_call
 

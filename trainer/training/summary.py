@@ -58,7 +58,7 @@ def speed(trainer: Trainer, *, strategy_name: str, num_replicas: int) -> dict[st
 
 
 def print_result(console: Console, result: dict[str, Any], *, paths: Workdir) -> None:
-    """Prints the final metrics, the speed, where the model and the report are, and the verdict as the last line.
+    """Prints the final metrics, the speed, the paths of model and report, warnings, and the verdict as the last line.
 
     Args:
       result: the content of result.json.
@@ -77,4 +77,6 @@ def print_result(console: Console, result: dict[str, Any], *, paths: Workdir) ->
         f"The model of step {result['exported_step']:,} is in {paths.model}, and the report is {paths.report}.",
         soft_wrap=True,
     )
+    for warning in result.get("warnings", []):  # An earlier version wrote none.
+        console.print(warning, soft_wrap=True)
     console.print(result["verdict"]["sentence"], soft_wrap=True)
