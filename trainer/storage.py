@@ -181,8 +181,16 @@ def write_table(table: pa.Table, path: str) -> None:
         pq.write_table(table, file, write_page_checksum=True)
 
 
-def read_table(path: str, schema: pa.Schema) -> pa.Table:
+RESTORE = "Restore the file from a copy, or train again in another workdir."
+
+
+def read_table(path: str, schema: pa.Schema, *, way_out: str = RESTORE) -> pa.Table:
     """Reads a file written by `write_table`.
+
+    Args:
+      path: the file.
+      schema: the schema that it must have.
+      way_out: how to get a good file back, for the message.
 
     Raises:
       StorageError: the file is missing or damaged, or has another schema.
@@ -192,9 +200,7 @@ def read_table(path: str, schema: pa.Schema) -> pa.Table:
         if not table.schema.equals(schema):
             raise ValueError(f"its columns are {', '.join(table.schema.names)}")
     except (*file_errors(), pa.ArrowException, ValueError) as error:
-        raise StorageError(
-            f"{path} cannot be read: {reason(error)}. Restore the file from a copy, or train again in another workdir."
-        ) from error
+        raise StorageError(f"{path} cannot be read: {reason(error)}. {way_out}") from error
     return table
 
 

@@ -19,6 +19,7 @@ from trainer.data.queries import Queries, build_queries
 from trainer.data.ratings.columns import ColumnsOfTable
 from trainer.data.vocabulary import Vocabulary
 from trainer.features import FeatureSpec
+from trainer.workdir import TITLES
 
 HISTORY_OF = {"train": ("train",), "validation": ("train",), "test": ("train", "validation")}
 """The splits whose ratings are the histories of the lists of a split."""
@@ -334,6 +335,8 @@ def describe(dataset: Dataset, counts: Mapping[str, Any], digests: Mapping[str, 
         fingerprints["queries"] = digests["queries"]
     if dataset.item_features:
         fingerprints["items"] = digests["items"]
+    # Last, because another item also has another title.
+    fingerprints[TITLES] = dataset.vocabulary.titles_fingerprint()
     return {
         **counts,
         "periods": {name: _period(dataset.times[name]) for name in dataset.lists if dataset.has_timestamps},

@@ -213,7 +213,7 @@ def _recommend_from_ratings() -> None:
 
 def _read_ratings(source: str) -> "GivenRatings":
     """Reads and checks --ratings, without TensorFlow."""
-    from trainer.data.vocabulary import load_vocabulary
+    from trainer.data.saved import load_saved_vocabulary
     from trainer.serving.given_ratings import read_given_ratings
     from trainer.workdir import Workdir
 
@@ -226,7 +226,7 @@ def _read_ratings(source: str) -> "GivenRatings":
         )
     given = read_given_ratings(
         source,
-        load_vocabulary(workdir.vocabulary),
+        load_saved_vocabulary(workdir),
         columns=config.data.columns.model_dump(),
         has_ratings=workdir.was_trained_on_ratings(),
         item_identity=config.data.item_identity,

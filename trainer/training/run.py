@@ -16,8 +16,8 @@ from trainer import config as config_lib
 from trainer import schema, storage
 from trainer import strategy as strategy_lib
 from trainer.compat import tf
+from trainer.data import saved as saved_data
 from trainer.data.dataset import Dataset
-from trainer.data.lists import save_item_lists
 from trainer.data.loading import load_dataset
 from trainer.evaluation import final_metrics, verdict
 from trainer.evaluation import protocols as protocols_lib
@@ -118,7 +118,8 @@ def train_and_evaluate(
         result = paths.load_result()
         is_finished = state.is_finished(total_steps, config.train.early_stopping_patience)
         is_evaluated = result.get("step") == state.step and "verdict" in result
-        if is_finished and is_evaluated and is_whole(paths.model, dataset.vocabulary):
+        is_exported = is_whole(paths.model, dataset.vocabulary) and saved_data.is_whole(paths)
+        if is_finished and is_evaluated and is_exported:
             console.print("This run is finished. There is nothing left to do.")
             if is_chief and not storage.exists(paths.report):
                 report_fn(workdir)
@@ -129,7 +130,7 @@ def train_and_evaluate(
         if is_chief:
             change = paths.save_run(
                 given,
-                dataset.description,
+                saved_data.describe_saved(dataset),
                 strategy=strategy_name,
                 num_replicas=num_replicas,
                 chosen=chosen,
@@ -137,8 +138,7 @@ def train_and_evaluate(
             )
             if change:
                 console.print(change, soft_wrap=True)
-            dataset.vocabulary.save(paths.vocabulary)
-            save_item_lists(paths.seen, *dataset.seen_items())
+            saved_data.save(paths, dataset)
 
         writer = stack.enter_context(_build_writer(config, paths, console, state.step, total_steps, is_chief=is_chief))
         writer.truncate_after(state.step)
