@@ -11,6 +11,7 @@ from rich.console import Console
 
 from settings.config_file import check_config_file
 from settings.errors import ConfigError, UserError
+from settings.visible_text import visible
 
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of an error, for a bug report.")
 
@@ -194,7 +195,7 @@ def _shows_traceback() -> bool:
 
 
 def _print_error(error: UserError) -> int:
-    print(f"error: {error}", file=sys.stderr)
+    print(f"error: {visible(str(error))}", file=sys.stderr)
     return error.exit_code
 
 

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from etils.epath import backend as epath_backend
 
 from settings.errors import StorageError
+from settings.special_files import check_is_no_special_file
 
 _BUFFER_BYTES = 1 << 20
 _DIGEST_BYTES = 1 << 24
@@ -88,6 +89,7 @@ def open_for_reading(path: str) -> BinaryIO:
     if _is_remote(path):
         return io.BufferedReader(_RemoteFile(path, "rb"), _BUFFER_BYTES)
     _check_name(path)
+    check_is_no_special_file(path)
     return open(path, "rb", _BUFFER_BYTES)
 
 
@@ -134,7 +136,9 @@ def reading_json(path: str, *, of: str) -> Iterator[None]:
       path: the file that the body reads.
       of: what has written the file, for the message.
     """
+    # RecursionError: brackets within brackets. OverflowError: a number that is too large for what it counts.
     errors: tuple[type[Exception], ...] = (ValueError, LookupError, TypeError, AttributeError)
+    errors += (RecursionError, OverflowError)
     try:
         yield
     except errors + file_errors() as error:

@@ -119,7 +119,8 @@ class Workdir:
         """
         if not storage.exists(self.config):
             return
-        before = self.load_json(self.config).get("chosen", {})
+        with storage.reading_json(self.config, of="a run"):
+            before = dict(self.load_json(self.config).get("chosen", {}))
         for name in sorted(chosen.keys() & before.keys()):
             if chosen[name] != before[name]:
                 raise ConfigError(

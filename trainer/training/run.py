@@ -22,6 +22,7 @@ from trainer.data.loading import load_dataset
 from trainer.evaluation import final_metrics, verdict
 from trainer.evaluation import protocols as protocols_lib
 from trainer.evaluation.query_metrics import write_queries
+from trainer.evaluation.result import load_result
 from trainer.modeling import input_pipeline
 from trainer.reporting import write_report
 from trainer.serving.export import Verifier, export_model, is_whole, verify_in_fresh_process
@@ -104,6 +105,8 @@ def train_and_evaluate(
         )
         state = resume.restore(config, paths, strategy, dataset, checkpointer, chosen=chosen, epoch_steps=epoch_steps)
 
+        # Before anything is said, because it may be damaged.
+        result = load_result(paths)
         console = build_console(quiet=quiet or not is_chief)
         summary.print_start(
             console,
@@ -115,7 +118,6 @@ def train_and_evaluate(
             chosen=chosen,
             relevance_threshold=config.eval.relevance_threshold,
         )
-        result = paths.load_result()
         is_finished = state.is_finished(total_steps, config.train.early_stopping_patience)
         is_evaluated = result.get("step") == state.step and "verdict" in result
         is_exported = is_whole(paths.model, dataset.vocabulary) and saved_data.is_whole(paths)
