@@ -33,14 +33,17 @@ NOT_FOR_BEAM := jinja2 matplotlib optuna tensorboard tensorflow tensorflow-datas
 DATA_DIR ?= ../shared/data
 BENCH_OUTPUT ?= runs/quality
 
+# The tests of a file share what they have trained, so they run in one process.
+PARALLEL := --numprocesses=auto --dist=loadfile
+
 # Two installations at once would spoil .venv.
 .NOTPARALLEL:
 
-.PHONY: help setup setup-beam train test test-long test-examples test-launch test-beam lint bench bench-quality image image-check
+.PHONY: help setup setup-beam train test test-long test-reliability test-examples test-launch test-beam lint bench bench-quality image image-check
 .PHONY: constraints supported-python
 
 help:  ## Show this list.
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(TRAIN_INSTALLED)  ## Create .venv with all that training needs.
 
@@ -51,10 +54,13 @@ train: setup  ## Train on the embedded ratings, then recommend five items to use
 	$(BIN)/python -m trainer.recommend --workdir=runs/default --user_id=42 --k=5
 
 test: $(TEST_INSTALLED)  ## Run the tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-long: $(TEST_INSTALLED)  ## Run the tests that repeat others in more modes and processes; takes some minutes.
-	$(BIN)/python -m pytest -m long
+	$(BIN)/python -m pytest $(PARALLEL) -m long
+
+test-reliability: $(TEST_INSTALLED)  ## Kill, stop and resume runs in every way that the promises name; takes a quarter of an hour.
+	$(BIN)/python -m pytest $(PARALLEL) --dist=worksteal -m 'promise or reliability'
 
 test-examples: $(LAUNCH_INSTALLED)  ## Run the examples and the commands of the documents; takes a quarter of an hour.
 	$(BIN)/python -m pytest tests/examples -m ""

@@ -45,6 +45,7 @@ EXTRAS_REQUIRE = {
         "mypy>=1.10",
         "pandas>=2.2",
         "pytest>=8",
+        "pytest-xdist>=3.5",
         "ruff>=0.12",
         "tensorflow-serving-api>=2.20,<2.22",
     ],

@@ -93,6 +93,18 @@ def test_nothing_unpickles():
     assert not [path for path in sources("trainer") if "allow_pickle=True" in path.read_text()]
 
 
+def test_no_function_needs_autograph():
+    """It triples the time of tracing, and leaves a file in the temporary folder for each function if it is killed."""
+    nodes = [node for path in sources("trainer") for node in ast.walk(ast.parse(path.read_text()))]
+    calls = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "tf.function"]
+    assert len(calls) > 10
+    assert not [call for call in map(ast.unparse, calls) if "autograph=False" not in call]
+    # A decorator without arguments is no call.
+    assert len(
+        [node for node in nodes if isinstance(node, ast.Attribute) and ast.unparse(node) == "tf.function"]
+    ) == len(calls)
+
+
 @pytest.mark.parametrize("folder", ["serving", "reporting"])
 def test_only_the_run_sees_what_comes_after_training(folder):
     """The rest of training trains; run.py alone exports what was trained, and reports on it."""

@@ -131,3 +131,30 @@ def test_shapes_are_static():
         spec = dataset.element_spec
         assert spec[schema.ITEMS].shape == spec[schema.LABELS].shape == [*leading, LIST_SIZE]
         assert spec[schema.QUERY].shape == spec[schema.WEIGHTS].shape == leading
+
+
+class _Counted:
+    """Lists that record which rows are gathered."""
+
+    def __init__(self, lists):
+        self._lists, self.rows = lists, []
+        self.num_lists, self.list_size = lists.num_lists, lists.list_size
+
+    def gather(self, rows):
+        self.rows.extend(np.asarray(rows).tolist())
+        return self._lists.gather(rows)
+
+
+@pytest.mark.promise(4, "a late resume", "starts gather nothing of earlier steps")
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 0.9])
+def test_a_resume_gathers_no_list_of_the_steps_before_it(fraction):
+    """So a late resume takes no longer than an early one."""
+    num_lists, batch_size = 4000, 4
+    epoch_steps = num_lists // batch_size
+    lists = _Counted(lists_of_sizes([1] * num_lists))
+    first_step = int(fraction * epoch_steps)
+    train_batches(lists, range(first_step, epoch_steps, 2), batch_size=batch_size)[0]
+    gathered = set(lists.rows)
+    of_the_rest = queries_by_step(lists_of_sizes([1] * num_lists), epoch_steps, batch_size=batch_size)[first_step:]
+    # What is fetched ahead belongs to the calls that follow: the plan starts again after its last call.
+    assert gathered == set((of_the_rest.ravel() - 1).tolist())

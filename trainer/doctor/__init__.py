@@ -319,7 +319,11 @@ def _build_calls(
         "evaluation": (eval_call, ()),
     }
     return [
-        (name, tf.function(call, jit_compile=True) if whole else call, (next(iter(batches[name])), *rest))
+        (
+            name,
+            tf.function(call, jit_compile=True, autograph=False) if whole else call,
+            (next(iter(batches[name])), *rest),
+        )
         for name, (call, rest) in arguments.items()
     ]
 

@@ -49,7 +49,7 @@ def build_scorer(
       advance: See `CatalogueScorer`.
     """
     return CatalogueScorer(
-        tf.function(ranker.query_vectors),
+        tf.function(ranker.query_vectors, autograph=False),
         candidate_matrix(ranker.candidate_vectors, num_items),
         query_source,
         advance=advance,
@@ -116,7 +116,7 @@ def held_out_evaluator(
     Returns:
       A function of the candidate vectors, see `candidate_matrix`, that computes the means of the metrics.
     """
-    query_fn = tf.function(model.query_vectors)
+    query_fn = tf.function(model.query_vectors, autograph=False)
 
     def evaluate(candidates: tf.Tensor) -> Metrics:
         advance = progress("catalogue rankings", len(held_out.queries))

@@ -133,7 +133,7 @@ _NUMBER = tf.TensorSpec([], tf.int32)
 
 
 # These two are functions of the module, so that TensorFlow traces them once for all scorers.
-@tf.function(input_signature=[_FLOATS, _FLOATS, _NUMBER, _INTEGERS, _NUMBER])
+@tf.function(input_signature=[_FLOATS, _FLOATS, _NUMBER, _INTEGERS, _NUMBER], autograph=False)
 def _top_k_of_vectors(
     vectors: tf.Tensor, candidates: tf.Tensor, k: tf.Tensor, excluded: tf.Tensor, chunk_size: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -147,7 +147,7 @@ def _top_k_of_vectors(
     )
 
 
-@tf.function(input_signature=[_FLOATS, _FLOATS, _INTEGERS, _INTEGERS, _NUMBER])
+@tf.function(input_signature=[_FLOATS, _FLOATS, _INTEGERS, _INTEGERS, _NUMBER], autograph=False)
 def _ranks_of_vectors(
     vectors: tf.Tensor, candidates: tf.Tensor, items: tf.Tensor, excluded: tf.Tensor, chunk_size: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:

@@ -102,6 +102,7 @@ def build_eval_call(
     compute = tf.function(
         functools.partial(compute_metrics, metrics),
         jit_compile=strategy_lib.compilation(strategy) is not Compilation.RUN,
+        autograph=False,
     )
 
     def eval_step(features: Features) -> tf.Tensor:
@@ -122,7 +123,7 @@ def build_eval_call(
         empty = tf.zeros([global_batch_size, *of_replica.shape[1:]])
         return tf.tensor_scatter_nd_update(empty, rows[:, tf.newaxis], of_replica)
 
-    @tf.function
+    @tf.function(autograph=False)
     def eval_call(features: Features) -> tf.Tensor:
         return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(eval_step, (features,)), axis=None)
 

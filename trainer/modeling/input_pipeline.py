@@ -159,7 +159,7 @@ def _per_replica(
     options.deterministic = True
     return (
         tf.data.Dataset.from_tensor_slices(pairs)
-        .map(element_fn, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(tf.autograph.experimental.do_not_convert(element_fn), num_parallel_calls=tf.data.AUTOTUNE)
         .with_options(options)
     )
 

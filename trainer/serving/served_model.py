@@ -117,7 +117,7 @@ def query_inputs(model: Any) -> dict[str, tf.TensorSpec] | None:
 
 def _trace(function: Any, inputs: Mapping[str, tf.TensorSpec]) -> Any:
     # With named arguments only, the signature has their names before it is saved too.
-    return tf.function(lambda **arguments: function(**arguments)).get_concrete_function(
+    return tf.function(lambda **arguments: function(**arguments), autograph=False).get_concrete_function(
         **{name: tf.TensorSpec(spec.shape, spec.dtype, name=name) for name, spec in inputs.items()}
     )
 

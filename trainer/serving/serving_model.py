@@ -116,16 +116,18 @@ class ServingModel(tf.Module):
         self.feature_inputs = [FeatureInput(encoder) for encoder in vocabulary.features if encoder.spec.name in names]
 
         specs = _tensor_specs(query_source, names)
-        self.user_features = tf.function(self._user_features, input_signature=[_INDICES])
-        self.query_vectors = tf.function(self._query_vectors, input_signature=[specs])
-        self.score_indices = tf.function(self._score_indices, input_signature=[specs, _ITEMS])
-        self.recommend_indices = tf.function(self._recommend_indices, input_signature=[specs, _NUMBER, _ITEMS])
-        self.user_indices = tf.function(self.users.lookup, input_signature=[_IDS])
-        self.item_indices = tf.function(self.items.lookup, input_signature=[_ID_LISTS])
-        self.name_items = tf.function(self._name_items, input_signature=[_ITEMS])
-        self.similar_indices = tf.function(self._similar_indices, input_signature=[_INDICES, _NUMBER])
+        self.user_features = tf.function(self._user_features, input_signature=[_INDICES], autograph=False)
+        self.query_vectors = tf.function(self._query_vectors, input_signature=[specs], autograph=False)
+        self.score_indices = tf.function(self._score_indices, input_signature=[specs, _ITEMS], autograph=False)
+        self.recommend_indices = tf.function(
+            self._recommend_indices, input_signature=[specs, _NUMBER, _ITEMS], autograph=False
+        )
+        self.user_indices = tf.function(self.users.lookup, input_signature=[_IDS], autograph=False)
+        self.item_indices = tf.function(self.items.lookup, input_signature=[_ID_LISTS], autograph=False)
+        self.name_items = tf.function(self._name_items, input_signature=[_ITEMS], autograph=False)
+        self.similar_indices = tf.function(self._similar_indices, input_signature=[_INDICES, _NUMBER], autograph=False)
         if self._history_size:
-            self.recommend_from_history = tf.function(self._recommend_from_history)
+            self.recommend_from_history = tf.function(self._recommend_from_history, autograph=False)
 
     def build_signatures(self) -> dict[str, Any]:
         """The functions that become signatures, by name, for `tf.saved_model.save`."""
@@ -235,7 +237,7 @@ class ServingModel(tf.Module):
         is_known = (items != schema.UNKNOWN_INDEX)[:, tf.newaxis]
         return tf.where(is_known, found, schema.UNKNOWN_INDEX), tf.where(is_known, cosines, -np.inf)
 
-    @tf.function(input_signature=[_IDS, _ID_LISTS])
+    @tf.function(input_signature=[_IDS, _ID_LISTS], autograph=False)
     def score(self, user_ids: tf.Tensor, item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """Ids [batch_size] and [batch_size, list_size] → `scores`, `known` [batch_size, list_size]."""
         features, items = self.user_features(self.users.lookup(user_ids)), self.items.lookup(item_ids)
@@ -244,7 +246,7 @@ class ServingModel(tf.Module):
             "known": _is_known(features) & (items != schema.UNKNOWN_INDEX),
         }
 
-    @tf.function(input_signature=[_IDS, _NUMBER, _ID_LISTS])
+    @tf.function(input_signature=[_IDS, _NUMBER, _ID_LISTS], autograph=False)
     def recommend(self, user_ids: tf.Tensor, k: tf.Tensor, excluded_item_ids: tf.Tensor) -> dict[str, tf.Tensor]:
         """Ids [batch_size], k, and ids to exclude → `item_ids`, `titles`, `scores` [batch_size, min(k, num_items)].
 
@@ -254,7 +256,7 @@ class ServingModel(tf.Module):
         found = self.recommend_indices(features, k, self.items.lookup(excluded_item_ids))
         return self._named(_is_known(features), *found)
 
-    @tf.function(input_signature=[_IDS, _NUMBER])
+    @tf.function(input_signature=[_IDS, _NUMBER], autograph=False)
     def similar_items(self, item_ids: tf.Tensor, k: tf.Tensor) -> dict[str, tf.Tensor]:
         """Ids [batch_size] and k → `item_ids`, `titles`, `scores` [batch_size, min(k, num_items)], `known`."""
         items = self.items.lookup(item_ids)

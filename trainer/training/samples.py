@@ -29,7 +29,7 @@ def build_sample_fn(model: Ranker, dataset: Dataset, num_users: int) -> Callable
     users = np.unique(np.linspace(1, vocabulary.num_users - 1, num_users, dtype=np.int32))
     seen = ItemLists(*dataset.items_by_user("train")).take(users)
     query_source = dataset.query_source("train")
-    query_fn = tf.function(model.query_vectors)
+    query_fn = tf.function(model.query_vectors, autograph=False)
     ids = vocabulary.users[schema.USER_ID].take(users).to_pylist()
 
     def sample(candidates: tf.Tensor) -> str:

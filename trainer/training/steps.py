@@ -71,7 +71,11 @@ class TrainStep:
         self._objective = objective
         self._keep_scores = keep_scores
         self._allow_sparse = isinstance(optimizer, RowUpdates) and allow_sparse
-        self._gradients = tf.function(self.forward_backward, jit_compile=True) if jit_compile else self.forward_backward
+        self._gradients = (
+            tf.function(self.forward_backward, jit_compile=True, autograph=False)
+            if jit_compile
+            else self.forward_backward
+        )
 
     def empty_accumulators(self, superbatch: Features) -> Accumulators:
         """Accumulators of zeros for the steps of one call."""
@@ -167,9 +171,9 @@ def build_train_call(
     )
     train_loop = build_train_loop(train_step)
     if compilation is Compilation.LOOP:
-        train_loop = tf.function(train_loop, jit_compile=True)
+        train_loop = tf.function(train_loop, jit_compile=True, autograph=False)
     sum_metrics_fn = tf.function(
-        functools.partial(sum_metrics, metrics), jit_compile=compilation is not Compilation.RUN
+        functools.partial(sum_metrics, metrics), jit_compile=compilation is not Compilation.RUN, autograph=False
     )
 
     def take_steps(superbatch: Features, first_step: tf.Tensor, begin: tf.Tensor, end: tf.Tensor) -> tf.Tensor:
@@ -177,12 +181,18 @@ def build_train_call(
             accumulators = train_loop(superbatch, first_step, begin, end)
         else:
             accumulators = strategy.run(train_step.empty_accumulators, (superbatch,))
-            for index in tf.range(begin, end):
-                accumulators = strategy.run(train_step, (superbatch, index, first_step, accumulators))
+            _, accumulators = tf.while_loop(
+                lambda index, _: index < end,
+                lambda index, accumulators: (
+                    index + 1,
+                    strategy.run(train_step, (superbatch, index, first_step, accumulators)),
+                ),
+                (begin, accumulators),
+            )
         sums = strategy.run(sum_metrics_fn, (superbatch, accumulators, begin, end))
         return strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None)
 
-    @tf.function
+    @tf.function(autograph=False)
     def train_call(superbatch: Features, first_step: tf.Tensor, num_steps: tf.Tensor) -> tf.Tensor:
         if not metrics or compilation is not Compilation.LOOP:
             return take_steps(superbatch, first_step, tf.constant(0), num_steps)

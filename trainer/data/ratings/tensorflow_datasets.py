@@ -189,14 +189,14 @@ def _examples(builder: Any, features: dict[str, Any]) -> dict[str, pa.ChunkedArr
     """The features of all examples, each [num_examples]."""
     from trainer.compat import tf
 
+    @tf.autograph.experimental.do_not_convert
+    def parse(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        return tf.io.parse_example(serialized, features)
+
     chunks: dict[str, list[pa.Array]] = {name: [] for name in features}
     paths = [str(path) for path in builder.info.splits["train"].filepaths]
     with files.reading(str(builder.data_dir)), _reading_records(str(builder.data_dir)):
-        batches = (
-            tf.data.TFRecordDataset(paths)
-            .batch(BATCH_SIZE)
-            .map(lambda serialized: tf.io.parse_example(serialized, features), tf.data.AUTOTUNE)
-        )
+        batches = tf.data.TFRecordDataset(paths).batch(BATCH_SIZE).map(parse, tf.data.AUTOTUNE)
         for batch in batches:
             for name, value in batch.items():
                 chunks[name].append(_array(value))

@@ -1,0 +1,57 @@
+"""A run that is killed at any moment ends with the model of a run that is not."""
+
+import pytest
+
+from tests.reliability.runs import (
+    CHECKPOINT_EVERY_STEPS,
+    EPOCH_STEPS,
+    STRATEGIES,
+    TOTAL_STEPS,
+    calls,
+    digest_of_tensors,
+    lists_by_step,
+    logged,
+    replayed,
+    wait_for_a_random_moment,
+)
+
+pytestmark = pytest.mark.reliability
+
+NUM_KILLS = 20
+
+
+@pytest.mark.promise(1, "resume", "runs equal")
+@pytest.mark.promise(2, "lost steps", "runs lost no more than promised")
+@pytest.mark.parametrize("seed", range(NUM_KILLS))
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_run_that_is_killed_at_a_random_moment_ends_as_one_that_is_not(
+    tmp_path, runs, uninterrupted, strategy, seed
+):
+    expected = uninterrupted(strategy)
+    workdir = tmp_path / "run"
+    job = runs.start(workdir, strategy)
+    wait_for_a_random_moment(workdir, job, seed)
+    job.kill()
+    runs.finish(workdir, strategy)
+    assert digest_of_tensors(workdir) == digest_of_tensors(expected)
+    assert digest_of_tensors(workdir)[0] == TOTAL_STEPS
+    assert logged(workdir) == logged(expected)
+    num_workers = STRATEGIES[strategy][1]
+    assert lists_by_step(workdir, num_workers) == lists_by_step(expected, num_workers)
+    # While a checkpoint is written, the next steps are taken. They are lost too if it does not become whole.
+    assert replayed(calls(workdir)) <= 2 * CHECKPOINT_EVERY_STEPS
+
+
+@pytest.mark.promise(4, "order", "strategies take every list once an epoch")
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_list_is_taken_once_an_epoch(uninterrupted, strategy):
+    lists = lists_by_step(uninterrupted(strategy), STRATEGIES[strategy][1])
+    assert sorted(lists) == list(range(TOTAL_STEPS))
+    epochs = [
+        [digest for step in range(begin, begin + EPOCH_STEPS) for digest in lists[step]]
+        for begin in range(0, TOTAL_STEPS, EPOCH_STEPS)
+    ]
+    # The last batch of an epoch has padding rows, which are all alike.
+    assert all(sorted(epoch) == sorted(epochs[0]) for epoch in epochs)
+    assert len(set(epochs[0])) >= EPOCH_STEPS * 8 - 8
+    assert epochs[0] != epochs[1]
