@@ -1,13 +1,17 @@
-"""Bad input of every kind, each made by code: what a command gets, its exit code and the words of its message.
+"""A corpus of bad input, each case made by code: what a command gets, its exit code and words of its message.
 
-`CASES` has all of it: data here and in `corpus_tables.py`, configs and flags in `corpus_configs.py`, and the files of a
-run in `corpus_runs.py`.
+The cases are in `corpus_tables.py`, `corpus_sources.py` (files, archives, folders), `corpus_configs.py` (also flags and
+workdirs) and `corpus_runs.py` (the files of a run). This module has what they share, and how a case is checked.
 """
 
 import pathlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import pytest
+
+from tests.reliability.commands import call, snapshot
 
 DATA, STORAGE, CONFIG = 65, 74, 78
 """The exit codes of what is wrong: the ratings, a file, a flag or the config."""
@@ -90,9 +94,25 @@ class Case:
     says: str
 
 
-def all_cases() -> list[Case]:
-    """Every case, each with a name of its own."""
-    # Here, because these modules need what is above.
-    from tests.reliability import corpus_configs, corpus_runs, corpus_sources, corpus_tables
+def check(case: Case, finished_run: tuple[str, pathlib.Path], folder: pathlib.Path, patch: pytest.MonkeyPatch) -> None:
+    """Makes a case in an empty folder, calls its command in it, and asserts what it answers and leaves.
 
-    return [*corpus_tables.CASES, *corpus_sources.CASES, *corpus_configs.CASES, *corpus_runs.CASES]
+    Args:
+      case: the case.
+      finished_run: the fixture of this name.
+      folder: an empty folder.
+      patch: sets the environment of the command.
+    """
+    config, run = finished_run
+    patch.delenv("AIP_MODEL_DIR", raising=False)
+    patch.chdir(folder)
+    (folder / "case").mkdir()
+    command = case.make(Place(folder / "case", config, run))
+    before = snapshot(folder), snapshot(run.parent)
+    answer = call(*command)
+    assert answer.exit_code == case.exit_code, answer
+    assert answer.stderr.startswith("error: ") and case.says in answer.stderr
+    assert answer.stderr.endswith("\n") and len(answer.stderr.splitlines()) == 1, answer.stderr
+    assert len(answer.stderr) < 3000
+    assert answer.stdout == ""
+    assert (snapshot(folder), snapshot(run.parent)) == before

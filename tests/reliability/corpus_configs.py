@@ -95,7 +95,7 @@ CASES = [
     field("eval.num_catalogue_users", "-2", "config.eval.num_catalogue_users"),
     field("eval.num_validation_users", HUGE, "config.eval.num_validation_users"),
     field("eval.num_sample_users", HUGE, "config.eval.num_sample_users"),
-    field("eval.num_sample_users", "-1", "at least 0"),
+    field("eval.num_sample_users", "-1", "from 0 to 2147483647"),
     field("data.rating_range", "(5.0, 1.0)", "the lowest rating first"),
     field("data.rating_range", "(3.0, 3.0)", "the lowest rating first"),
     field("data.rating_range", "(-1.0, 5.0)", "two numbers from 0 to 100"),

@@ -149,6 +149,16 @@ def damaged_model(name: str) -> list[Case]:
     ]
 
 
+def resumed_on(name: str, change: Callable[[str], str]) -> list[Case]:
+    """The command of the finished run, on ratings that were edited since."""
+
+    def make(place: Place) -> tuple[str, ...]:
+        source = place.file("edited.csv", change((place.finished.parent / "ratings.csv").read_text()))
+        return (*words("resume", place, place.run()), f"--config.data.source={source}")
+
+    return [Case(f"resume: {name}", make, CONFIG, "the fingerprint of its titles and genres was")]
+
+
 def unlisted(run: pathlib.Path) -> None:
     """The manifest lists nothing, and the model is changed."""
     edit("model/manifest.json", files={})(run)
@@ -185,7 +195,6 @@ MODEL_FILES = (
     "saved_model.pb",
     "variables/variables.index",
     "variables/variables.data-00000-of-00001",
-    "manifest.json",
 )
 MISSING = "missing.txt"
 
@@ -213,7 +222,7 @@ CASES = [
     *changed_run("other fingerprints", edit("data.json", fingerprints__queries="0" * 64), "was 000000000000", "resume",
                  "evaluate", exit_code=CONFIG),
     *changed_run("other titles", edit("data.json", **{"fingerprints__titles and genres": "0" * 64}), "titles and genres",
-                 "resume", "evaluate", exit_code=CONFIG) [:1],
+                 "resume", exit_code=CONFIG),
     *changed_run("another vocabulary in data.json", edit("data.json", fingerprints__vocabulary="0" * 64), "vocabulary",
                  "recommend"),
     *changed_run("a number for a fingerprint", edit("data.json", fingerprints__vocabulary=7), "vocabulary", "recommend"),
@@ -284,6 +293,9 @@ CASES = [
     *changed_run("half of the seen items", half(SEEN), WRITES_AGAIN, "recommend", "export"),
     *changed_run("no seen items", lambda run: (run / SEEN).unlink(), WRITES_AGAIN, "recommend", "report"),
     *[case for name in MODEL_FILES for case in damaged_model(name)],
+    *resumed_on("other titles in the data", lambda text: text.replace("Film 3", "Movie 3")),
+    *resumed_on("genres that were added to the data", lambda text: "".join(
+                 f"{line},{'Drama' if number else 'genres'}\n" for number, line in enumerate(text.splitlines()))),
     *changed_run("a manifest that lists nothing", unlisted, "model", "recommend", "evaluate", "export"),
     *changed_run("a manifest of words", edit("model/manifest.json", files={"saved_model.pb": 5}, vocabulary=7), "manifest",
                  "recommend"),

@@ -59,7 +59,17 @@ class Disk:
 @contextlib.contextmanager
 def mounted_disk(folder: pathlib.Path) -> Iterator[Disk]:
     with subprocess.Popen(
-        ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", _HOLDER, str(folder), str(DISK_BYTES)],
+        [
+            "unshare",
+            "--user",
+            "--map-root-user",
+            "--mount",
+            sys.executable,
+            "-c",
+            _HOLDER,
+            str(folder),
+            str(DISK_BYTES),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -1,5 +1,6 @@
 """Any change of a valid file is read, with every row accounted for, or refused with a UserError. It never hangs."""
 
+import copy
 import functools
 import gzip
 import io
@@ -20,22 +21,38 @@ from settings.errors import UserError
 from tests.data.prepared.common import arguments_of, prepare
 from tests.reliability.corpus_sources import MOVIES, RATINGS
 from tests.reliability.corpus_tables import GOOD, HEADER, rows, table
-from tests.reporting.planted import write_run
+from tests.reporting.planted import samples_of, write_run
 from trainer.data.loading import load_dataset
 from trainer.data.ratings import load_ratings
 from trainer.data.ratings.accounts import BAD, COUNTED, DUPLICATE, READ, USED
 from trainer.evaluation.comparison import compare_with_baselines, load_run
-from trainer.reporting.contents import gather
+from trainer.reporting.contents import Contents, gather
 from trainer.reporting.page import render_run
 from trainer.serving import manifest
 from trainer.workdir import Workdir
-from tests.reporting.planted import samples_of
 
-SHORT = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-LONG = settings(max_examples=4000, deadline=None, suppress_health_check=list(HealthCheck))
-"""The short profile has the same examples each time. The long one looks for new ones, for about two minutes."""
+_ANY = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+SHORT = settings(max_examples=40, derandomize=True, **_ANY)
+LONG = settings(max_examples=1000, **_ANY)
+LONG_RECORDS = settings(max_examples=100, **_ANY)
+"""The short profile has the same examples each time. The long ones look for new ones, for about two minutes."""
 
-SNIPPETS = [b'"', b",", b"\n", b"\r", b"\t", b"\0", b"\xff", b"\xef\xbb\xbf", b"nan", b"-1", b"1e999", b"[", b"{", b"null"]
+SNIPPETS = [
+    b'"',
+    b",",
+    b"\n",
+    b"\r",
+    b"\t",
+    b"\0",
+    b"\xff",
+    b"\xef\xbb\xbf",
+    b"nan",
+    b"-1",
+    b"1e999",
+    b"[",
+    b"{",
+    b"null",
+]
 SNIPPETS += [b"9" * 40, b"::", b"|", b'""', b"\xe2\x80\xae", b"PAR1", b"PK\x03\x04", b"..", b"/", b" ", b":", b"true"]
 
 
@@ -150,9 +167,10 @@ def test_a_valid_source_is_read(source, name, tmp_path):
     assert found.report[USED] >= 40
 
 
-def fuzz_sources(source: str, name: str) -> None:
+def fuzz_sources(source: str, name: str, profile: settings) -> None:
     with tempfile.TemporaryDirectory() as folder:
 
+        @profile
         @given(changes())
         def read(change):
             read_changed(pathlib.Path(folder), source, name, change)
@@ -172,15 +190,20 @@ def prepared_data() -> tuple[pathlib.Path, dict]:
     return folder / "data", prepare(folder / "data", arguments_of(folder, "row order"))
 
 
-def use_run(run: pathlib.Path) -> None:
-    """Reads all files of a run that commands without a model read, and writes its report."""
+def use_run(run: pathlib.Path) -> Contents:
+    """Reads all files of a run that commands without a model read."""
     paths = Workdir(str(run))
     paths.check(default.get_config())
     paths.check_data({"fingerprints": {}})
     paths.check_chosen({"model.embedding_size": 128})
     paths.was_trained_on_ratings()
     compare_with_baselines(load_run(str(run)))
-    render_run(gather(str(run)), samples_of(["A"]))
+    return gather(str(run))
+
+
+def report_run(run: pathlib.Path) -> None:
+    """The same, and writes the report."""
+    render_run(use_run(run), samples_of(["A"]))
 
 
 @functools.cache
@@ -194,14 +217,14 @@ def model_folder() -> pathlib.Path:
 
 
 def use_model(folder: pathlib.Path) -> None:
-    assert manifest.find_damage(str(folder), vocabulary_fingerprint="0" * 64) in (None, *[]) or True
+    manifest.find_damage(str(folder), vocabulary_fingerprint="0" * 64)
 
 
 def use_prepared(folder: pathlib.Path) -> None:
     load_dataset(**{**prepared_data()[1], "source": str(folder)})
 
 
-RECORDS: dict[str, tuple[Callable[[], pathlib.Path], Callable[[pathlib.Path], None]]] = {
+RECORDS: dict[str, tuple[Callable[[], pathlib.Path], Callable[[pathlib.Path], object]]] = {
     "config.json": (finished_run, use_run),
     "data.json": (finished_run, use_run),
     "result.json": (finished_run, use_run),
@@ -216,9 +239,18 @@ RECORDS: dict[str, tuple[Callable[[], pathlib.Path], Callable[[pathlib.Path], No
 def other_values(draw: Callable) -> Callable[[bytes], bytes]:
     """Replaces some values of a JSON file, at any depth, by values of other types."""
     values = st.one_of(
-        st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.just([]), st.just({}), st.just([[1]])
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=5),
+        st.just([]),
+        st.just({}),
+        st.just([[1]]),
     )
-    steps = draw(st.lists(st.tuples(st.lists(st.integers(0, 50), min_size=1, max_size=6), values), min_size=1, max_size=2))
+    steps = draw(
+        st.lists(st.tuples(st.lists(st.integers(0, 50), min_size=1, max_size=6), values), min_size=1, max_size=2)
+    )
 
     def change(content: bytes) -> bytes:
         record = json.loads(content)
@@ -230,7 +262,7 @@ def other_values(draw: Callable) -> Callable[[bytes], bytes]:
                     break
                 key = inner[number % len(inner)]
                 if not isinstance(part[key], dict | list) or number == path[-1]:
-                    part[key] = value
+                    part[key] = copy.deepcopy(value)
                     break
                 part = part[key]
         return json.dumps(record).encode()
@@ -238,8 +270,13 @@ def other_values(draw: Callable) -> Callable[[bytes], bytes]:
     return change
 
 
-def fuzz_records(name: str, strategy: st.SearchStrategy) -> None:
-    made, use = RECORDS[name]
+def fuzz_records(
+    name: str,
+    made: Callable[[], pathlib.Path],
+    use: Callable[[pathlib.Path], object],
+    strategy: st.SearchStrategy,
+    profile: settings,
+) -> None:
     source = made()
     file = "manifest.json" if name.endswith("manifest") else name
     with tempfile.TemporaryDirectory() as temporary:
@@ -247,6 +284,7 @@ def fuzz_records(name: str, strategy: st.SearchStrategy) -> None:
         shutil.copytree(source, folder)
         content = (folder / file).read_bytes()
 
+        @profile
         @given(strategy)
         def read(change):
             (folder / file).write_bytes(change(content))
@@ -263,17 +301,30 @@ IN_JSON = [name for name in RECORDS if name.endswith((".json", "manifest"))]
 
 @pytest.mark.parametrize(("source", "name"), FILES, ids=[name for _, name in FILES])
 def test_a_changed_source_is_read_or_refused(source, name):
-    with profile(SHORT):
-        fuzz_sources(source, name)
+    fuzz_sources(source, name, SHORT)
 
 
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_changed_record_is_read_or_refused(name):
-    with profile(SHORT):
-        fuzz_records(name, changes())
+    fuzz_records(name, *RECORDS[name], changes(), SHORT)
 
 
 @pytest.mark.parametrize("name", IN_JSON)
 def test_a_record_with_other_values_is_read_or_refused(name):
-    with profile(SHORT):
-        fuzz_records(name, other_values())
+    fuzz_records(name, *RECORDS[name], other_values(), SHORT)
+
+
+@pytest.mark.reliability
+@pytest.mark.promise(8, "fuzzed files", "formats read or refused")
+@pytest.mark.parametrize(("source", "name"), FILES, ids=[name for _, name in FILES])
+def test_a_source_is_read_or_refused_after_thousands_of_changes(source, name):
+    fuzz_sources(source, name, LONG)
+
+
+@pytest.mark.reliability
+@pytest.mark.promise(8, "fuzzed files", "formats read or refused")
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_is_read_or_refused_after_thousands_of_changes(name):
+    strategy = st.one_of(changes(), other_values()) if name in IN_JSON else changes()
+    made, use = RECORDS[name]
+    fuzz_records(name, made, report_run if use is use_run else use, strategy, LONG_RECORDS)

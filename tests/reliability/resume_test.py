@@ -24,9 +24,7 @@ NUM_KILLS = 20
 @pytest.mark.promise(2, "lost steps", "runs lost no more than promised")
 @pytest.mark.parametrize("seed", range(NUM_KILLS))
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_a_run_that_is_killed_at_a_random_moment_ends_as_one_that_is_not(
-    tmp_path, runs, uninterrupted, strategy, seed
-):
+def test_a_run_that_is_killed_at_a_random_moment_ends_as_one_that_is_not(tmp_path, runs, uninterrupted, strategy, seed):
     expected = uninterrupted(strategy)
     workdir = tmp_path / "run"
     job = runs.start(workdir, strategy)
