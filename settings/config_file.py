@@ -24,7 +24,7 @@ def check_config_file(value: str) -> None:
     try:
         check_is_no_special_file(path)
         if os.path.isdir(path):
-            raise ConfigError(f"--config={path} is not a config: it is a folder. Set it to a file in it.")
+            raise ConfigError(f"--config={path} cannot be loaded: it is a folder. Set it to a file in it.")
         # It may not end the program, so not even SystemExit may leave.
         get_config = runpy.run_path(path).get("get_config")
         if not callable(get_config):

@@ -19,9 +19,6 @@ from trainer import schema, storage
 FORMAT_VERSION = 4
 """The format of config.json, data.json, result.json and the checkpoints. Version 1 had no such number."""
 
-TITLES = "titles and genres"
-"""The name of the fingerprint of how items are described. A run of an earlier version is resumed without it."""
-
 Config: TypeAlias = ConfigDict | BaseModel | Mapping[str, Any]
 
 
@@ -88,25 +85,16 @@ class Workdir:
                     "on. Nothing was changed. Restore the file from a copy, or use another --workdir."
                 )
             return
-        before = self.load_fingerprints()
+        saved = self.load_json(self.data)
+        with storage.reading_json(self.data, of="a run"):
+            before = dict(saved["fingerprints"])
         for name, fingerprint in description["fingerprints"].items():
-            if before.get(name, fingerprint if name == TITLES else None) != fingerprint:
+            if before.get(name, fingerprint if name == schema.TITLES else None) != fingerprint:
                 raise ConfigError(
                     f"--workdir={self.path} holds a run on other data: the fingerprint of its {name} was "
                     f"{str(before.get(name))[:12]} and is now {fingerprint[:12]}. Use another --workdir, or the data "
                     "of that run."
                 )
-
-    def load_fingerprints(self) -> dict[str, str]:
-        """Returns the fingerprints of the data of the run in this folder, by name.
-
-        Raises:
-          ConfigError: another version of this project wrote data.json.
-          StorageError: it cannot be read.
-        """
-        saved = self.load_json(self.data)
-        with storage.reading_json(self.data, of="a run"):
-            return dict(saved["fingerprints"])
 
     def check_chosen(self, chosen: Mapping[str, Any]) -> None:
         """Checks whether the run in this folder chose the same values for the size of its data.

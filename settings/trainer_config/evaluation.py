@@ -38,7 +38,7 @@ class EvalConfig(Section):
     """What is measured."""
 
     metrics: tuple[str, ...] = Field(min_length=1, description="a tuple of at least one metric name")
-    relevance_threshold: float = Field(ge=1e-6, description="a rating above 0, at least 0.000001")
+    relevance_threshold: float = Field(gt=0)
     best_metric: str
     best_direction: Literal["max", "min"]
     num_catalogue_users: int = Field(ge=-1, lt=2**31, description=_USERS)

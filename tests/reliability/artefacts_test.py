@@ -12,7 +12,8 @@ from tests.conftest import train
 from tests.reliability import corpus, corpus_runs
 from tests.reliability.commands import call
 from tests.reliability.corpus import Place
-from tests.reliability.corpus_runs import ITEMS, SEEN, edited_table, half, rotated, words
+from tests.reliability.corpus_runs import ITEMS, SEEN
+from tests.reliability.run_changes import edited_table, half, rotated, words
 from trainer.api import load_run
 
 

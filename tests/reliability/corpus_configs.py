@@ -90,7 +90,6 @@ CASES = [
     field("eval.relevance_threshold", "nan", "a finite number"),
     field("eval.relevance_threshold", "1e39", "at most the highest rating"),
     field("eval.relevance_threshold", "5.5", "at most the highest rating"),
-    field("eval.relevance_threshold", "1e-50", "config.eval.relevance_threshold"),
     field("eval.num_catalogue_users", HUGE, "config.eval.num_catalogue_users"),
     field("eval.num_catalogue_users", "-2", "config.eval.num_catalogue_users"),
     field("eval.num_validation_users", HUGE, "config.eval.num_validation_users"),
@@ -178,16 +177,29 @@ CASES = [
     command("recommend nothing", ("trainer.recommend", "--workdir=RUN"), "Choose what to do"),
     command("recommend 0 items", ("trainer.recommend", "--workdir=RUN", "--user_id=u1", "--k=0"), "k"),
     command("recommend to nobody", ("trainer.recommend", "--workdir=RUN", "--user_id=nobody"), "is unknown", 1),
-    command("an id of escapes", ("trainer.recommend", "--workdir=RUN", "--user_id=\x1b[2J\n"), "'\\x1b[2J\\n' is unkn", 1),
+    command(
+        "an id of escapes", ("trainer.recommend", "--workdir=RUN", "--user_id=\x1b[2J\n"), "'\\x1b[2J\\n' is unkn", 1
+    ),
     command("an id with NUL", ("trainer.recommend", "--workdir=RUN", "--user_id=a\0"), "'a\\x00' is unknown", 1),
     command("an id that is not UTF-8", ("trainer.recommend", "--workdir=RUN", "--user_id=\udcff"), "not UTF-8"),
     command("an item that is not UTF-8", ("trainer.recommend", "--workdir=RUN", "--item_id=\udcff"), "not UTF-8"),
-    command("an output of another format", ("trainer.recommend", "--workdir=RUN", "--all_users", "--output=x.h5"), ".csv"),
-    command("an output in no folder", ("trainer.recommend", "--workdir=RUN", "--all_users", "--output=OUT/no/x.csv"),
-            "cannot be written", STORAGE),
-    command("an output that is a folder", ("trainer.recommend", "--workdir=RUN", "--user_id=u1", "--output=OUT/.csv/"),
-            "suffix"),
-    command("a workdir without a run", ("trainer.recommend", "--workdir=OUT", "--user_id=u1"), "does not contain a run"),
+    command(
+        "an output of another format", ("trainer.recommend", "--workdir=RUN", "--all_users", "--output=x.h5"), ".csv"
+    ),
+    command(
+        "an output in no folder",
+        ("trainer.recommend", "--workdir=RUN", "--all_users", "--output=OUT/no/x.csv"),
+        "cannot be written",
+        STORAGE,
+    ),
+    command(
+        "an output that is a folder",
+        ("trainer.recommend", "--workdir=RUN", "--user_id=u1", "--output=OUT/.csv/"),
+        "suffix",
+    ),
+    command(
+        "a workdir without a run", ("trainer.recommend", "--workdir=OUT", "--user_id=u1"), "does not contain a run"
+    ),
     command("nothing to evaluate", ("trainer.evaluate", "--workdir=OUT"), "does not contain a run"),
     command("nothing to export", ("trainer.export", "--workdir=OUT", "--output=OUT/x"), "does not contain a run"),
     command("export nothing", ("trainer.export", "--workdir=RUN"), "Choose what to write"),
@@ -201,7 +213,9 @@ CASES = [
     command("report nothing", ("trainer.report",), "Name the workdir of a finished run"),
     command("report no run", ("trainer.report", "OUT"), "does not contain a run"),
     command("a report as PDF", ("trainer.report", "RUN", "--output=x.pdf"), "the report is HTML"),
-    command("a report below a file", ("trainer.report", "RUN", "--output=OUT/input/x/y.html"), "cannot be written", STORAGE),
+    command(
+        "a report below a file", ("trainer.report", "RUN", "--output=OUT/input/x/y.html"), "cannot be written", STORAGE
+    ),
     command("prepare over a folder", ("trainer.prepare", "--output=OUT"), "is no prepared data set"),
     command("prepare below a file", ("trainer.prepare", "--output=OUT/input/x/y"), "is not a folder", STORAGE),
-]  # fmt: skip
+]

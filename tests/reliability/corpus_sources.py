@@ -173,47 +173,79 @@ CASES = [
     special("an empty device", lambda path: os.symlink("/dev/null", path), "is a device"),
     in_folder("a named pipe in a folder", pipe, "b.csv is a named pipe"),
     in_folder("an endless device in a folder", lambda path: os.symlink("/dev/zero", path), "b.csv is a device"),
-    Case("a link to nothing", lambda place: (os.symlink("nothing", place.path("a.csv")),
-         place.train_on(str(place.path("a.csv"))))[1], CONFIG, "there is no such file"),
+    Case(
+        "a link to nothing",
+        lambda place: (os.symlink("nothing", place.path("a.csv")), place.train_on(str(place.path("a.csv"))))[1],
+        CONFIG,
+        "there is no such file",
+    ),
     folder("a folder that is named like a table", {"ratings.csv/x": "y"}, "no .csv"),
     folder("an empty folder", {}, "found: nothing"),
     folder("a folder of other files", {"model.h5": b"\x89HDF", "data.pkl": b"\x80"}, "found: data.pkl, model.h5"),
     folder("tables in subfolders", {"a/ratings.csv": GOOD}, "has tables in subfolders"),
-    folder("files with other columns", {"a.csv": GOOD, "b.csv": "user,item_id,rating,timestamp,title\n" + rows()},
-           "must have the same columns"),
+    folder(
+        "files with other columns",
+        {"a.csv": GOOD, "b.csv": "user,item_id,rating,timestamp,title\n" + rows()},
+        "must have the same columns",
+    ),
     folder("a good and an empty file", {"a.csv": GOOD, "b.csv": b""}, "b.csv is empty"),
-    folder("MovieLens with broken items", {"ratings.csv": RATINGS, "movies.csv": "movieId\n1\n"}, "movies.csv does not"),
+    folder(
+        "MovieLens with broken items", {"ratings.csv": RATINGS, "movies.csv": "movieId\n1\n"}, "movies.csv does not"
+    ),
     folder("MovieLens 100K with broken items", {"u.data": "1\t2\t3\t4\n", "u.item": "1|A\n"}, "u.item does not have"),
     folder("MovieLens 1M with broken items", {"ratings.dat": "1::2::3::4\n", "movies.dat": "1\n"}, "movies.dat does"),
     folder("MovieLens with broken ratings", {"u.data": "1\t2\n", "u.item": "1|A||||1\n"}, "u.data"),
-    folder("MovieLens with items that are not UTF-8", {"ratings.csv": RATINGS, "movies.csv": b"\xff\xfe"}, "movies.csv"),
+    folder(
+        "MovieLens with items that are not UTF-8", {"ratings.csv": RATINGS, "movies.csv": b"\xff\xfe"}, "movies.csv"
+    ),
     archive("an archive without tables", {"readme.txt": "hello"}, "found: readme.txt"),
     archive("an empty archive", {}, "found: nothing"),
     archive("an archive with ../", {"../ratings.csv": RATINGS, "../movies.csv": MOVIES}, "outside of the archive"),
-    archive("an archive with absolute names", {"/ratings.csv": RATINGS, "/movies.csv": MOVIES}, "outside of the archiv"),
-    archive("an archive of links", {"ratings.csv": "/etc/passwd", "movies.csv": MOVIES}, "link", links=("ratings.csv",)),
+    archive(
+        "an archive with absolute names", {"/ratings.csv": RATINGS, "/movies.csv": MOVIES}, "outside of the archiv"
+    ),
+    archive(
+        "an archive of links", {"ratings.csv": "/etc/passwd", "movies.csv": MOVIES}, "link", links=("ratings.csv",)
+    ),
     changed_archive("half an archive", lambda content: content[: len(content) // 2], "is damaged or incomplete"),
     changed_archive("an archive of text", lambda content: RATINGS.encode(), "is damaged or incomplete"),
-    changed_archive("an archive with a wrong checksum", lambda content: content.replace(b"Film 3", b"Film 4", 1), "Copy"),
+    changed_archive(
+        "an archive with a wrong checksum", lambda content: content.replace(b"Film 3", b"Film 4", 1), "Copy"
+    ),
     Case("a canary in a folder", canary_data, DATA, "data"),
     Case("a canary in an archive", canary_archive, DATA, "outside of the archive"),
     changed_prepared("a canary in a prepared data set", unpickled, "train.items.npy of a prepared data set"),
     changed_prepared("a changed bit in a shard", lambda output: flip(shard(output)), "its content has changed"),
     changed_prepared("a shorter shard", lambda output: os.truncate(shard(output), 100), "it has 100 bytes instead of"),
     changed_prepared("a shard that is missing", lambda output: os.remove(shard(output)), "No such file"),
-    changed_prepared("a changed vocabulary", lambda output: flip(f"{output}/vocabulary/items.parquet", 40), "has changed"),
-    changed_prepared("a changed count", lambda output: replace(f"{output}/manifest.json", '"used": ', '"used": 1'),
-                     "manifest.json"),
-    changed_prepared("a changed number of users", lambda output: replace(f"{output}/manifest.json", '"end": ', '"end": 1'),
-                     "manifest.json"),
-    changed_prepared("a manifest of words", lambda output: replace(f"{output}/manifest.json", '"begin": 0', '"begin": "a"'),
-                     "manifest.json"),
+    changed_prepared(
+        "a changed vocabulary", lambda output: flip(f"{output}/vocabulary/items.parquet", 40), "has changed"
+    ),
+    changed_prepared(
+        "a changed count", lambda output: replace(f"{output}/manifest.json", '"used": ', '"used": 1'), "manifest.json"
+    ),
+    changed_prepared(
+        "a changed number of users",
+        lambda output: replace(f"{output}/manifest.json", '"end": ', '"end": 1'),
+        "manifest.json",
+    ),
+    changed_prepared(
+        "a manifest of words",
+        lambda output: replace(f"{output}/manifest.json", '"begin": 0', '"begin": "a"'),
+        "manifest.json",
+    ),
     changed_prepared("an empty manifest", lambda output: os.truncate(f"{output}/manifest.json", 0), "manifest.json"),
-    changed_prepared("a manifest with lists for dicts",
-                     lambda output: replace(f"{output}/manifest.json", '"files": {', '"files": [], "more": {'), "json"),
-    changed_prepared("a manifest that is nested deep", lambda output: shutil.copy(deep(output), f"{output}/manifest.json"),
-                     "manifest.json"),
-]  # fmt: skip
+    changed_prepared(
+        "a manifest with lists for dicts",
+        lambda output: replace(f"{output}/manifest.json", '"files": {', '"files": [], "more": {'),
+        "json",
+    ),
+    changed_prepared(
+        "a manifest that is nested deep",
+        lambda output: shutil.copy(deep(output), f"{output}/manifest.json"),
+        "manifest.json",
+    ),
+]
 
 
 def deep(folder_of_it: str) -> str:

@@ -84,15 +84,23 @@ CASES = [
     csv("a NUL byte in a rating", HEADER + rows(rating="4\0"), "rating_not_a_number, rating '4\\x00'"),
     csv("an HTML page", b"<!DOCTYPE html>\n<html><body>404</body></html>\n", "has no column with a usual name for"),
     csv("one line of nine million bytes", HEADER + "x" * 9_000_000 + "\n", "9,000,000 bytes in line 2"),
-    csv("a header of a million columns", ",".join(f"c{i}" for i in range(100_000)) + "\n1\n", "has no column with a usual name for"),
+    csv(
+        "a header of a million columns",
+        ",".join(f"c{i}" for i in range(100_000)) + "\n1\n",
+        "has no column with a usual name for",
+    ),
     csv("a quote that is never closed", HEADER + rows(title='"Film'), "has a quote too many or too few in line 2"),
     csv("a line break in an id", HEADER + rows(user_id='"u\n1"'), "has a line break in the user_id of row 2"),
     csv("too few values", HEADER + "u1,i1\n" + rows(), "malformed_row, 'u1,i1'"),
     csv("too many values", HEADER + "u1,i1,3,1,A,B,C\n" + rows(), "malformed_row, 'u1,i1,3,1,A,B,C'"),
     csv("a column twice", HEADER.replace("title", "title,rating") + rows(title="A,5"), "2 columns with the name"),
     csv("a column that is missing", GOOD.replace("item_id", "thing"), "has no column with a usual name for the ids of"),
-    csv("two columns of users", GOOD.replace("user_id", "uid").replace("title", "user"), "several columns that could be user_id",
-        "--config.data.columns.title="),
+    csv(
+        "two columns of users",
+        GOOD.replace("user_id", "uid").replace("title", "user"),
+        "several columns that could be user_id",
+        "--config.data.columns.title=",
+    ),
     csv("no users", HEADER + rows(1, user_id="") * 20, "20 user_id_missing"),
     csv("no items", HEADER + rows(1, item_id="") * 20, "20 item_id_missing"),
     csv("users of one item each", HEADER + "".join(f"u{i},i1,{i % 5},1,A\n" for i in range(20)), "config.split"),
@@ -125,7 +133,9 @@ CASES = [
     csv("an empty Parquet file", b"", "ratings.parquet cannot be read", file="ratings.parquet"),
     damaged_parquet("half a Parquet file", lambda content: content[: len(content) // 2], "cannot be read"),
     damaged_parquet("a Parquet file without its first bytes", lambda content: content[100:], "cannot be read"),
-    damaged_parquet("Parquet with zeros in its footer", lambda content: content[:-200] + b"\0" * 192 + content[-8:], "c"),
+    damaged_parquet(
+        "Parquet with zeros in its footer", lambda content: content[:-200] + b"\0" * 192 + content[-8:], "c"
+    ),
     parquet("Parquet of another schema", "has no column with a usual name for", pa.table({"a": [1], "b": [2]})),
     parquet("Parquet without rows", "has no ratings (no rows at all)", table().slice(0, 0)),
     parquet("two Parquet columns of one name", "2 columns with the name 'rating'", DUPLICATED),
@@ -138,8 +148,15 @@ CASES = [
     parquet("Parquet ids that are structs", "column of a type that cannot be used", item_id=[{"id": "i1"}] * 40),
     parquet("Parquet ids that are no UTF-8", "ratings.parquet", user_id=pa.array([b"\xff\xfe"] * 40, pa.binary())),
     parquet("Parquet titles that are numbers in lists", "column of a type", title=[[1, 2]] * 40),
-    parquet("Parquet times that are in the year 9999", "timestamp_not_seconds",
-            timestamp=pa.array([datetime.datetime(9999, 1, 1)] * 40, pa.timestamp("us"))),
-    parquet("Parquet ids with line breaks, and no usable row", "40 rating_out_of_range",
-            user_id=["u\n1\x1b[31m"] * 40, rating=[9.0] * 40),
-]  # fmt: skip
+    parquet(
+        "Parquet times that are in the year 9999",
+        "timestamp_not_seconds",
+        timestamp=pa.array([datetime.datetime(9999, 1, 1)] * 40, pa.timestamp("us")),
+    ),
+    parquet(
+        "Parquet ids with line breaks, and no usable row",
+        "40 rating_out_of_range",
+        user_id=["u\n1\x1b[31m"] * 40,
+        rating=[9.0] * 40,
+    ),
+]

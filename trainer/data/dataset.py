@@ -19,7 +19,6 @@ from trainer.data.queries import Queries, build_queries
 from trainer.data.ratings.columns import ColumnsOfTable
 from trainer.data.vocabulary import Vocabulary
 from trainer.features import FeatureSpec
-from trainer.workdir import TITLES
 
 HISTORY_OF = {"train": ("train",), "validation": ("train",), "test": ("train", "validation")}
 """The splits whose ratings are the histories of the lists of a split."""
@@ -336,7 +335,7 @@ def describe(dataset: Dataset, counts: Mapping[str, Any], digests: Mapping[str, 
     if dataset.item_features:
         fingerprints["items"] = digests["items"]
     # Last, because another item also has another title.
-    fingerprints[TITLES] = dataset.vocabulary.titles_fingerprint()
+    fingerprints[schema.TITLES] = dataset.vocabulary.titles_fingerprint()
     return {
         **counts,
         "periods": {name: _period(dataset.times[name]) for name in dataset.lists if dataset.has_timestamps},

@@ -13,7 +13,8 @@ from trainer import storage
 from trainer.data.dataset import Dataset, digest
 from trainer.data.lists import load_item_lists, save_item_lists
 from trainer.data.vocabulary import Vocabulary, load_vocabulary
-from trainer.workdir import TITLES, Workdir
+from trainer.schema import TITLES
+from trainer.workdir import Workdir
 
 VOCABULARY, SEEN = "vocabulary", "seen items"
 """The names of the fingerprints of all ids, and of what each user has seen. TITLES is the third one."""
@@ -80,7 +81,9 @@ def load_seen(paths: Workdir) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _check(paths: Workdir, path: str, name: str, fingerprint: str) -> None:
-    recorded = paths.load_fingerprints().get(name)
+    record = paths.load_json(paths.data)
+    with storage.reading_json(paths.data, of="a run"):
+        recorded = dict(record["fingerprints"]).get(name)
     if recorded is None:
         # An earlier version did not record it. The trainer does, so its command is the way out here too.
         reason = f"{paths.data} has no fingerprint of the {name}, so it is unknown whether it belongs to this run"

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pydantic import Field
+
 from settings.records import Record, check_types
 from trainer import storage
 from trainer.workdir import Workdir
@@ -62,9 +64,9 @@ class _Result(Record):
     train: dict[str, float]
     speed: _Speed | None
     verdict: _Verdict
-    protocols: dict[str, dict[str, dict[str, _Mean]]] = {}
-    recommendations: dict[str, dict[str, float]] = {}
-    breakdowns: dict[str, _Breakdown] = {}
+    protocols: dict[str, dict[str, dict[str, _Mean]]] = Field(default_factory=dict)
+    recommendations: dict[str, dict[str, float]] = Field(default_factory=dict)
+    breakdowns: dict[str, _Breakdown] = Field(default_factory=dict)
 
 
 def load_result(paths: Workdir) -> dict[str, Any]:
