@@ -149,3 +149,11 @@ def test_a_quoted_line_break_may_be_at_a_block_boundary(tmp_path, monkeypatch):
     (tmp_path / "a.csv").write_text("user,item,stars,time,name,kinds\n" + rows)
     ratings = load(tmp_path / "a.csv", columns=WITH_ITEMS)
     assert items_of(ratings) == {str(item): (f"Line\n{item} and more", ["A"]) for item in range(50)}
+
+
+def test_a_malformed_row_that_is_not_utf8_is_refused(tmp_path, capfd):
+    """Arrow would print a traceback, because it cannot raise an error that happens while Python gets the row."""
+    (tmp_path / "a.csv").write_bytes(b"user,item,stars,time\n1,2,3,4\n1,\xff\n")
+    with pytest.raises(DataError, match=r"a\.csv is not UTF-8 text"):
+        load(tmp_path / "a.csv", max_bad_fraction=0.5)
+    assert capfd.readouterr().err == ""
