@@ -288,11 +288,11 @@ CASES = [
     *changed_run(
         "a manifest with ../",
         edit("model/manifest.json", files={"../config.json": "0"}),
-        "'../config.json' is missing",
+        "../config.json is missing",
         "recommend",
     ),
     *changed_run(
-        "a manifest with NUL", edit("model/manifest.json", files={"a\0b": "0"}), "'a\\x00b' is missing", "recommend"
+        "a manifest with NUL", edit("model/manifest.json", files={"a\0b": "0"}), "a\\x00b is missing", "recommend"
     ),
     *changed_run(
         "a canary in the model",

@@ -64,9 +64,9 @@ def find_damage(folder: str, *, vocabulary_fingerprint: str | None = None) -> st
         )
     # Compared with what is there, so that no name leads out of the folder, and nothing is loaded unseen.
     if missing := sorted(files.keys() - found):
-        return f"its file {missing[0]!r} is missing"
+        return f"its file {missing[0]} is missing"
     if added := sorted(found - files.keys()):
-        return f"it has the file {added[0]!r}, which its {_NAME} does not list"
+        return f"it has the file {added[0]}, which its {_NAME} does not list"
     for name, digest in files.items():
         try:
             if storage.sha256(storage.join(folder, name)) != digest:
