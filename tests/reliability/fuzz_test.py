@@ -178,15 +178,24 @@ def fuzz_sources(source: str, name: str, profile: settings) -> None:
         read()
 
 
+_FOLDERS: list[tempfile.TemporaryDirectory] = []
+"""Each is removed when the process ends."""
+
+
+def new_folder() -> pathlib.Path:
+    _FOLDERS.append(tempfile.TemporaryDirectory(prefix="listwise-fuzz-"))
+    return pathlib.Path(_FOLDERS[-1].name)
+
+
 @functools.cache
 def finished_run() -> pathlib.Path:
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="listwise-fuzz-"))
+    folder = new_folder()
     return pathlib.Path(write_run(folder / "run"))
 
 
 @functools.cache
 def prepared_data() -> tuple[pathlib.Path, dict]:
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="listwise-fuzz-"))
+    folder = new_folder()
     return folder / "data", prepare(folder / "data", arguments_of(folder, "row order"))
 
 
@@ -208,7 +217,7 @@ def report_run(run: pathlib.Path) -> None:
 
 @functools.cache
 def model_folder() -> pathlib.Path:
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="listwise-fuzz-")) / "model"
+    folder = new_folder() / "model"
     (folder / "variables").mkdir(parents=True)
     (folder / "saved_model.pb").write_bytes(b"graph")
     (folder / "variables" / "variables.index").write_bytes(b"index")
