@@ -17,6 +17,7 @@ from settings import secrets
 from settings.config_file import check_config_file
 from settings.errors import BUG_EXIT_CODE, ConfigError, Stopped, UserError
 from settings.signals import Listener
+from settings.visible_text import visible
 
 _TRACEBACK = flags.DEFINE_bool("traceback", False, "Show the traceback of an error, for a bug report.")
 
@@ -218,7 +219,7 @@ def _shows_traceback() -> bool:
 
 
 def _print_error(error: UserError) -> int:
-    print(secrets.mask(f"error: {error}"), file=sys.stderr)
+    print(visible(secrets.mask(f"error: {error}")), file=sys.stderr)
     return error.exit_code
 
 

@@ -6,7 +6,8 @@ import traceback
 
 from ml_collections import ConfigDict
 
-from settings.errors import ConfigError
+from settings.errors import ConfigError, StorageError
+from settings.special_files import check_is_no_special_file
 
 
 def check_config_file(value: str) -> None:
@@ -21,6 +22,9 @@ def check_config_file(value: str) -> None:
     path, has_argument, argument = value.partition(".py:")
     path += ".py" * bool(has_argument)
     try:
+        check_is_no_special_file(path)
+        if os.path.isdir(path):
+            raise ConfigError(f"--config={path} cannot be loaded: it is a folder. Set it to a file in it.")
         # It may not end the program, so not even SystemExit may leave.
         get_config = runpy.run_path(path).get("get_config")
         if not callable(get_config):
@@ -30,6 +34,8 @@ def check_config_file(value: str) -> None:
         config = get_config(argument) if has_argument else get_config()
     except ConfigError:
         raise
+    except StorageError as error:
+        raise ConfigError(f"--config={path} cannot be loaded: {error}") from error
     except SyntaxError as error:
         raise ConfigError(f"--config={path} is not a config: line {error.lineno}, {error.msg}.") from error
     except (Exception, SystemExit) as error:

@@ -22,6 +22,7 @@ from settings.errors import ConfigError, UserError
 from settings.trainer_config import DEFAULTS_FILE, load_trainer_config
 from trainer import schema, storage
 from trainer.evaluation.final_metrics import Protocols, from_json
+from trainer.evaluation.result import load_result
 from trainer.serving.recommender import Recommender
 from trainer.training.run import train_and_evaluate
 from trainer.workdir import Workdir
@@ -45,7 +46,7 @@ class FinishedRun:
         self.workdir = workdir
         paths = Workdir(workdir)
         paths.load_config()
-        self.result = paths.load_result()
+        self.result = load_result(paths)
         if not self.result:
             raise ConfigError(
                 f"{workdir} holds a run that is not finished. Call `train` with this workdir and the config of the run "

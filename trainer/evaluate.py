@@ -16,7 +16,7 @@ def main() -> int:
     from trainer import config as config_lib
     from trainer.compat import tf
     from trainer.data.loading import load_dataset
-    from trainer.data.vocabulary import load_vocabulary
+    from trainer.data.saved import load_saved_vocabulary
     from trainer.evaluation.exported import ExportedModel
     from trainer.evaluation.final_metrics import print_protocols, print_recommendations
     from trainer.evaluation.metrics import build_metrics
@@ -27,7 +27,7 @@ def main() -> int:
 
     workdir = Workdir(flags.FLAGS.workdir)
     config = workdir.load_config()
-    model = ExportedModel(load_export(workdir.model, load_vocabulary(workdir.vocabulary)))
+    model = ExportedModel(load_export(workdir.model, load_saved_vocabulary(workdir)))
     dataset = load_dataset(**config_lib.dataset_arguments(config))
     workdir.check_data(dataset.description)
     split = dataset.held_out_split

@@ -76,8 +76,7 @@ def main() -> int:
         raise ConfigError(f"--vectors={vectors} already exists. Choose a new folder, or remove it first.")
 
     # Imported here, because TensorFlow takes seconds to import and wrong flags should not wait for it.
-    from trainer.data.lists import load_item_lists
-    from trainer.data.vocabulary import load_vocabulary
+    from trainer.data.saved import load_saved_vocabulary, load_seen
     from trainer.evaluation.item_lists import ItemLists
     from trainer.serving.export import load_export
     from trainer.serving.serving_layout import write_version
@@ -86,11 +85,11 @@ def main() -> int:
 
     paths = Workdir(flags.FLAGS.workdir)
     paths.load_config()  # Refuses a folder that holds no run, or one whose format cannot be read.
-    vocabulary = load_vocabulary(paths.vocabulary)
+    vocabulary = load_saved_vocabulary(paths)
     model = load_export(paths.model, vocabulary)
     console = cli.build_console()
     if output is not None:
-        seen = ItemLists(*load_item_lists(paths.seen))
+        seen = ItemLists(*load_seen(paths))
         if flags.FLAGS.include_seen:
             seen = ItemLists.empty(seen.num_queries)
         name = flags.FLAGS.name or output.rstrip("/").rpartition("/")[2]

@@ -40,3 +40,6 @@ NEGATIVES = "negatives"  # int32 [num_negatives]: sampled items, the same for th
 WEIGHTS = "weights"  # float32 [batch_size]: 1 for a list, 0 for a padding row
 NUM_LISTS = "num_lists"  # float32 []: the lists of the global batch, without padding rows; the divisor of the loss
 ROWS = "rows"  # int32 [batch_size]: the row of each list in the global batch
+
+TITLES = "titles and genres"
+"""The name of the fingerprint of how items are described. A run of an earlier version is resumed without it."""

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 from etils.epath import backend as epath_backend
 
 from settings.errors import StorageError
+from settings.special_files import check_is_no_special_file
 from trainer.retries import retry
 
 _BUFFER_BYTES = 1 << 20
@@ -110,6 +111,7 @@ def open_for_reading(path: str) -> BinaryIO:
     if _is_remote(path):
         return io.BufferedReader(_RemoteFile(path, "rb"), _BUFFER_BYTES)
     _check_name(path)
+    check_is_no_special_file(path)
     return open(path, "rb", _BUFFER_BYTES)
 
 
@@ -186,7 +188,9 @@ def reading_json(path: str, *, of: str) -> Iterator[None]:
       path: the file that the body reads.
       of: what has written the file, for the message.
     """
+    # RecursionError: brackets within brackets. OverflowError: a number that is too large for what it counts.
     errors: tuple[type[Exception], ...] = (ValueError, LookupError, TypeError, AttributeError)
+    errors += (RecursionError, OverflowError)
     try:
         yield
     except errors + file_errors() as error:
@@ -233,8 +237,16 @@ def write_table(table: pa.Table, path: str) -> None:
         pq.write_table(table, file, write_page_checksum=True)
 
 
-def read_table(path: str, schema: pa.Schema) -> pa.Table:
+RESTORE = "Restore the file from a copy, or train again in another workdir."
+
+
+def read_table(path: str, schema: pa.Schema, *, way_out: str = RESTORE) -> pa.Table:
     """Reads a file written by `write_table`.
+
+    Args:
+      path: the file.
+      schema: the schema that it must have.
+      way_out: how to get a good file back, for the message.
 
     Raises:
       StorageError: the file is missing or damaged, or has another schema.
@@ -244,9 +256,7 @@ def read_table(path: str, schema: pa.Schema) -> pa.Table:
         if not table.schema.equals(schema):
             raise ValueError(f"its columns are {', '.join(table.schema.names)}")
     except (*file_errors(), pa.ArrowException, ValueError) as error:
-        raise StorageError(
-            f"{path} cannot be read: {reason(error)}. Restore the file from a copy, or train again in another workdir."
-        ) from error
+        raise StorageError(f"{path} cannot be read: {reason(error)}. {way_out}") from error
     return table
 
 

@@ -96,7 +96,7 @@ class Workdir:
         with storage.reading_json(self.data, of="a run"):
             before = dict(saved["fingerprints"])
         for name, fingerprint in description["fingerprints"].items():
-            if before.get(name) != fingerprint:
+            if before.get(name, fingerprint if name == schema.TITLES else None) != fingerprint:
                 raise ConfigError(
                     f"--workdir={self.path} holds a run on other data: the fingerprint of its {name} was "
                     f"{str(before.get(name))[:12]} and is now {fingerprint[:12]}. Use another --workdir, or the data "
@@ -114,7 +114,8 @@ class Workdir:
         """
         if not storage.exists(self.config):
             return
-        before = self.load_json(self.config).get("chosen", {})
+        with storage.reading_json(self.config, of="a run"):
+            before = dict(self.load_json(self.config).get("chosen", {}))
         for name in sorted(chosen.keys() & before.keys()):
             if chosen[name] != before[name]:
                 raise ConfigError(

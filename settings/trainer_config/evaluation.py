@@ -28,6 +28,11 @@ METRIC_KEYS = {
 # What stands before the name of a metric of the whole catalogue, to tell it from the same metric of rated lists.
 CATALOGUE = "catalogue/"
 
+MAX_CUTOFF = 2**31 - 1
+"""The largest cutoff of a metric. Ranks have 32 bits."""
+
+_USERS = "a number of users up to 2147483647, 0 for none, or -1 for all users"
+
 
 class EvalConfig(Section):
     """What is measured."""
@@ -36,9 +41,9 @@ class EvalConfig(Section):
     relevance_threshold: float = Field(gt=0)
     best_metric: str
     best_direction: Literal["max", "min"]
-    num_catalogue_users: int = Field(ge=-1, description="a number of users, 0 for none, or -1 for all users")
-    num_validation_users: int = Field(ge=-1, description="a number of users, 0 for none, or -1 for all users")
-    num_sample_users: int = Field(ge=0)
+    num_catalogue_users: int = Field(ge=-1, lt=2**31, description=_USERS)
+    num_validation_users: int = Field(ge=-1, lt=2**31, description=_USERS)
+    num_sample_users: int = Field(ge=0, lt=2**31, description="a number of users from 0 to 2147483647")
 
     @field_validator("metrics")
     @classmethod
@@ -82,6 +87,8 @@ def parse_metric_name(name: str) -> tuple[str, int | None]:
     if not METRIC_KEYS[key]:
         raise ConfigError(f"config.eval.metrics contains {name!r}, but {key} has no cutoff. Write {key}.")
     # isdecimal alone accepts the digits of other scripts.
-    if not (digits.isascii() and digits.isdecimal()) or int(digits) == 0:
-        raise ConfigError(f"config.eval.metrics contains {name!r}. A cutoff is a rank from 1, as in {key}@10.")
+    if not (digits.isascii() and digits.isdecimal() and len(digits) < 20 and 1 <= int(digits) <= MAX_CUTOFF):
+        raise ConfigError(
+            f"config.eval.metrics contains {name!r}. A cutoff is a rank from 1 to {MAX_CUTOFF}, as in {key}@10."
+        )
     return key, int(digits)

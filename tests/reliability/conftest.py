@@ -2,10 +2,14 @@
 
 import functools
 import pathlib
+import runpy
 from collections.abc import Callable
 
+import pyarrow.csv
 import pytest
 
+from tests.conftest import planted_ratings, train
+from tests.reliability.corpus import CONFIG_FILE
 from tests.reliability.fork_server import ForkServer, fork_server
 from tests.reliability.runs import Runs
 
@@ -34,3 +38,14 @@ def uninterrupted(runs, tmp_path_factory) -> Callable[[str], pathlib.Path]:
         return workdir
 
     return workdir_of
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory) -> tuple[str, pathlib.Path]:
+    """A config file, and the folder of a finished run of this config. Beside both is `ratings.csv`, their source."""
+    folder = tmp_path_factory.mktemp("finished")
+    pyarrow.csv.write_csv(planted_ratings(), folder / "ratings.csv")
+    config = folder / "config.py"
+    config.write_text(CONFIG_FILE.format(source=str(folder / "ratings.csv")))
+    train(runpy.run_path(str(config))["get_config"](), folder / "run")
+    return str(config), folder / "run"

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from configs import default
 from tests.conftest import planted_ratings
 from trainer import schema
+from trainer.data import saved
 from trainer.data.lists import group_ratings, save_item_lists
 from trainer.data.queries import Queries, build_queries
 from trainer.data.vocabulary import Vocabulary, build_vocabulary
@@ -196,10 +197,11 @@ def _write_run(workdir: str, config: ConfigDict, build_fn: Any, *, history_size:
     model, sizes, scores = build_fn(vocabulary, queries)
 
     paths = Workdir(workdir)
-    description = {"fingerprints": {}, "has_ratings": True}
+    by_user = group_ratings(*columns, num_users=vocabulary.num_users)
+    fingerprints = saved.fingerprints_of(vocabulary, (by_user.offsets, by_user.items))
+    description = {"fingerprints": fingerprints, "has_ratings": True}
     paths.save_run(config, description, strategy="default", num_replicas=1, chosen={}, first_step=0)
     vocabulary.save(paths.vocabulary)
-    by_user = group_ratings(*columns, num_users=vocabulary.num_users)
     save_item_lists(paths.seen, by_user.offsets, by_user.items)
     export_model(model, vocabulary, paths.model, sizes=sizes, query_source=queries, verify=verify_in_this_process)
 

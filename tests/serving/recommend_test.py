@@ -75,7 +75,7 @@ def test_json_lists_the_best_items(ask, planted_run, user_id):
 def test_the_table_shows_the_same_without_markup(ask, user_id):
     rows = json_rows(ask, f"--user_id={user_id}", "--k=3")
     printed = ask(f"--user_id={user_id}", "--k=3")
-    before, table = printed.split(f"Top 3 for user {user_id}\n")
+    before, table = printed.split("Top 3 for user {}\n".format(user_id.replace("\n", "\\n")))
     lines = [line.split() for line in table.splitlines()]
     assert before == ""
     assert lines[0] == ["rank", "item_id", "title", "score"]

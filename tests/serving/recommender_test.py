@@ -9,7 +9,8 @@ import pytest
 from settings.errors import ConfigError, StorageError
 from tests.serving.planted import odd_title
 from trainer import schema
-from trainer.data.lists import save_item_lists
+from trainer.data.lists import load_item_lists, save_item_lists
+from trainer.data.saved import fingerprints_of
 from trainer.data.vocabulary import Vocabulary, load_vocabulary
 from trainer.evaluation import item_lists
 from trainer.serving import recommender as recommender_module
@@ -115,7 +116,10 @@ def test_a_user_who_has_seen_everything_gets_no_rows(copied):
     vocabulary = load_vocabulary(copied.vocabulary)
     num_items = vocabulary.num_items - 1
     seen_by_the_last: np.ndarray = np.arange(1, num_items + 1, dtype=np.int32)
-    save_item_lists(copied.seen, np.array([0] * vocabulary.num_users + [num_items]), seen_by_the_last)
+    seen = (np.array([0] * vocabulary.num_users + [num_items]), seen_by_the_last)
+    save_item_lists(copied.seen, *seen)
+    record = copied.load_json(copied.data)
+    copied.save_json(copied.data, {**record, "fingerprints": fingerprints_of(vocabulary, seen)})
     last = vocabulary.num_users - 1
     users = np.array([last, 1], np.int32)
     found = Recommender(copied.path).recommend(users, 2, exclude_seen=True)
@@ -139,7 +143,50 @@ def test_a_permuted_vocabulary_is_refused(copied):
     order = [0, 2, 1, *range(3, vocabulary.num_items)]
     moved = vocabulary.items.take(order).set_column(0, vocabulary.items.schema.field(0), vocabulary.items["index"])
     Vocabulary(users=vocabulary.users, items=moved).save(copied.vocabulary)
+    with pytest.raises(StorageError, match="vocabulary cannot be used: it is not as this run wrote it"):
+        Recommender(copied.path)
+
+
+def test_a_vocabulary_that_the_model_was_not_exported_with_is_refused(copied):
+    """Also if data.json agrees with it, as after a file of another run was copied."""
+    vocabulary = load_vocabulary(copied.vocabulary)
+    users = vocabulary.users.slice(0, vocabulary.num_users - 1)
+    other = Vocabulary(users=users, items=vocabulary.items)
+    other.save(copied.vocabulary)
+    record = copied.load_json(copied.data)
+    fingerprints = fingerprints_of(other, load_item_lists(copied.seen))
+    copied.save_json(copied.data, {**record, "fingerprints": fingerprints})
     with pytest.raises(StorageError, match="it was exported with another vocabulary"):
+        Recommender(copied.path)
+
+
+@pytest.mark.parametrize("column", ["title", "genres", "num_ratings"])
+def test_items_that_are_described_in_another_way_are_refused(copied, column):
+    vocabulary = load_vocabulary(copied.vocabulary)
+    values = vocabulary.items[column].to_pylist()
+    values[3] = {"title": "Another film", "genres": ["Drama"], "num_ratings": 1}[column]
+    position = vocabulary.items.schema.get_field_index(column)
+    field = vocabulary.items.schema.field(position)
+    items = vocabulary.items.set_column(position, field, pa.array(values, field.type))
+    Vocabulary(users=vocabulary.users, items=items).save(copied.vocabulary)
+    with pytest.raises(
+        StorageError, match=r"items\.parquet cannot be used: .* the fingerprint of the titles and genres"
+    ):
+        Recommender(copied.path)
+
+
+def test_other_seen_items_are_refused(copied):
+    offsets, items = load_item_lists(copied.seen)
+    save_item_lists(copied.seen, offsets, np.append(items[:-1], items[-1] % 30 + 1).astype(np.int32))
+    with pytest.raises(StorageError, match=r"seen\.parquet cannot be used: .* the fingerprint of the seen items was"):
+        Recommender(copied.path)
+
+
+def test_a_run_that_recorded_no_fingerprints_is_refused_with_the_way_out(copied):
+    record = copied.load_json(copied.data)
+    del record["fingerprints"]["seen items"]
+    copied.save_json(copied.data, record)
+    with pytest.raises(StorageError, match=r"data\.json has no fingerprint of the seen items.* Run python -m trainer"):
         Recommender(copied.path)
 
 

@@ -159,7 +159,7 @@ def test_metrics_of_subtopics_need_genres(tiny_config, tmp_path):
 def test_sample_recommendations_are_a_table_whatever_the_titles():
     """Of three items the first user has seen all but one, and the second all."""
     titles = {"x": "One", "y": "Two | three\n[four]", "z": "Five"}
-    ratings = pa.table({"user_id": ["a", "a", "b", "b", "b"], "item_id": ["x", "z", "x", "y", "z"]})
+    ratings = pa.table({"user_id": ["a", "a", *["b|\n\x1b[31m\u202e"] * 3], "item_id": ["x", "z", "x", "y", "z"]})
     items = pa.table({"item_id": list(titles), "title": list(titles.values()), "genres": [[], [], []]}, ITEMS_SCHEMA)
     vocabulary = build_vocabulary(ratings, items)
     users, indices = vocabulary.user_indices(ratings["user_id"]), vocabulary.item_indices(ratings["item_id"])
@@ -168,7 +168,7 @@ def test_sample_recommendations_are_a_table_whatever_the_titles():
     dataset = Dataset(vocabulary, lists, times={"train": rated.timestamps})
     model = TwoTowerModel(num_queries=3, num_items=4, embedding_size=2)
     assert build_sample_fn(model, dataset, 2)(model.catalogue_vectors()).splitlines() == [
-        "| rank | user a | user b |",
+        r"| rank | user a | user b\| \x1b[31m\u202e |",
         "| --- | --- | --- |",
         r"| 1 | Two \| three [four] |  |",
     ]

@@ -334,6 +334,8 @@ def describe(dataset: Dataset, counts: Mapping[str, Any], digests: Mapping[str, 
         fingerprints["queries"] = digests["queries"]
     if dataset.item_features:
         fingerprints["items"] = digests["items"]
+    # Last, because another item also has another title.
+    fingerprints[schema.TITLES] = dataset.vocabulary.titles_fingerprint()
     return {
         **counts,
         "periods": {name: _period(dataset.times[name]) for name in dataset.lists if dataset.has_timestamps},

@@ -278,14 +278,14 @@ def save_encoders(encoders: Sequence[FeatureEncoder], path: str) -> None:
     storage.write_table(pa.Table.from_pylist(rows, _FILE_SCHEMA), path)
 
 
-def load_encoders(path: str) -> tuple[FeatureEncoder, ...]:
-    """Reads a file written by `save_encoders`.
+def load_encoders(path: str, *, way_out: str = storage.RESTORE) -> tuple[FeatureEncoder, ...]:
+    """Reads a file written by `save_encoders`. `way_out` is as in `storage.read_table`.
 
     Raises:
       StorageError: the file is missing or damaged.
     """
     encoders = []
-    for row in storage.read_table(path, _FILE_SCHEMA).to_pylist():
+    for row in storage.read_table(path, _FILE_SCHEMA, way_out=way_out).to_pylist():
         name, owner, shape, categories = row["name"], row["owner"], tuple(row["shape"]), row["categories"]
         if categories is None:
             spec = FeatureSpec(name, owner, "float32", shape)

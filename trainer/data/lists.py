@@ -251,11 +251,13 @@ def save_item_lists(path: str, offsets: np.ndarray, items: np.ndarray) -> None:
     storage.write_table(pa.table([pa.LargeListArray.from_arrays(offsets, items)], schema=_ITEM_LISTS_SCHEMA), path)
 
 
-def load_item_lists(path: str) -> tuple[np.ndarray, np.ndarray]:
+def load_item_lists(path: str, *, way_out: str = storage.RESTORE) -> tuple[np.ndarray, np.ndarray]:
     """Reads a file written by `save_item_lists`: offsets int64 [num_users + 1] and items int32 [num_ratings].
+
+    `way_out` is as in `storage.read_table`.
 
     Raises:
       StorageError: the file is missing or damaged.
     """
-    lists = storage.read_table(path, _ITEM_LISTS_SCHEMA).column("items").combine_chunks()
+    lists = storage.read_table(path, _ITEM_LISTS_SCHEMA, way_out=way_out).column("items").combine_chunks()
     return lists.offsets.to_numpy(), lists.values.to_numpy()

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from settings.visible_text import visible
 from trainer import schema
 from trainer.data.arrays import EntryArray, ShardedArray
 from trainer.data.dataset import Dataset
@@ -36,7 +37,7 @@ def describe_columns(counts: Mapping[str, Any]) -> list[str]:
             sentences.append(f"Columns of {sources[split]}: {listed}{rest}.")
         if schema.TIMESTAMP not in used:
             sentences.append(f"{sources[split]} is read without times: its rows count as ordered from old to new.")
-    return sentences
+    return list(map(visible, sentences))
 
 
 def describe_rows(counts: Mapping[str, Any]) -> str:
@@ -44,7 +45,7 @@ def describe_rows(counts: Mapping[str, Any]) -> str:
     rows = counts["rows"]
     others = [f"{number:,} {kind}" for kind, number in rows.items() if number and kind not in (READ, USED)]
     listed = f" (others: {', '.join(others)})" if others else ""
-    return f"{counts['source']}: {rows[READ]:,} rows read, {rows[USED]:,} used{listed}."
+    return visible(f"{counts['source']}: {rows[READ]:,} rows read, {rows[USED]:,} used{listed}.")
 
 
 def has_dropped_rows(counts: Mapping[str, Any]) -> bool:

@@ -71,6 +71,10 @@ class Vocabulary:
             lists.append([dataclasses.asdict(encoder) for encoder in self.features])
         return digest_of_lists(lists)
 
+    def titles_fingerprint(self) -> str:
+        """Returns the SHA-256 digest of the other columns of the items, in hexadecimal: titles, genres, counts."""
+        return digest_of_lists([self.items.column(name) for name in (TITLE, GENRES, NUM_RATINGS)])
+
     def save(self, folder: str) -> None:
         """Writes users.parquet, items.parquet and features.parquet to `folder`, local or gs://.
 
@@ -137,24 +141,25 @@ def vocabulary_of(user_ids: pa.ChunkedArray, item_counts: pa.Table, items: pa.Ta
     )
 
 
-def load_vocabulary(folder: str) -> Vocabulary:
+def load_vocabulary(folder: str, *, way_out: str = storage.RESTORE) -> Vocabulary:
     """Reads the files that `Vocabulary.save` wrote to `folder`, local or gs://.
 
-    A vocabulary without features.parquet was written before there were features, and has none.
+    A vocabulary without features.parquet was written before there were features, and has none. `way_out` is as in
+    `storage.read_table`.
 
     Raises:
       StorageError: a file is missing or damaged.
     """
-    users = storage.read_table(f"{folder}/users.parquet", _USERS_SCHEMA)
-    items = storage.read_table(f"{folder}/items.parquet", _ITEMS_SCHEMA)
+    users = storage.read_table(f"{folder}/users.parquet", _USERS_SCHEMA, way_out=way_out)
+    items = storage.read_table(f"{folder}/items.parquet", _ITEMS_SCHEMA, way_out=way_out)
     for table, name in ((users, "users"), (items, "items")):
         if not np.array_equal(table.column(INDEX), np.arange(table.num_rows)):
             raise StorageError(
                 f"{folder}/{name}.parquet was changed after it was written: its index column does not count its rows. "
-                "Restore the file from a copy, or train again in another workdir."
+                f"{way_out}"
             )
     features_path = f"{folder}/features.parquet"
-    features = load_encoders(features_path) if storage.exists(features_path) else ()
+    features = load_encoders(features_path, way_out=way_out) if storage.exists(features_path) else ()
     return Vocabulary(users=users, items=items, features=features)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from settings.errors import ConfigError
 from trainer.evaluation.query_metrics import StoredQueries, read_queries
+from trainer.evaluation.result import load_result
 from trainer.evaluation.statistics import Difference, ListMetrics, Metrics, paired_differences
 from trainer.workdir import Workdir
 
@@ -81,12 +82,12 @@ def load_run(workdir: str) -> Run:
       StorageError: A file cannot be read.
     """
     paths = Workdir(workdir)
-    if not (result := paths.load_result()):
+    if not (result := load_result(paths)):
         raise ConfigError(
             f"{workdir} cannot be compared: it has no result.json, so it holds no finished run. Name the workdir of a "
             "finished run."
         )
-    if not result["held_out"]:
+    if not result.get("held_out"):
         raise ConfigError(
             f"{workdir} cannot be compared: its run held out no ratings. Train with another config.split.method, for "
             "example random."

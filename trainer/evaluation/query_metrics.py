@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from settings.errors import StorageError
+from settings.records import Record, check_types
 from trainer import schema, storage
 from trainer.data.fingerprints import digest_of_lists
 from trainer.data.vocabulary import Vocabulary
@@ -50,6 +51,20 @@ class QueryMetrics:
     queries: np.ndarray
     by_scorer: dict[str, ListMetrics]
     test_set: dict[str, str]
+
+
+class _Protocol(Record):
+    test_set: dict[str, str]
+    scorers: list[str]
+    metrics: list[str]
+    num_left_out: int
+
+
+class _Metadata(Record):
+    """The metadata of the file."""
+
+    split: str
+    protocols: dict[str, _Protocol]
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,11 +164,12 @@ def read_queries(path: str) -> tuple[str, dict[str, StoredQueries]]:
         metadata = json.loads((table.schema.metadata or {})[_METADATA_KEY])
         if metadata["format_version"] != FORMAT_VERSION:
             raise ValueError(f"its format is {metadata['format_version']}, and this version reads {FORMAT_VERSION}")
+        check_types(_Metadata, metadata)
         protocols = {
             protocol: _protocol_of(table.filter(pc.equal(table[PROTOCOL], protocol)), described)
             for protocol, described in metadata["protocols"].items()
         }
-    except (*storage.file_errors(), pa.ArrowException, KeyError, ValueError) as error:
+    except (*storage.file_errors(), pa.ArrowException, KeyError, TypeError, ValueError, RecursionError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else storage.reason(error)
         raise StorageError(
             f"{path} cannot be read: {reason}. Restore the file from a copy, or train again in another workdir."
@@ -185,7 +201,7 @@ def _protocol_of(table: pa.Table, described: Mapping[str, Any]) -> StoredQueries
     names: Sequence[str] = described["metrics"]
     by_scorer = {}
     for scorer in described["scorers"]:
-        columns = [table[f"{scorer}/{name}"] for name in names]
+        columns = [table[f"{scorer}/{name}"].cast(pa.float32()) for name in names]
         values = np.stack([column.to_numpy() for column in columns], axis=1)
         weights = (~np.isnan(values)).astype(np.float32)
         for i, name in enumerate(names):

@@ -103,6 +103,9 @@ def _check_flags() -> str:
     for name in sorted(set.union(*_OPTIONS.values()) - _OPTIONS[chosen[0]]):
         if flags.FLAGS[name].present:
             raise ConfigError(f"--{name} cannot be used with --{chosen[0]}. Take it out.")
+    for name in ("user_id", "item_id"):
+        if not _is_text(flags.FLAGS[name].value or ""):
+            raise ConfigError(f"--{name}={flags.FLAGS[name].value!r} cannot be used: it is not UTF-8. Ids are text.")
     if _OUTPUT.value is not None:
         output_files.check_suffix(_OUTPUT.value)
         if flags.FLAGS["format"].present:
@@ -117,6 +120,11 @@ def _check_flags() -> str:
     if _INCLUDE_SEEN.value is not None and _INCLUDE_SEEN.value == _EXCLUDE_SEEN.value:
         raise ConfigError("--include_seen and --exclude_seen contradict each other. Take one of them out.")
     return chosen[0]
+
+
+def _is_text(argument: str) -> bool:
+    """Whether an argument was UTF-8. Python keeps other bytes as surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in argument)
 
 
 def _excludes_seen() -> bool:
@@ -213,7 +221,7 @@ def _recommend_from_ratings() -> None:
 
 def _read_ratings(source: str) -> "GivenRatings":
     """Reads and checks --ratings, without TensorFlow."""
-    from trainer.data.vocabulary import load_vocabulary
+    from trainer.data.saved import load_saved_vocabulary
     from trainer.serving.given_ratings import read_given_ratings
     from trainer.workdir import Workdir
 
@@ -226,7 +234,7 @@ def _read_ratings(source: str) -> "GivenRatings":
         )
     given = read_given_ratings(
         source,
-        load_vocabulary(workdir.vocabulary),
+        load_saved_vocabulary(workdir),
         columns=config.data.columns.model_dump(),
         has_ratings=workdir.was_trained_on_ratings(),
         item_identity=config.data.item_identity,

@@ -8,6 +8,7 @@ import pyarrow as pa
 from rich.table import Table
 
 from settings import cli
+from settings.visible_text import visible, visible_json
 from trainer import schema
 
 if TYPE_CHECKING:
@@ -105,11 +106,11 @@ def print_unknown_pairs(pairs: "Pairs", found: "PairScores") -> None:
 
 
 def _print(line: str) -> None:
-    cli.build_console().print(line, soft_wrap=True)
+    cli.build_console().print(visible(line), soft_wrap=True)
 
 
 def _print_json(answer: dict[str, Any]) -> None:
-    print(json.dumps(answer, ensure_ascii=False))
+    print(visible_json(json.dumps(answer, ensure_ascii=False)))
 
 
 def _print_rows(heading: str, rows: list[tuple[Any, ...]], *, last: str) -> None:
@@ -120,6 +121,6 @@ def _print_rows(heading: str, rows: list[tuple[Any, ...]], *, last: str) -> None
     table.add_column("title")
     table.add_column(last, justify="right")
     for rank, *values in rows:
-        table.add_row(str(rank), *values)
+        table.add_row(str(rank), *map(visible, values))
     _print(heading)
     cli.build_console().print(table)

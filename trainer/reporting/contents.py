@@ -7,6 +7,7 @@ from typing import Any
 
 from configs import default
 from settings.errors import ConfigError
+from settings.records import Record, check_types
 from settings.trainer_config import TrainerConfig
 from trainer import config as config_lib
 from trainer import storage
@@ -14,6 +15,7 @@ from trainer.evaluation import comparison, final_metrics, verdict
 from trainer.evaluation.comparison import MODEL
 from trainer.evaluation.final_metrics import Protocols
 from trainer.evaluation.query_metrics import StoredQueries, read_queries
+from trainer.evaluation.result import load_result
 from trainer.evaluation.statistics import Difference
 from trainer.evaluation.verdict import Verdict
 from trainer.reporting.curves import MAX_POINTS, Curves, load_curves
@@ -150,7 +152,7 @@ def gather(workdir: str, *, best_metrics: Sequence[str] = (), max_points: int = 
     """
     paths = Workdir(workdir)
     config = paths.load_config()
-    result = paths.load_result()
+    result = load_result(paths)
     if not result:
         raise ConfigError(
             f"{workdir} has no report yet: it has no result.json, so its run has not finished. Start the command of "
@@ -170,7 +172,7 @@ def gather(workdir: str, *, best_metrics: Sequence[str] = (), max_points: int = 
         return Contents(
             name=workdir.rstrip("/").rpartition("/")[2],
             config=config,
-            fields=_fields(config, paths.load_json(paths.config).get("chosen", {})),
+            fields=_fields(config, _chosen(paths)),
             data=_data(paths),
             split=split,
             step=result["step"],
@@ -207,9 +209,16 @@ def reason_of(kind: str) -> str:
     return _REASONS.get(kind, kind.replace("_", " "))
 
 
+def _chosen(paths: Workdir) -> dict[str, Any]:
+    record = paths.load_json(paths.config)
+    with storage.reading_json(paths.config, of="a run"):
+        return dict(record.get("chosen", {}))
+
+
 def _data(paths: Workdir) -> Data:
     described = paths.load_json(paths.data)
     with storage.reading_json(paths.data, of="a run"):
+        check_types(_Described, described)
         rows = described["rows"]
         return Data(
             source=described["source"],
@@ -223,6 +232,20 @@ def _data(paths: Workdir) -> Data:
             },
             splits=tuple(_split(name, described) for name in described["num_ratings"]),
         )
+
+
+class _Described(Record):
+    """What data.json has for a report."""
+
+    source: str
+    has_ratings: bool
+    num_users: int
+    num_items: int
+    rows: dict[str, int]
+    num_ratings: dict[str, int]
+    num_lists: dict[str, int]
+    num_ratings_of_unknown_users: dict[str, int]
+    periods: dict[str, list[int]]
 
 
 def _split(name: str, described: Mapping[str, Any]) -> Split:

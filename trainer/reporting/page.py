@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
+from settings.visible_text import visible
 from trainer.evaluation.breakdowns import ACTIVITIES, POPULARITIES
 from trainer.evaluation.comparison import MODEL, lower_is_better
 from trainer.evaluation.statistics import Difference, Mean
@@ -326,4 +327,6 @@ def _render(template: str, **values: Any) -> str:
         "number": _number,
         "signed": _signed,
     }
-    return environment.get_template(template).render(MODEL=MODEL, MAX_VALUE=_MAX_VALUE, **values)
+    page = environment.get_template(template).render(MODEL=MODEL, MAX_VALUE=_MAX_VALUE, **values)
+    # Ids and titles are anywhere in it, and an override of the direction of writing would turn what follows.
+    return visible(page, keep="\n\t")

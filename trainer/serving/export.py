@@ -121,7 +121,7 @@ def load_export(folder: str, vocabulary: Vocabulary | None = None) -> Any:
       ConfigError: `folder` holds no model.
       StorageError: the model is damaged, or was exported by an older version or with another vocabulary.
     """
-    if not storage.exists(folder) or not storage.list_folder(folder):
+    if not storage.exists(folder) or (storage.is_folder(folder) and not storage.list_folder(folder)):
         raise ConfigError(
             f"There is no exported model in {folder}: the run has not finished. Run python -m trainer.main with this "
             "--workdir, which trains to the end and exports the model."

@@ -6,6 +6,7 @@ last, so a folder without it was not written completely.
 
 import json
 
+from settings.records import check_types
 from trainer import storage
 
 FORMAT_VERSION = 3
@@ -27,7 +28,7 @@ def write_manifest(folder: str, *, vocabulary_fingerprint: str) -> None:
     manifest = {
         "format_version": FORMAT_VERSION,
         "vocabulary": vocabulary_fingerprint,
-        "files": {name: storage.sha256(storage.join(folder, name)) for name in _list_files(folder)},
+        "files": {name: storage.sha256(storage.join(folder, name)) for name in sorted(_list_files(folder))},
     }
     storage.write_bytes(storage.join(folder, _NAME), (json.dumps(manifest, indent=2) + "\n").encode())
 
@@ -45,10 +46,13 @@ def find_damage(folder: str, *, vocabulary_fingerprint: str | None = None) -> st
     path = storage.join(folder, _NAME)
     if not storage.exists(path):
         return f"it has no {_NAME}, so an older version exported it or its export was not completed"
-    broken: tuple[type[Exception], ...] = (*storage.file_errors(), ValueError, LookupError, TypeError)
+    broken: tuple[type[Exception], ...] = (*storage.file_errors(), ValueError, LookupError, TypeError, RecursionError)
     try:
         manifest = json.loads(storage.read_bytes(path))
-        version, fingerprint, files = manifest["format_version"], manifest["vocabulary"], dict(manifest["files"])
+        version, fingerprint, files = manifest["format_version"], manifest["vocabulary"], manifest["files"]
+        check_types(str, fingerprint)
+        check_types(dict[str, str], files)
+        found = _list_files(folder)
     except broken as error:
         return f"its {_NAME} cannot be read ({storage.reason(error)})"
     if version != FORMAT_VERSION:
@@ -58,9 +62,12 @@ def find_damage(folder: str, *, vocabulary_fingerprint: str | None = None) -> st
             f"it was exported with another vocabulary (fingerprint {fingerprint[:12]}) than the one given "
             f"(fingerprint {vocabulary_fingerprint[:12]})"
         )
+    # Compared with what is there, so that no name leads out of the folder, and nothing is loaded unseen.
+    if missing := sorted(files.keys() - found):
+        return f"its file {missing[0]} is missing"
+    if added := sorted(found - files.keys()):
+        return f"it has the file {added[0]}, which its {_NAME} does not list"
     for name, digest in files.items():
-        if not storage.exists(storage.join(folder, name)):
-            return f"its file {name} is missing"
         try:
             if storage.sha256(storage.join(folder, name)) != digest:
                 return f"the content of its file {name} has changed since the export"
@@ -69,13 +76,6 @@ def find_damage(folder: str, *, vocabulary_fingerprint: str | None = None) -> st
     return None
 
 
-def _list_files(folder: str, parent: str = "") -> list[str]:
+def _list_files(folder: str) -> set[str]:
     """The paths of all files below `folder`, relative to it, without the manifest."""
-    names = []
-    for name in storage.list_folder(storage.join(folder, parent) if parent else folder):
-        path = f"{parent}/{name}" if parent else name
-        if storage.is_folder(storage.join(folder, path)):
-            names += _list_files(folder, path)
-        elif path != _NAME:
-            names.append(path)
-    return names
+    return set(storage.list_files(folder)) - {_NAME}

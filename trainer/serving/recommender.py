@@ -8,8 +8,7 @@ import pyarrow as pa
 from settings.progress import Advance
 from trainer import schema
 from trainer.compat import tf
-from trainer.data.lists import load_item_lists
-from trainer.data.vocabulary import load_vocabulary
+from trainer.data.saved import load_saved_vocabulary, load_seen
 from trainer.evaluation.catalogue_scorer import QUERIES_PER_CHUNK
 from trainer.evaluation.item_lists import ItemLists, chunks
 from trainer.serving.export import load_export
@@ -60,9 +59,9 @@ class Recommender:
         """
         paths = Workdir(workdir)
         paths.load_config()  # Refuses a folder that holds no run, or one whose format cannot be read.
-        self.vocabulary = load_vocabulary(paths.vocabulary)
+        self.vocabulary = load_saved_vocabulary(paths)
         self.model = load_export(paths.model, self.vocabulary)
-        self._seen = ItemLists(*load_item_lists(paths.seen))
+        self._seen = ItemLists(*load_seen(paths))
 
     def recommend(self, users: np.ndarray, k: int, *, exclude_seen: bool = True) -> pa.Table:
         """Recommends the best k items to each user.

@@ -14,6 +14,7 @@ from google.protobuf import text_format
 from tensorboard.plugins.projector import metadata as projector_metadata
 from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
+from settings.visible_text import visible
 from trainer import schema, storage
 from trainer.compat import tf
 from trainer.data.vocabulary import NUM_RATINGS, Vocabulary
@@ -71,4 +72,4 @@ def write_projector(
 
 def _line(cells: Iterable[str]) -> str:
     """A line of TSV. The projector knows no escapes, so tabs and line breaks in a cell become spaces."""
-    return "\t".join(" ".join(cell.split()) for cell in cells) + "\n"
+    return "\t".join(visible(" ".join(cell.split())) for cell in cells) + "\n"

@@ -16,12 +16,13 @@ from trainer import config as config_lib
 from trainer import schema, storage
 from trainer import strategy as strategy_lib
 from trainer.compat import tf
+from trainer.data import saved as saved_data
 from trainer.data.dataset import Dataset
-from trainer.data.lists import save_item_lists
 from trainer.data.loading import load_dataset
 from trainer.evaluation import final_metrics, verdict
 from trainer.evaluation import protocols as protocols_lib
 from trainer.evaluation.query_metrics import write_queries
+from trainer.evaluation.result import load_result
 from trainer.modeling import input_pipeline
 from trainer.reporting import write_report
 from trainer.serving.export import Verifier, export_model, is_whole, verify_in_fresh_process
@@ -120,6 +121,8 @@ def train_and_evaluate(
         )
         state = resume.restore(config, paths, strategy, dataset, checkpointer, chosen=chosen, epoch_steps=epoch_steps)
 
+        # Before anything is said, because it may be damaged.
+        result = load_result(paths)
         console = build_console(quiet=quiet or not is_chief)
         summary.print_start(
             console,
@@ -131,10 +134,10 @@ def train_and_evaluate(
             chosen=chosen,
             relevance_threshold=config.eval.relevance_threshold,
         )
-        result = paths.load_result()
         is_finished = state.is_finished(total_steps, config.train.early_stopping_patience)
         is_evaluated = result.get("step") == state.step and "verdict" in result
-        if is_finished and is_evaluated and is_whole(paths.model, dataset.vocabulary):
+        is_exported = is_whole(paths.model, dataset.vocabulary) and saved_data.is_whole(paths)
+        if is_finished and is_evaluated and is_exported:
             console.print("This run is finished. There is nothing left to do.")
             if is_chief and not storage.exists(paths.report):
                 report_fn(workdir)
@@ -145,7 +148,7 @@ def train_and_evaluate(
         if is_chief:
             change = paths.save_run(
                 given,
-                dataset.description,
+                saved_data.describe_saved(dataset),
                 strategy=strategy_name,
                 num_replicas=num_replicas,
                 chosen=chosen,
@@ -154,8 +157,7 @@ def train_and_evaluate(
             # With virtual replicas the weights do not depend on the strategy.
             if change and not config.train.deterministic_reduction:
                 console.print(change, soft_wrap=True)
-            dataset.vocabulary.save(paths.vocabulary)
-            save_item_lists(paths.seen, *dataset.seen_items())
+            saved_data.save(paths, dataset)
         # All workers have seen whether the run is finished.
         strategy_lib.barrier(strategy)
         if is_chief:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 
+from settings.visible_text import visible
 from trainer import schema
 from trainer.compat import tf
 from trainer.data.dataset import Dataset
@@ -37,11 +38,16 @@ def build_sample_fn(model: Ranker, dataset: Dataset, num_users: int) -> Callable
         columns = []
         for best in items:
             titles = vocabulary.items[schema.TITLE].take(pa.array(best[best != schema.UNKNOWN_INDEX])).to_pylist()
-            columns.append([" ".join(title.replace("|", "\\|").split()) for title in titles])
-        lines = [["rank", *(f"user {user_id}" for user_id in ids)], ["---"] * (len(ids) + 1)]
+            columns.append(list(map(_cell, titles)))
+        lines = [["rank", *(f"user {_cell(user_id)}" for user_id in ids)], ["---"] * (len(ids) + 1)]
         lines += [
             [str(rank), *titles] for rank, titles in enumerate(itertools.zip_longest(*columns, fillvalue=""), start=1)
         ]
         return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
     return sample
+
+
+def _cell(text: str) -> str:
+    """A text in one cell of the table, where no character of it acts on the rest."""
+    return visible(" ".join(text.replace("|", "\\|").split()))

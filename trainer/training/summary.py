@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
+from settings.visible_text import visible
 from trainer.data import summary as data_summary
 from trainer.data.dataset import Dataset
 from trainer.evaluation import final_metrics
@@ -35,7 +36,7 @@ def print_start(
         console.print(note, soft_wrap=True)
     ratings = ", ".join(f"{number:,} {split}" for split, number in data["num_ratings"].items())
     console.print(
-        f"{data['source']}: {data['num_users']:,} users, {data['num_items']:,} items. Ratings: {ratings}.\n"
+        f"{visible(data['source'])}: {data['num_users']:,} users, {data['num_items']:,} items. Ratings: {ratings}.\n"
         f"{strategy_name} strategy with {num_replicas} replica{'s' if num_replicas > 1 else ''}. {total_steps:,} "
         f"steps, {epoch_steps:,} per epoch.",
         soft_wrap=True,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from settings.errors import ConfigError, StorageError
 from tests.data.prepared.common import SMALL_SHARD, arguments_of, open_data, prepare
-from trainer import storage
+from trainer import schema, storage
 from trainer.data.lists import RatingsByUser
 from trainer.data.loading import load_source
 from trainer.data.prepared import manifest, writing
@@ -101,7 +101,9 @@ def test_recognized_columns_are_those_that_the_data_was_prepared_with(tmp_path):
     automatic = dict.fromkeys([*named, "genres"], AUTO)
     description = open_data(opened, columns=automatic).description
     of_source = load_source(**{**arguments, "columns": automatic}).description
-    assert description["fingerprints"] == of_source["fingerprints"]
+    # The data has no titles, and the source has some.
+    differing = {schema.TITLES: of_source["fingerprints"][schema.TITLES]}
+    assert description["fingerprints"] | differing == of_source["fingerprints"]
     with pytest.raises(ConfigError, match=r"config\.data\.columns\.title: '' → 'title'\)"):
         open_data(opened, columns={**automatic, "title": "title"})
     # But rows are not read as events, unless the config says so.
@@ -151,8 +153,9 @@ def test_a_changed_byte_is_found_by_verification(opened):
             last = file.read(1)
             file.seek(-1, os.SEEK_END)
             file.write(bytes([last[0] ^ 1]))
-        with pytest.raises(StorageError, match=f"{re.escape(path)}.*its content has changed"):
-            verify(folder)
+        for find in (lambda: verify(folder), lambda: open_data(opened)):
+            with pytest.raises(StorageError, match=f"{re.escape(path)}.*its content has changed"):
+                find()
         with open(path, "r+b") as file:
             file.seek(-1, os.SEEK_END)
             file.write(last)
@@ -166,7 +169,9 @@ def test_arrays_that_do_not_fit_each_other_are_refused(opened, name):
     np.save(path, np.load(path)[:-1])
     edit(
         opened["source"],
-        lambda record: record["files"][os.path.relpath(path, opened["source"])].update(size=os.path.getsize(path)),
+        lambda record: record["files"][os.path.relpath(path, opened["source"])].update(
+            size=os.path.getsize(path), sha256=storage.sha256(path)
+        ),
     )
     with pytest.raises(StorageError, match=f"{re.escape(path)}.*entries instead of"):
         open_data(opened)
@@ -176,22 +181,37 @@ def edit(folder, change):
     path = f"{folder}/{MANIFEST}"
     record = json.loads(storage.read_bytes(path))
     change(record)
-    storage.write_bytes(path, json.dumps(record).encode())
+    storage.write_bytes(path, json.dumps(manifest.sealed(record)).encode())
 
 
 @pytest.mark.parametrize(
     ("change", "error_class", "says"),
     [
-        (lambda record: record.update(format_version=2), ConfigError, "another version of this project .format 2;"),
+        (lambda record: record.update(format_version=1), ConfigError, "another version of this project .format 1;"),
         (lambda record: record.pop("format_version"), ConfigError, "another version of this project"),
-        (lambda record: record.pop("shards"), StorageError, f"{MANIFEST}.*'shards'"),
+        (lambda record: record.pop("shards"), StorageError, f"{MANIFEST}.*shards"),
         (lambda record: record.update(more=1), StorageError, f"{MANIFEST}.*'more'"),
-        (lambda record: record["shards"][0].pop("end"), StorageError, f"{MANIFEST}.*'end'"),
+        (
+            lambda record: record["shards"][0].update(begin="a"),
+            StorageError,
+            f"{MANIFEST}.*its shards.0.begin cannot be",
+        ),
+        (lambda record: record.update(files=[1]), StorageError, f"{MANIFEST}.*its files cannot be"),
+        (lambda record: record["shards"][0].pop("end"), StorageError, f"{MANIFEST}.*shards.0.end"),
     ],
 )
 def test_a_manifest_of_another_version_or_shape_is_refused(opened, change, error_class, says):
     edit(opened["source"], change)
     with pytest.raises(error_class, match=says):
+        open_data(opened)
+
+
+def test_a_count_that_was_changed_by_hand_is_found(opened):
+    path = f"{opened['source']}/{MANIFEST}"
+    record = json.loads(storage.read_bytes(path))
+    record["counts"]["rows"]["used"] += 1
+    storage.write_bytes(path, json.dumps(record).encode())
+    with pytest.raises(StorageError, match=f"{MANIFEST}.*its content has changed since it was written"):
         open_data(opened)
 
 

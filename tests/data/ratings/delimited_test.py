@@ -149,3 +149,12 @@ def test_a_quoted_line_break_may_be_at_a_block_boundary(tmp_path, monkeypatch):
     (tmp_path / "a.csv").write_text("user,item,stars,time,name,kinds\n" + rows)
     ratings = load(tmp_path / "a.csv", columns=WITH_ITEMS)
     assert items_of(ratings) == {str(item): (f"Line\n{item} and more", ["A"]) for item in range(50)}
+
+
+def test_a_malformed_row_that_is_not_utf8_is_refused(tmp_path, capfd):
+    """Arrow would print a traceback, because it cannot raise an error that happens while Python gets the row."""
+    (tmp_path / "u.item").write_text("2|Film|1995||http://a|1\n")
+    (tmp_path / "u.data").write_bytes(b"1\t2\t3\t4\n1\t\xff\n")
+    with pytest.raises(DataError, match=r"u\.data is not UTF-8 text"):
+        load(tmp_path, max_bad_fraction=0.5)
+    assert capfd.readouterr().err == ""

@@ -90,10 +90,28 @@ def test_a_member_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
         load(path)
 
 
+def test_a_gzip_file_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    path = tmp_path / "ratings.csv.gz"
+    path.write_bytes(gzip.compress(b"user,item,stars,time\n" + b"1,2,3,4\n" * 1000))
+    monkeypatch.setattr(files, "MAX_MEMBER_BYTES", 5000)
+    monkeypatch.setattr(files, "COPY_BYTES", 1000)
+    with pytest.raises(DataError, match=r"ratings\.csv\.gz has more than 5,000 bytes when unpacked"):
+        load(path)
+
+
 def test_an_archive_is_never_unpacked_to_disk(tmp_path, monkeypatch):
-    path = write_zip(tmp_path / "ml.zip", {**authors_bytes("u.data"), "../../evil.csv": b"x", "/abs/u.data": b"x"})
+    path = write_zip(tmp_path / "ml.zip", authors_bytes("u.data"))
     monkeypatch.chdir(tmp_path)
     assert rows_of(load(path)) == THREE_RATINGS
+    assert sorted(tmp_path.rglob("*")) == [path]
+
+
+@pytest.mark.parametrize("name", ["../../evil.csv", "/abs/u.data", "a/../../u.data", "..\\evil.csv"])
+def test_an_archive_with_a_name_that_points_outside_is_refused(tmp_path, monkeypatch, name):
+    path = write_zip(tmp_path / "ml.zip", {**authors_bytes("u.data"), name: b"x"})
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="whose name points outside of the archive"):
+        load(path)
     assert sorted(tmp_path.rglob("*")) == [path]
 
 

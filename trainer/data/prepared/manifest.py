@@ -1,19 +1,28 @@
 """The manifest of a prepared data set, and which config it can be used with."""
 
+import concurrent.futures
+import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from settings.errors import ConfigError, StorageError
+from settings.records import check_types
 from trainer import schema, storage
 from trainer.data.prepared.layout import MANIFEST
 from trainer.data.ratings import files
 from trainer.data.ratings.columns import AUTO
 
 FORMAT = "listwise prepared data set"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Change it when data that was prepared before can no longer be used as new data is."""
+
+_SEAL = "sha256"
+"""The field with the digest of all others."""
+
+WAY_OUT = "Restore the file from a copy, or prepare the data again into another folder."
 
 # Each argument of `load_source` that shapes the data, with the name of its field in the config.
 _FIELD_OF = {
@@ -99,8 +108,15 @@ def write_manifest(folder: str, manifest: Manifest) -> None:
       StorageError: it cannot be written.
     """
     record = {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(manifest)}
-    content = json.dumps(record, indent=2, allow_nan=False) + "\n"
+    content = json.dumps(sealed(record), indent=2, allow_nan=False) + "\n"
     storage.write_bytes(storage.join(folder, MANIFEST), content.encode())
+
+
+def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the content of manifest.json with the digest of all other fields, so that a changed count is found."""
+    fields = {name: value for name, value in record.items() if name != _SEAL}
+    content = json.dumps(fields, sort_keys=True).encode()
+    return {**fields, _SEAL: hashlib.sha256(content).hexdigest()}
 
 
 def load_manifest(folder: str) -> Manifest:
@@ -112,17 +128,22 @@ def load_manifest(folder: str) -> Manifest:
     """
     path = storage.join(folder, MANIFEST)
     record = _load_json(path)
+    if not isinstance(record, dict):
+        raise damaged(path, "it is not a JSON object")
     version = record.pop("format_version", None)
     if version != FORMAT_VERSION:
         raise ConfigError(
             f"{folder} was prepared by another version of this project (format {version}; this version reads format "
             f"{FORMAT_VERSION}). Prepare the data again, or use the version that prepared it."
         )
-    del record["format"]
+    if sealed({**record, "format_version": version}) != {**record, "format_version": version}:
+        raise damaged(path, "its content has changed since it was written")
+    record = {name: value for name, value in record.items() if name not in ("format", _SEAL)}
     try:
+        check_types(Manifest, record)
         return Manifest(**{**record, "shards": [Shard(**shard) for shard in record["shards"]]})
-    except (LookupError, TypeError) as error:
-        raise damaged(path, f"it lacks a field or has an unknown one ({error})") from error
+    except (LookupError, TypeError, ValueError) as error:
+        raise damaged(path, f"it lacks a field, or has one that is unknown or of another type ({error})") from error
 
 
 def check_fields(folder: str, manifest: Manifest, fields: Mapping[str, Any]) -> None:
@@ -185,20 +206,35 @@ def verify(folder: str) -> Manifest:
       StorageError: a file is missing or damaged.
     """
     manifest = load_manifest(folder)
+    check_content(folder, manifest)
+    return manifest
+
+
+def check_content(folder: str, manifest: Manifest) -> None:
+    """Checks the size and the SHA-256 digest of each file. Reads all files once, several at a time.
+
+    Raises:
+      StorageError: a file is missing or damaged.
+    """
     check_sizes(folder, manifest)
-    for name, facts in manifest.files.items():
+
+    def check(name: str) -> None:
         path = storage.join(folder, name)
         try:
             digest = storage.sha256(path)
         except storage.file_errors() as error:
             raise damaged(path, storage.reason(error)) from error
-        if digest != facts["sha256"]:
+        if digest != manifest.files[name]["sha256"]:
             raise damaged(path, "its content has changed since it was written")
-    return manifest
+
+    # hashlib leaves the other threads running, so that all cores compute digests.
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(check, manifest.files):
+            pass
 
 
 def _load_json(path: str) -> Any:
-    broken: tuple[type[Exception], ...] = (*storage.file_errors(), ValueError)
+    broken: tuple[type[Exception], ...] = (*storage.file_errors(), ValueError, RecursionError)
     try:
         return json.loads(storage.read_bytes(path))
     except broken as error:
@@ -207,7 +243,4 @@ def _load_json(path: str) -> Any:
 
 def damaged(path: str, reason: str) -> StorageError:
     """The error for a file of a prepared data set that cannot be used. `reason` is a clause."""
-    return StorageError(
-        f"{path} of a prepared data set cannot be used: {reason}. Restore the file from a copy, or prepare the data "
-        "again into another folder."
-    )
+    return StorageError(f"{path} of a prepared data set cannot be used: {reason}. {WAY_OUT}")

@@ -20,7 +20,7 @@ from trainer.data.prepared.layout import (
     shard_folder,
     split_file,
 )
-from trainer.data.prepared.manifest import Manifest, check_fields, check_sizes, damaged, load_manifest
+from trainer.data.prepared.manifest import WAY_OUT, Manifest, check_content, check_fields, damaged, load_manifest
 from trainer.data.prepared.staging import stage
 from trainer.data.queries import Queries
 from trainer.data.vocabulary import load_vocabulary
@@ -39,13 +39,13 @@ def open_prepared(
 
     Raises:
       ConfigError: the data was prepared with other fields, or by another version of this project.
-      StorageError: a file is missing or damaged. Only sizes are checked, not digests; see `manifest.verify`.
+      StorageError: a file is missing or damaged. Every file is read once, and its digest is compared.
     """
     manifest = load_manifest(folder)
     check_fields(folder, manifest, fields)
     if "://" in folder:
         folder = stage(folder, manifest, cache)
-    check_sizes(folder, manifest)
+    check_content(folder, manifest)
     dataset = map_dataset(folder, manifest, list_size=list_size, history_size=history_size)
     return replace(dataset, description=describe(dataset, manifest.counts, manifest.digests))
 
@@ -61,7 +61,7 @@ def map_dataset(folder: str, manifest: Manifest, *, list_size: int, history_size
     Raises:
       StorageError: a file is missing or damaged.
     """
-    vocabulary = load_vocabulary(storage.join(folder, VOCABULARY))
+    vocabulary = load_vocabulary(storage.join(folder, VOCABULARY), way_out=WAY_OUT)
     specs = [encoder.spec for encoder in vocabulary.features]
     features = {
         owner: {spec.name: _map(folder, feature_file(spec)) for spec in specs if spec.owner == owner}

@@ -164,7 +164,7 @@ def _naming_types(part: Part) -> Iterator[None]:
     """Turns a failed conversion of a column into a message with the types of all columns."""
     try:
         yield
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         types = ", ".join(f"{field.name}: {field.type}" for field in part.rows.schema)
         raise DataError(
             f"{part.path} has a column of a type that cannot be used ({types}; {error}). Ids and titles must be text "

@@ -52,6 +52,9 @@ _WHAT = {
     schema.RATING: "the ratings",
     schema.TIMESTAMP: "the times",
 }
+_MAX_SHOWN, _MAX_NAME = 30, 60
+"""How many columns a message lists, and how many characters of the name of each."""
+
 _IGNORED = str.maketrans("", "", "_- ")
 
 
@@ -133,7 +136,8 @@ def recognize(
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names))
+    shown = ", ".join(repr(name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}...") for name in names[:_MAX_SHOWN])
+    return shown if len(names) <= _MAX_SHOWN else f"{shown} and {len(names) - _MAX_SHOWN:,} more"
 
 
 def _unrecognized(path: str, lacking: Sequence[str], found: Sequence[str], *, way_out: str) -> DataError:

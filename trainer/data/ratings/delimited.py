@@ -5,6 +5,7 @@ differ only if a quoted value has a line break. Then the quotes are checked one 
 the same: it turns many rows into one long value.
 """
 
+import codecs
 import contextlib
 import csv
 import dataclasses
@@ -212,6 +213,7 @@ def _parse_again(
     path: str, file: pa.NativeFile, format: Format, columns: Mapping[str, str], *, has_quote: bool
 ) -> Part:
     """Parses a file with bad rows. They are malformed, or `cleaning` counts their values that are not numbers."""
+    _check_utf8(file)  # Arrow passes the text of a malformed row to Python, and cannot raise the error of other bytes.
     try:
         types = {schema.RATING: pa.string(), schema.TIMESTAMP: pa.string()}
         return _parse(path, file, format, columns, types, strict=False, line_breaks=True)
@@ -224,6 +226,15 @@ def _parse_again(
             f"{path} cannot be parsed ({error}). Check that it is a text file with one rating per line, and with the "
             "same number of values in each line."
         ) from error
+
+
+def _check_utf8(file: pa.NativeFile) -> None:
+    """Raises UnicodeDecodeError unless the whole file is UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    file.seek(0)
+    while chunk := file.read(BLOCK_BYTES):
+        decoder.decode(chunk)
+    decoder.decode(b"", final=True)
 
 
 def _check_num_records(

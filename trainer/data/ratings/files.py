@@ -8,6 +8,8 @@ import contextlib
 import dataclasses
 import gzip
 import posixpath
+import re
+import stat
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from typing import IO
 import pyarrow as pa
 
 from settings.errors import DataError, StorageError
+from settings.special_files import check_is_no_special_file
 from trainer import storage
 
 MAX_MEMBER_BYTES = 4 << 30
@@ -49,10 +52,11 @@ def open_file(path: str) -> pa.NativeFile:
     """Opens a file. A file whose name ends in .gz is unpacked."""
     if path.endswith(".gz"):
         with storage.open_for_reading(path) as packed, gzip.open(packed) as file:
-            return _in_memory(file)
+            return _in_memory(file, unpacked_from=path)
     if "://" in path:
         with storage.open_for_reading(path) as file:
             return _in_memory(file)
+    check_is_no_special_file(path)
     return pa.OSFile(path, "r")
 
 
@@ -64,6 +68,12 @@ def open_container(path: str) -> Container | None:
         if not path.endswith(".zip"):
             return None
         archive = zipfile.ZipFile(storage.open_for_reading(path))
+        for name in archive.namelist():
+            if name.startswith(("/", "\\")) or ".." in re.split(r"[/\\]", name):
+                raise DataError(
+                    f"{path} has a member {name!r}, whose name points outside of the archive. Such archives are not "
+                    "read. Pack the files again, or set config.data.source to their folder."
+                )
         names = tuple(name for name in archive.namelist() if name.count("/") <= 1 and not name.endswith("/"))
         return Container(path, names, lambda name: _open_member(path, archive, name))
 
@@ -80,7 +90,10 @@ def _list_folder(path: str) -> Iterator[str]:
 
 def _open_member(path: str, archive: zipfile.ZipFile, name: str) -> pa.NativeFile:
     # If a member is larger than the archive states, zipfile stops there and its checksum fails.
-    num_bytes = archive.getinfo(name).file_size
+    facts = archive.getinfo(name)
+    num_bytes = facts.file_size
+    if stat.S_ISLNK(facts.external_attr >> 16):
+        raise DataError(f"{name} in {path} is a link. Pack the file that it points to, or use the folder of the files.")
     if num_bytes > MAX_MEMBER_BYTES:
         raise DataError(
             f"{name} in {path} has {num_bytes:,} bytes when unpacked. At most {MAX_MEMBER_BYTES:,} bytes are read "
@@ -90,10 +103,16 @@ def _open_member(path: str, archive: zipfile.ZipFile, name: str) -> pa.NativeFil
         return _in_memory(member)
 
 
-def _in_memory(file: IO[bytes] | gzip.GzipFile) -> pa.NativeFile:
+def _in_memory(file: IO[bytes] | gzip.GzipFile, *, unpacked_from: str = "") -> pa.NativeFile:
+    """A copy of an open file. If it is `unpacked_from` a file, that says nothing certain about its size."""
     copy = pa.BufferOutputStream()
     while chunk := file.read(COPY_BYTES):
         copy.write(chunk)
+        if unpacked_from and copy.tell() > MAX_MEMBER_BYTES:
+            raise DataError(
+                f"{unpacked_from} has more than {MAX_MEMBER_BYTES:,} bytes when unpacked, and no more are read from "
+                "such a file. Unpack it, and set config.data.source to the unpacked file."
+            )
     return pa.BufferReader(copy.getvalue())
 
 
