@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 # Each part may import those above it. What stands on one line is of one rank, and may not import each other.
 RANKS = [
     ["compat", "schema", "retries"],
-    ["features"],
+    ["features", "file_systems"],
     ["storage", "strategy", "config"],
     ["workdir_lock"],
     ["workdir"],

@@ -11,7 +11,7 @@ import pytest
 
 from settings.errors import StorageError
 from tests.conftest import REPOSITORY
-from trainer import storage
+from trainer import file_systems, storage
 from trainer.compat import tf
 
 TABLE = pa.table({"index": pa.array([3, 1, 2], pa.int32()), "title": ["a", "ü", None]})
@@ -167,8 +167,8 @@ def test_without_tensorflow_another_library_opens_remote_files(tmp_path, monkeyp
         def exists(self, path):
             return path == "gs://bucket/there"
 
-    monkeypatch.setattr(storage.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(storage.epath_backend, "fsspec_backend", Files())
+    monkeypatch.setattr(file_systems.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(file_systems.epath_backend, "fsspec_backend", Files())
     assert storage.exists("gs://bucket/there") and not storage.exists("gs://bucket/missing")
 
 
@@ -190,7 +190,7 @@ def test_local_files_do_not_need_tensorflow(tmp_path):
     code = f"""
 import sys
 import pyarrow as pa
-from trainer import storage
+from trainer import file_systems, storage
 storage.make_folder({str(tmp_path / "a")!r})
 path = {str(tmp_path / "a" / "table.parquet")!r}
 table = pa.table({{"x": [1, 2]}})
@@ -331,14 +331,14 @@ BUCKETS = {
 @pytest.mark.parametrize("case", BUCKETS)
 def test_a_bucket_that_cannot_be_used_is_said_at_once(monkeypatch, case):
     answer, says = BUCKETS[case]
-    monkeypatch.setattr(storage, "_backend", lambda path: Bucket(answer))
+    monkeypatch.setattr(storage, "backend_of", lambda path: Bucket(answer))
     with pytest.raises(StorageError, match=says):
         storage.check_bucket("gs://mine/runs/a", timeout=0.05)
 
 
 def test_a_bucket_that_may_be_used_passes(monkeypatch):
     bucket = Bucket(lambda: True)
-    monkeypatch.setattr(storage, "_backend", lambda path: bucket)
+    monkeypatch.setattr(storage, "backend_of", lambda path: bucket)
     for path in ("gs://mine/runs/a", "gs://mine", "runs/a", "ram://runs", "movielens"):
         storage.check_bucket(path)
     assert bucket.asked == ["gs://mine/", "gs://mine/"]

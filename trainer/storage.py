@@ -1,30 +1,25 @@
 """Files, local or remote (gs:// and other schemes that TensorFlow can open).
 
-A file is replaced as a whole or not at all. Local paths do not need TensorFlow. It is imported on the first use of a
-remote path. Where it is not installed, as on the workers of Beam, fsspec reads and writes remote paths.
-
-An operation on a remote path is tried again after an error that may pass; see `retries.py`.
+A file is replaced as a whole or not at all. An operation on a remote path is tried again after an error that may pass;
+see `retries.py`. `file_systems.py` opens remote files.
 """
 
 import contextlib
-import errno
 import hashlib
-import importlib.util
 import io
 import os
 import re
 import shutil
-import sys
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from etils.epath import backend as epath_backend
 
 from settings.errors import StorageError
 from settings.special_files import check_is_no_special_file
+from trainer.file_systems import RemoteFile, backend_of, check_name, file_errors, is_remote, reason
 from trainer.retries import retry
 
 _BUFFER_BYTES = 1 << 20
@@ -33,9 +28,6 @@ _DIGEST_BYTES = 1 << 24
 BUCKET_SECONDS = 20.0
 """How long a bucket may take to answer before the run is refused."""
 
-# The node and the operation, which TensorFlow puts around the message of a file error.
-_TENSORFLOW_CONTEXT = re.compile(r"^\{\{.*?\}\} | \[Op:\w+\].*", re.DOTALL)
-
 
 def join(folder: str, *names: str) -> str:
     """Joins a folder and names below it, for local and remote paths alike.
@@ -43,23 +35,23 @@ def join(folder: str, *names: str) -> str:
     Raises:
       StorageError: the folder is a scheme without a bucket.
     """
-    _check_name(folder)
+    check_name(folder)
     return "/".join([folder.rstrip("/"), *names])
 
 
 def exists(path: str) -> bool:
     """Returns whether there is a file or folder at `path`."""
-    return retry(path, lambda: _backend(path).exists(path))
+    return retry(path, lambda: backend_of(path).exists(path))
 
 
 def is_folder(path: str) -> bool:
     """Returns whether there is a folder at `path`."""
-    return retry(path, lambda: _backend(path).isdir(path))
+    return retry(path, lambda: backend_of(path).isdir(path))
 
 
 def list_folder(path: str) -> list[str]:
     """Returns the sorted names of the files and folders in the folder at `path`."""
-    return sorted(name.rstrip("/") for name in retry(path, lambda: _backend(path).listdir(path)))
+    return sorted(name.rstrip("/") for name in retry(path, lambda: backend_of(path).listdir(path)))
 
 
 def list_files(folder: str) -> Iterator[str]:
@@ -74,7 +66,7 @@ def list_files(folder: str) -> Iterator[str]:
 
 def remove(path: str) -> None:
     """Removes a file, or a folder with all that is in it. A local folder loses what it can, and no error is raised."""
-    if _is_remote(path):
+    if is_remote(path):
         retry(path, lambda: _remove_remote(path))
     elif os.path.isdir(path):
         shutil.rmtree(path, ignore_errors=True)
@@ -87,10 +79,10 @@ def rename(path: str, new_path: str) -> None:
 
     def replace() -> None:
         try:
-            _backend(path).replace(path, new_path)
+            backend_of(path).replace(path, new_path)
         except FileNotFoundError:
             # The answer to an earlier try was lost, but the service had renamed the file.
-            if not (_is_remote(path) and _backend(path).exists(new_path)):
+            if not (is_remote(path) and backend_of(path).exists(new_path)):
                 raise
 
     retry(path, replace)
@@ -98,19 +90,19 @@ def rename(path: str, new_path: str) -> None:
 
 def size(path: str) -> int:
     """Returns the size of a file in bytes."""
-    return retry(path, lambda: _backend(path).stat(path).length) if _is_remote(path) else os.path.getsize(path)
+    return retry(path, lambda: backend_of(path).stat(path).length) if is_remote(path) else os.path.getsize(path)
 
 
 def modified(path: str) -> float:
     """Returns when a file was last written: seconds since the epoch, by the clock of the storage."""
-    return float(retry(path, lambda: _backend(path).stat(path).mtime))
+    return float(retry(path, lambda: backend_of(path).stat(path).mtime))
 
 
 def open_for_reading(path: str) -> BinaryIO:
     """Opens a file for reading bytes at any position."""
-    if _is_remote(path):
-        return io.BufferedReader(_RemoteFile(path, "rb"), _BUFFER_BYTES)
-    _check_name(path)
+    if is_remote(path):
+        return io.BufferedReader(RemoteFile(path, "rb"), _BUFFER_BYTES)
+    check_name(path)
     check_is_no_special_file(path)
     return open(path, "rb", _BUFFER_BYTES)
 
@@ -124,12 +116,12 @@ def open_for_writing(path: str) -> Iterator[pa.NativeFile]:
     Raises:
       StorageError: the file cannot be written, for example because the disk is full. The old content is unchanged.
     """
-    _check_name(path)
+    check_name(path)
     temporary = f"{path}.{os.getpid()}.tmp"
     remove_leftovers(path)
     try:
         with writing(path):
-            with _RemoteFile(temporary, "wb") if _is_remote(path) else open(temporary, "wb") as file:
+            with RemoteFile(temporary, "wb") if is_remote(path) else open(temporary, "wb") as file:
                 yield pa.PythonFile(file, mode="w")
             sync(temporary)
             rename(temporary, path)
@@ -147,7 +139,7 @@ def remove_leftovers(path: str) -> None:
     Whoever writes `path` calls it first. What a living process is writing stays. A process of another machine counts as
     gone, but two machines cannot write one path anyway.
     """
-    if _is_remote(path):
+    if is_remote(path):
         return
     folder, name = os.path.split(os.path.abspath(path))
     temporary = re.compile(re.escape(name) + r"\.(\d{1,7})\.tmp")
@@ -207,7 +199,7 @@ def make_folder(path: str) -> None:
       StorageError: the folder cannot be made.
     """
     with writing(path):
-        retry(path, lambda: _backend(path).makedirs(path, exist_ok=True))
+        retry(path, lambda: backend_of(path).makedirs(path, exist_ok=True))
 
 
 def read_bytes(path: str) -> bytes:
@@ -262,7 +254,7 @@ def read_table(path: str, schema: pa.Schema, *, way_out: str = RESTORE) -> pa.Ta
 
 def sync(path: str) -> None:
     """Flushes a local file or folder to the disk, so that it survives a power failure. Remote files need no flush."""
-    if _is_remote(path):
+    if is_remote(path):
         return
     descriptor = os.open(path or ".", os.O_RDONLY)
     try:
@@ -279,7 +271,7 @@ def check_bucket(path: str, *, timeout: float = BUCKET_SECONDS) -> None:
     """
     if not path.startswith("gs://"):
         return
-    backend = _backend(path)
+    backend = backend_of(path)
     bucket = "/".join(path.split("/")[:3])
     answers: list[bool | Exception] = []
 
@@ -304,133 +296,10 @@ def check_bucket(path: str, *, timeout: float = BUCKET_SECONDS) -> None:
             raise StorageError(f"{path} cannot be opened: {reason(error)}. {advice}") from error
 
 
-def file_errors() -> tuple[type[Exception], ...]:
-    """Returns the exception types that a file can raise: OSError, and those of the modules for remote paths."""
-    errors: list[type[Exception]] = [OSError]
-    if tf := getattr(sys.modules.get("trainer.compat"), "tf", None):
-        errors.append(tf.errors.OpError)
-    for module, name in (("gcsfs.retry", "HttpError"), ("google.auth.exceptions", "GoogleAuthError")):
-        if error := getattr(sys.modules.get(module), name, None):
-            errors.append(error)
-    return tuple(errors)
-
-
-def reason(error: Exception) -> str:
-    """Returns the first line of an error's message, without the context that TensorFlow adds."""
-    message = getattr(error, "message", None) or getattr(error, "strerror", None) or str(error)
-    first_line, *_ = _TENSORFLOW_CONTEXT.sub("", message).strip().splitlines() or [type(error).__name__]
-    return first_line.rstrip(".")
-
-
-def _is_remote(path: str) -> bool:
-    return "://" in path
-
-
-def _backend(path: str) -> epath_backend.Backend:
-    _check_name(path)
-    # Not epath.Path, which knows a few schemes only and would create a local folder named "hdfs:".
-    if not _is_remote(path):
-        return epath_backend.os_backend
-    if importlib.util.find_spec("tensorflow") is None:
-        return epath_backend.fsspec_backend
-    from trainer.compat import tf  # epath imports TensorFlow, which must be set up first.
-
-    scheme = path.partition("://")[0]
-    if scheme not in tf.io.gfile.get_registered_schemes():
-        raise StorageError(
-            f"{path} cannot be opened: there is no file system for {scheme}:// here. Use a local path or gs://, or "
-            "copy the files to one."
-        )
-    return epath_backend.tf_backend
-
-
 def _remove_remote(path: str) -> None:
-    backend = _backend(path)
+    backend = backend_of(path)
     for name in list_files(path):
         backend.remove(join(path, name))
     # What is left is the file itself, or objects that stand for folders, if there are any.
     with contextlib.suppress(FileNotFoundError):
         (backend.rmtree if backend.isdir(path) else backend.remove)(path)
-
-
-def _check_name(path: str) -> None:
-    """Raises StorageError for a path that no file can have, or that names no bucket."""
-    scheme, is_remote, name = path.partition("://")
-    if is_remote and not name.strip("/"):
-        raise StorageError(f"{path!r} names no bucket. Write the path as {scheme}://BUCKET/FOLDER.")
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        raise StorageError(f"{path!r} cannot be used as a path: it is not UTF-8. Choose another name.") from None
-    if "\0" in path:
-        raise StorageError(f"{path!r} cannot be used as a path: it contains a NUL byte. Choose another name.")
-
-
-class _RemoteFile(io.RawIOBase):
-    """The file interface of the standard library and of Arrow, on top of TensorFlow's."""
-
-    def __init__(self, path: str, mode: str):
-        self._path, self._mode = path, mode
-        self._file, self._close = _open_remote(path, mode)
-
-    def readable(self) -> bool:
-        return "r" in self._mode
-
-    def writable(self) -> bool:
-        return "w" in self._mode
-
-    def seekable(self) -> bool:
-        return self.readable()
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence == io.SEEK_CUR:
-            offset += self.tell()
-        elif whence == io.SEEK_END:
-            size = self._file.size  # A method of TensorFlow's files, and a number of fsspec's.
-            offset += size() if callable(size) else size
-        if offset < 0:  # zipfile tries this on a file that is too short for an archive, and expects an OSError.
-            raise OSError(f"position {offset} is before the start of the file")
-        self._file.seek(offset)
-        return offset
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            position = retry(self._path, self.tell)
-            data = retry(self._path, lambda: self._read_at(position, len(buffer)))
-        except file_errors() as error:
-            # TensorFlow opens a file when it is first read.
-            if type(error).__name__ == "NotFoundError":
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self._path) from error
-            raise
-        buffer[: len(data)] = data
-        return len(data)
-
-    def _read_at(self, position: int, size: int) -> bytes:
-        self._file.seek(position)
-        return self._file.read(size)
-
-    def write(self, content: Any) -> int:
-        self._file.write(bytes(content))
-        return len(content)
-
-    def close(self) -> None:
-        if not self.closed:
-            super().close()
-            self._close()
-
-
-def _open_remote(path: str, mode: str) -> tuple[Any, Callable[[], None]]:
-    """Returns an open file, and what closes it, which uploads what was written."""
-    backend = _backend(path)
-    if backend is epath_backend.fsspec_backend:
-        file: Any = backend.open(path, mode)
-        # It counts as closed even if the upload has failed, so closing it is not tried again.
-        return file, file.close
-    from trainer.compat import tf
-
-    # Not opened by the backend, which would upload once more after the upload has failed for good.
-    file = tf.io.gfile.GFile(path, mode)
-    return file, lambda: retry(path, file.close)
