@@ -19,9 +19,9 @@ def strategy_of(num_workers: int) -> str:
     return "default" if num_workers == 1 else "two workers"
 
 
-def train_on_changing_workers(runs, workdir, fields) -> dict[int, list[str]]:
+def train_on_changing_workers(runs, workdir, fields) -> dict[int, list[list]]:
     """Trains on 1, 2, 4 and 3 workers in turn, each stopped by a signal. Returns the lists of each step."""
-    lists: dict[int, list[str]] = {}
+    lists: dict[int, list[list]] = {}
     for phase, num_workers in enumerate(NUM_WORKERS):
         log = f"phase-{phase}"
         options = {"fields": fields, "num_workers": num_workers, "log": log}

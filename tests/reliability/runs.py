@@ -6,7 +6,7 @@ import pathlib
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -123,27 +123,34 @@ def steps_saved(workdir: pathlib.Path) -> list[int]:
 
 def steps_begun(workdir: pathlib.Path, *, log: str = "lists") -> int:
     """The step after the last one that worker 0 has begun to take in any start with that log."""
-    return max((call["end"] for call in calls(workdir, log=log)), default=0)
+    return max((step + 1 for step, _ in logged_steps(workdir, log=log)), default=0)
 
 
-def calls(workdir: pathlib.Path, worker: int = 0, *, log: str = "lists") -> list[dict]:
-    """The training calls that a worker has logged, of all starts with that log."""
+def logged_steps(workdir: pathlib.Path, worker: int = 0, *, log: str = "lists") -> list[tuple[int, list]]:
+    """The steps that a worker has logged in all starts with that log, each with its lists."""
     path = pathlib.Path(f"{workdir}.{log}-{worker}")
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     # The last line may still be on its way.
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [(record["step"], record["lists"]) for record in records]
 
 
-def lists_by_step(workdir: pathlib.Path, num_workers: int = 1, *, log: str = "lists") -> dict[int, list[str]]:
+def num_replayed(workdir: pathlib.Path) -> int:
+    """How many steps worker 0 has taken again."""
+    logged_by_worker = [step for step, _ in logged_steps(workdir)]
+    return len(logged_by_worker) - len(set(logged_by_worker))
+
+
+def lists_by_step(workdir: pathlib.Path, num_workers: int = 1, *, log: str = "lists") -> dict[int, list[list]]:
     """The lists of each step in the order of the global batch. Asserts that a step has the same ones in each start."""
-    of_workers: list[dict[int, list[str]]] = []
+    by_step: dict[int, list[list]] = {}
     for worker in range(num_workers):
-        steps: dict[int, list[str]] = {}
-        for call in calls(workdir, worker, log=log):
-            for step, lists in enumerate(call["lists"], call["begin"]):
-                assert steps.setdefault(step, lists) == lists, f"step {step} was taken again with other lists"
-        of_workers.append(steps)
-    return {step: [digest for steps in of_workers for digest in steps[step]] for step in of_workers[0]}
+        of_worker: dict[int, list[list]] = {}
+        for step, lists in logged_steps(workdir, worker, log=log):
+            assert of_worker.setdefault(step, lists) == lists, f"step {step} was taken again with other lists"
+        for step, lists in of_worker.items():
+            by_step[step] = sorted(by_step.get(step, []) + lists)
+    return by_step
 
 
 def wait_until(condition: Callable[[], bool], job: Job, seconds: float = 240.0) -> None:
@@ -182,14 +189,3 @@ def logged(workdir: pathlib.Path) -> list[dict]:
     for line in lines:
         line["metrics"].pop("lists_per_second", None)
     return lines
-
-
-def replayed(starts: Sequence[dict]) -> int:
-    """How many steps of the calls were taken more than once."""
-    seen: set[int] = set()
-    again = 0
-    for call in starts:
-        for step in range(call["begin"], call["end"]):
-            again += step in seen
-            seen.add(step)
-    return again

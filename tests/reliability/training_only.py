@@ -1,7 +1,7 @@
 """`trainer.main` without the final evaluation, the export and the report, which take longer than a small training.
 
-If LISTS_LOG names a file, it gets a line for each training call before its steps are taken: the first step, the step
-after the last, and for each step a digest of each list of this process, in the order of the batch.
+If LISTS_LOG names a file, each step appends a line to it before it is taken: its number, and its real lists on this
+process, as [row of the global batch, query, digest of the items].
 """
 
 import functools
@@ -9,49 +9,44 @@ import hashlib
 import json
 import os
 import runpy
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from trainer import schema
 from trainer.compat import tf
-from trainer.training import run
-from trainer.training.loop import Trainer
+from trainer.training import run, steps
 
 
 def _log_lists(path: str) -> None:
-    train = Trainer.train
+    build = steps.build_train_call
 
-    def logged_train(self: Trainer, begin: int, end: int) -> None:
-        superbatch = next(self.batches)
-        lists = _digests(superbatch)[: end - begin]
-        line = json.dumps({"begin": begin, "end": end, "lists": lists}) + "\n"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-        os.write(descriptor, line.encode())  # At once, so that a kill does not lose it.
-        os.close(descriptor)
-        self.batches = _first_and_then(superbatch, self.batches)
-        train(self, begin, end)
+    def build_logged(strategy: tf.distribute.Strategy, *arguments: Any, **options: Any) -> steps.TrainCall:
+        train_call = build(strategy, *arguments, **options)
 
-    Trainer.train = logged_train  # type: ignore[method-assign]
+        def logged_call(superbatch: Mapping[str, Any], first_step: tf.Tensor, num_steps: tf.Tensor) -> steps.Taken:
+            lines = [
+                json.dumps({"step": int(first_step) + index, "lists": _lists(strategy, superbatch, index)}) + "\n"
+                for index in range(int(num_steps))
+            ]
+            # At once, so that a kill does not lose them.
+            with open(path, "ab", buffering=0) as file:
+                file.write("".join(lines).encode())
+            return train_call(superbatch, first_step, num_steps)
 
+        return logged_call
 
-def _digests(superbatch: Mapping[str, Any]) -> list[list[str]]:
-    """For each step of a superbatch, a digest of each list of this process: its query and its items."""
-    of_features = []
-    for name in (schema.QUERY, schema.ITEMS, schema.LABELS):
-        if name in superbatch:
-            value = superbatch[name]
-            parts = value.values if isinstance(value, tf.distribute.DistributedValues) else [value]
-            arrays = np.concatenate([part.numpy() for part in parts], axis=1)
-            of_features.append(arrays.reshape([*arrays.shape[:2], -1]).astype(np.float64))
-    rows = np.concatenate(of_features, axis=2)
-    return [[hashlib.sha256(row.tobytes()).hexdigest()[:12] for row in step] for step in rows]
+    steps.build_train_call = build_logged
 
 
-def _first_and_then(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
-    yield first
-    yield from rest
+def _lists(strategy: tf.distribute.Strategy, superbatch: Mapping[str, Any], index: int) -> list[list[int | str]]:
+    names = (schema.ROWS, schema.QUERY, schema.ITEMS, schema.WEIGHTS)
+    of_features = [strategy.experimental_local_results(superbatch[name]) for name in names]
+    return [
+        [int(row), int(query), hashlib.sha256(items.tobytes()).hexdigest()[:12]]
+        for of_replica in zip(*of_features, strict=True)
+        for row, query, items, weight in zip(*(feature[index].numpy() for feature in of_replica), strict=True)
+        if weight
+    ]
 
 
 if __name__ == "__main__":
