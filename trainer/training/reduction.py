@@ -113,11 +113,7 @@ class FixedOrderSum:
             values = self._gather(tf.concat([part.values for part in of_parts], axis=0))
             indices = self._gather(tf.concat([part.indices for part in of_parts], axis=0))
             return tf.IndexedSlices(values, indices, of_parts[0].dense_shape)
-        of_all = self._gather(tf.stack(of_parts))
-        total = of_all[0]
-        for index in range(1, len(of_parts) * self._num_replicas):
-            total += of_all[index]
-        return total
+        return _add_in_order(self._gather(tf.stack(of_parts)))
 
     def _gather(self, values: tf.Tensor) -> tf.Tensor:
         """[n, ...] of each replica → [n · num_replicas, ...], in the order of the replicas."""
@@ -127,6 +123,16 @@ class FixedOrderSum:
         assert context is not None
         gathered = context.all_gather(values, axis=0)
         return tf.ensure_shape(gathered, [values.shape[0] * self._num_replicas, *values.shape[1:]])
+
+
+# Outside of XLA, TensorFlow may put a chain of additions in another order.
+@tf.function(jit_compile=True, autograph=False)
+def _add_in_order(values: tf.Tensor) -> tf.Tensor:
+    """[n, ...] → [...], ((values[0] + values[1]) + values[2]) + ..."""
+    total = values[0]
+    for index in range(1, values.shape[0]):
+        total += values[index]
+    return total
 
 
 def split(batch: Features, num_parts: int) -> list[Features]:
