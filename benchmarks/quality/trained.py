@@ -24,7 +24,7 @@ INPUT = "input"
 """The hyperparameter that is no config field: `ratings`; `all`, every rating as an event; or `positives`, only the
 relevant ones, as events."""
 
-_NEVER = 2**31 - 1
+_NEVER = 10**9
 _USERS_PER_CHUNK = 512
 
 

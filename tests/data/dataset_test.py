@@ -288,7 +288,7 @@ def test_a_changed_rating_changes_only_the_fingerprint_of_its_split(known, load,
     before, after = known.description["fingerprints"], other.description["fingerprints"]
     assert again.description["fingerprints"] == before
     assert {name for name in before if before[name] != after[name]} == {f"{split} lists"}
-    assert set(before) == {"vocabulary", "train lists", "validation lists", "test lists"}
+    assert set(before) == {"vocabulary", "titles and genres", "train lists", "validation lists", "test lists"}
 
 
 def test_fingerprints_depend_on_the_users_the_list_size_and_the_items(load):

@@ -186,7 +186,7 @@ def test_a_step_whose_shapes_depend_on_values_is_refused():
 
 def test_a_step_that_cannot_be_traced_is_refused():
     said = refusal(doctor.trace_step, *train_call(RaggedModel))
-    assert "The step for training cannot be traced: TypeError" in said and "RaggedTensor" in said
+    assert "The step for training cannot be traced: " in said and "RaggedTensor" in said
 
 
 def test_a_step_with_strings_does_not_compile():
@@ -207,8 +207,12 @@ def test_metrics_are_compiled_everywhere_and_the_rest_of_evaluation_on_a_tpu(tin
     config = load_trainer_config(tiny_config)
     dataset = doctor.load_dataset(**doctor.config_lib.dataset_arguments(config))
     learner = doctor._build_learner(config, dataset)
-    model = learner.model
-    spelling = dataclasses.replace(learner, model=lambda features: spell(model(features)))
+
+    def spelled(features):
+        return spell(learner.model(features))
+
+    spelled.trainable_variables = learner.model.trainable_variables
+    spelling = dataclasses.replace(learner, model=spelled)
     doctor.check_compilation([doctor.trace_step(*calls_of(spelling, whole=False)[1])])
     said = refusal(doctor.check_compilation, [doctor.trace_step(*calls_of(spelling, whole=True)[1])])
     assert "evaluation" in said

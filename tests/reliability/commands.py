@@ -79,7 +79,7 @@ def _own_flags() -> Iterator[None]:
     verbosity = logging.get_verbosity()
     values = flags.FLAGS.__dict__
     with flagsaver.flagsaver():
-        before = {name: copy.copy(value) for name, value in values.items()}
+        before = {name: _copy(value) for name, value in values.items()}
         for module, of_module in flags.FLAGS.flags_by_module_dict().items():
             if not module.startswith(_KEPT):
                 for flag in list(of_module):
@@ -91,6 +91,13 @@ def _own_flags() -> Iterator[None]:
             values.clear()
             values.update(before)
             logging.set_verbosity(verbosity)
+
+
+def _copy(value: object) -> object:
+    # absl keeps the flags of a module in a list, and takes those out that it forgets.
+    if isinstance(value, dict):
+        return {name: list(item) if isinstance(item, list) else item for name, item in value.items()}
+    return copy.copy(value)
 
 
 @contextlib.contextmanager

@@ -25,7 +25,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in terminalreporter.stats.get(outcome, []):
             # The call of a test counts, and a set-up that failed or skipped it.
             if report.when == "call" or outcome != "passed":
-                for name, promise in report.user_properties:
+                # A file that could not be imported has none.
+                for name, promise in getattr(report, "user_properties", []):
                     if name == _PROPERTY:
                         counts[tuple(promise)][outcome] += 1
     if counts:
