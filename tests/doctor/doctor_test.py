@@ -146,9 +146,16 @@ def test_a_field_that_cannot_be_used_is_named(tiny_config, field, value):
     assert others and all(finding.passed is None for finding in others)
 
 
-def test_one_device_has_no_replicas():
-    assert "--num_replicas=2" in refusal(doctor.check_replicas, 8, "default", 2)
-    assert doctor.check_replicas(8, "mirrored", 2) == 4
+def test_replicas_have_to_share_a_batch(tiny_config):
+    """The batch has 8 lists."""
+    config = load_trainer_config(tiny_config).train
+    assert doctor.replica_batch_size_of(config, "mirrored", 2) == 4
+    assert "--num_replicas=2" in refusal(doctor.replica_batch_size_of, config, "default", 2)
+    assert "multiple of 3, such as 9" in refusal(doctor.replica_batch_size_of, config, "mirrored", 3)
+    in_fixed_order = config.model_copy(update={"deterministic_reduction": 2})
+    assert doctor.replica_batch_size_of(in_fixed_order, "mirrored", 2) == 4
+    assert "deterministic_reduction=4" in refusal(doctor.replica_batch_size_of, in_fixed_order, "mirrored", 4)
+    assert "--strategy=tpu" in refusal(doctor.replica_batch_size_of, in_fixed_order, "tpu", 2)
 
 
 def test_a_remote_workdir_is_written_to_and_left_as_it_was(tiny_config, monkeypatch):

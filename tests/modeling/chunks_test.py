@@ -6,7 +6,7 @@ import pytest
 from tests.conftest import mirrored_strategy
 from trainer.compat import tf
 from trainer.modeling import chunks
-from trainer.modeling.chunks import is_finite, map_in_chunks, rows_in_chunks
+from trainer.modeling.chunks import map_in_chunks, rows_in_chunks
 
 VALUES = np.arange(14, dtype=np.float32).reshape(7, 2)
 
@@ -39,18 +39,3 @@ def test_the_chunks_of_a_variable_are_its_rows_in_order(variable):
     np.testing.assert_array_equal(np.concatenate(rows), np.arange(7))
     np.testing.assert_array_equal(np.concatenate(values), VALUES)
     assert [len(part) for part in values] == [3, 3, 1]
-
-
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("row", [0, 2, 3, 6])
-def test_one_value_that_is_not_finite_is_found_in_any_row(variable, row, value):
-    assert is_finite(variable)
-    spoilt = VALUES.copy()
-    spoilt[row, 1] = value
-    variable.assign(spoilt)
-    assert not is_finite(variable)
-
-
-def test_scalars_and_whole_numbers_have_no_rows():
-    assert is_finite(tf.Variable(1.5)) and not is_finite(tf.Variable(np.nan))
-    assert is_finite(tf.Variable([1, 2])) and is_finite(tf.Variable(tf.zeros([0, 3])))

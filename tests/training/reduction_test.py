@@ -90,9 +90,13 @@ def test_gradients_are_added_up_in_the_order_of_the_parts():
 )
 def test_a_number_that_the_replicas_cannot_share_is_refused(num_virtual, batch, num_replicas, nearest):
     with pytest.raises(ConfigError, match=f"={num_virtual} cannot.* {num_replicas} replicas.*={nearest}\\."):
-        reduction.check_virtual_replicas(num_virtual, global_batch_size=batch, num_replicas=num_replicas)
-    reduction.check_virtual_replicas(nearest, global_batch_size=batch, num_replicas=num_replicas)
+        reduction.check_virtual_replicas(
+            num_virtual, global_batch_size=batch, strategy_name="mirrored", num_replicas=num_replicas
+        )
+    reduction.check_virtual_replicas(
+        nearest, global_batch_size=batch, strategy_name="mirrored", num_replicas=num_replicas
+    )
 
 
 def test_none_can_be_shared_by_any_number():
-    reduction.check_virtual_replicas(0, global_batch_size=12, num_replicas=4)
+    reduction.check_virtual_replicas(0, global_batch_size=12, strategy_name="tpu", num_replicas=4)

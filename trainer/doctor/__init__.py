@@ -17,6 +17,7 @@ from rich.table import Table
 from settings import cli
 from settings.errors import ConfigError, UserError
 from settings.trainer_config import TrainerConfig, load_trainer_config
+from settings.trainer_config.training import TrainConfig
 from trainer import config as config_lib
 from trainer import storage
 from trainer.compat import tf
@@ -26,7 +27,7 @@ from trainer.doctor import memory
 from trainer.evaluation.evaluator import build_eval_call
 from trainer.modeling import input_pipeline
 from trainer.training import size_rules, steps
-from trainer.training.learner import Learner, build_learner, check_batch_size
+from trainer.training.learner import Learner, build_learner, check_replicas
 from trainer.workdir import Workdir
 
 # The error of XLA for an operation that it cannot compile.
@@ -125,7 +126,7 @@ def examine(
     usable = attempt("config", load_trainer_config, config, says=lambda _: "All fields can be used.")
     replica_batch_size = attempt(
         "batch size",
-        lambda usable: check_replicas(usable.train.global_batch_size, strategy_name, num_replicas),
+        lambda usable: replica_batch_size_of(usable.train, strategy_name, num_replicas),
         usable,
         says=lambda size: f"{size:,} lists per step for each of {num_replicas:,} replicas.",
     )
@@ -158,15 +159,15 @@ def examine(
     return findings
 
 
-def check_replicas(global_batch_size: int, strategy_name: str, num_replicas: int) -> int:
+def replica_batch_size_of(config: TrainConfig, strategy_name: str, num_replicas: int) -> int:
     """Returns the per-replica batch size. Raises ConfigError if the replicas cannot share a batch equally."""
     if strategy_name == "default" and num_replicas > 1:
         raise ConfigError(
             f"--strategy=default runs on one device, and --num_replicas={num_replicas}. Use --strategy=mirrored for "
             "the devices of one machine."
         )
-    check_batch_size(global_batch_size, num_replicas)
-    return global_batch_size // num_replicas
+    check_replicas(config, strategy_name, num_replicas)
+    return config.global_batch_size // num_replicas
 
 
 def check_workdir(path: str, config: TrainerConfig) -> str:
@@ -308,7 +309,12 @@ def _build_calls(
     """The calls of the run with their names and arguments. With `whole`, XLA compiles all of them, as on a TPU."""
     strategy = tf.distribute.get_strategy()
     train_call = steps.build_train_call(
-        strategy, learner.model, learner.optimizer, learner.objective, learner.train_metrics
+        strategy,
+        learner.model,
+        learner.optimizer,
+        learner.objective,
+        learner.train_metrics,
+        num_virtual=config.train.deterministic_reduction,
     )
     eval_call = build_eval_call(
         strategy,

@@ -53,12 +53,3 @@ def rows_in_chunks(variable: tf.Variable) -> Iterator[tuple[tf.Tensor, tf.Tensor
     for begin in range(0, num_rows, size):
         rows = tf.range(begin, min(begin + size, num_rows))
         yield rows, local.sparse_read(rows)
-
-
-def is_finite(variable: tf.Variable) -> bool:
-    """Whether no value is NaN or infinite."""
-    if not variable.dtype.is_floating:
-        return True
-    if not variable.shape.rank:
-        return bool(tf.math.is_finite(variable))
-    return all(bool(tf.reduce_all(tf.math.is_finite(values))) for _, values in rows_in_chunks(variable))

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from settings.errors import ConfigError, DivergedError
+from settings.errors import ConfigError
 from settings.trainer_config import TrainerConfig
+from settings.trainer_config.training import TrainConfig
 from trainer import config as config_lib
 from trainer.compat import keras, tf
 from trainer.data.dataset import Dataset
 from trainer.data.vocabulary import NUM_RATINGS
 from trainer.evaluation import metrics as metrics_lib
 from trainer.evaluation.baselines import ITEM_MEAN_DAMPING
-from trainer.modeling.chunks import is_finite
 from trainer.modeling.ease import EaseBlend, item_item_weights
 from trainer.modeling.prior import log_label_means, log_label_sums
 from trainer.modeling.spectral import item_embeddings
@@ -22,6 +22,7 @@ from trainer.modeling.two_tower import TwoTowerModel
 from trainer.training import losses, objectives, optimizers
 from trainer.training.candidates import NegativeSampler
 from trainer.training.objectives import Objective
+from trainer.training.reduction import check_virtual_replicas
 
 MAX_EASE_ITEMS = 10_000
 """EASE needs memory for a few matrices of this number squared, 0.4 GB each, in evaluation and export."""
@@ -55,21 +56,6 @@ class Learner:
     metrics: list[metrics_lib.RankingMetric]
     train_metrics: list[metrics_lib.RankingMetric]
     negatives_fn: Callable[[np.ndarray], np.ndarray] | None
-
-    def check_finite(self, step: int) -> None:
-        """Checks all variables, some rows at a time, before they are saved.
-
-        Raises:
-          DivergedError: a variable holds a number that is not finite.
-        """
-        unusable = [] if all(is_finite(variable) for variable in self.model.variables) else ["the model"]
-        unusable += [variable.name for variable in self.optimizer.variables if not is_finite(variable)]
-        if unusable:
-            raise DivergedError(
-                f"Training diverged: after step {step} {unusable[0]} holds numbers that are not finite. This step was "
-                "not saved. Lower config.optimizer.learning_rate or set config.optimizer.clip_norm, and use a new "
-                "--workdir."
-            )
 
 
 def build_learner(
@@ -303,11 +289,17 @@ def check_size_of_run(config: TrainerConfig, *, list_size: int, epoch_steps: int
         )
 
 
-def check_batch_size(global_batch_size: int, num_replicas: int) -> None:
-    """Raises ConfigError if the replicas cannot share a batch equally."""
-    if global_batch_size % num_replicas:
-        next_size = -(-global_batch_size // num_replicas) * num_replicas
+def check_replicas(config: TrainConfig, strategy_name: str, num_replicas: int) -> None:
+    """Raises ConfigError if the replicas cannot share a batch, or the virtual replicas, equally."""
+    if config.global_batch_size % num_replicas:
+        next_size = -(-config.global_batch_size // num_replicas) * num_replicas
         raise ConfigError(
-            f"config.train.global_batch_size={global_batch_size} cannot be divided among {num_replicas} "
+            f"config.train.global_batch_size={config.global_batch_size} cannot be divided among {num_replicas} "
             f"replicas: use a multiple of {num_replicas}, such as {next_size}."
         )
+    check_virtual_replicas(
+        config.deterministic_reduction,
+        global_batch_size=config.global_batch_size,
+        strategy_name=strategy_name,
+        num_replicas=num_replicas,
+    )

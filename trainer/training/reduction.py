@@ -144,17 +144,23 @@ def split(batch: Features, num_parts: int) -> list[Features]:
     return [{name: of_parts[part] for name, of_parts in pieces.items()} for part in range(num_parts)]
 
 
-def check_virtual_replicas(num_virtual: int, *, global_batch_size: int, num_replicas: int) -> None:
+def check_virtual_replicas(num_virtual: int, *, global_batch_size: int, strategy_name: str, num_replicas: int) -> None:
     """Checks that the replicas can share the virtual replicas equally.
 
     Args:
       num_virtual: config.train.deterministic_reduction, which divides global_batch_size; 0 for none.
       global_batch_size: a multiple of `num_replicas`.
+      strategy_name: as in --strategy.
       num_replicas: of the strategy.
 
     Raises:
-      ConfigError: they cannot. The message names a number that works.
+      ConfigError: they cannot, and the message names a number that works; or the strategy knows none.
     """
+    if num_virtual and strategy_name == "tpu":
+        raise ConfigError(
+            f"config.train.deterministic_reduction={num_virtual} cannot be used with --strategy=tpu, which compiles "
+            "another step for each number of replicas. Set it to 0, or use another strategy."
+        )
     if num_virtual % num_replicas:
         fitting = range(num_replicas, global_batch_size + 1, num_replicas)
         nearest = min(

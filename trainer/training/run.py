@@ -29,12 +29,11 @@ from trainer.serving.export import Verifier, export_model, is_whole, verify_in_f
 from trainer.training import divergence, resume, size_rules, snapshot, steps, summary
 from trainer.training.checkpoint import Checkpointer, has_checkpoints
 from trainer.training.diagnostics import build_diagnostics
-from trainer.training.learner import Learner, build_learner, check_batch_size, check_size_of_run
+from trainer.training.learner import Learner, build_learner, check_replicas, check_size_of_run
 from trainer.training.loop import AFTER_TRAINING, RunState, StopSignal, Trainer
 from trainer.training.metric_writer import ConsoleSink, JsonlSink, MetricWriter, Sink, TuningSink
 from trainer.training.profile import Profiler
 from trainer.training.projector import write_projector
-from trainer.training.reduction import check_virtual_replicas
 from trainer.training.schedule import Schedule, plan
 from trainer.training.tensorboard_sink import TensorBoardSink, run_name_of
 from trainer.training.validation import build_validation, check_best_metric
@@ -87,12 +86,7 @@ def train_and_evaluate(
     if is_chief:
         paths.check_free(job=job)
     num_replicas = strategy.num_replicas_in_sync
-    check_batch_size(config.train.global_batch_size, num_replicas)
-    check_virtual_replicas(
-        config.train.deterministic_reduction,
-        global_batch_size=config.train.global_batch_size,
-        num_replicas=num_replicas,
-    )
+    check_replicas(config.train, strategy_name, num_replicas)
 
     dataset = load_dataset(**config_lib.dataset_arguments(config))
     epoch_steps = input_pipeline.steps_per_epoch(dataset.lists["train"].num_lists, config.train.global_batch_size)

@@ -26,7 +26,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from settings.errors import ConfigError
 from trainer import schema
 from trainer import strategy as strategy_lib
 from trainer.compat import keras, tf
@@ -232,18 +231,11 @@ def build_train_call(
     of the scores that the steps were taken on.
 
     Args:
-      num_virtual: The number of virtual replicas of `reduction.FixedOrderSum`; 0 for the sum of the strategy.
-
-    Raises:
-      ConfigError: Virtual replicas were asked for on TPUs.
+      num_virtual: The number of virtual replicas of `reduction.FixedOrderSum`; 0 for the sum of the strategy. See
+        `reduction.check_virtual_replicas`.
     """
     compilation = strategy_lib.compilation(strategy)
     if num_virtual:
-        if compilation is Compilation.RUN:
-            raise ConfigError(
-                f"config.train.deterministic_reduction={num_virtual} cannot be used with --strategy=tpu, which "
-                "compiles another step for each number of replicas. Set it to 0, or use another strategy."
-            )
         compilation = Compilation.STEP
     train_step = TrainStep(
         model,
