@@ -14,15 +14,21 @@ from tests.reliability.runs import (
     wait_for_a_random_moment,
 )
 
-pytestmark = pytest.mark.reliability
-
 NUM_KILLS = 20
+
+# Each push kills two runs, at moments in the middle.
+SHORT = {("default", 10), ("default", 16)}
+
+CASES = [
+    pytest.param(strategy, seed, marks=() if (strategy, seed) in SHORT else pytest.mark.reliability)
+    for strategy in STRATEGIES
+    for seed in range(NUM_KILLS)
+]
 
 
 @pytest.mark.promise(1, "resume", "runs equal")
 @pytest.mark.promise(2, "lost steps", "runs lost no more than promised")
-@pytest.mark.parametrize("seed", range(NUM_KILLS))
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize(("strategy", "seed"), CASES)
 def test_a_run_that_is_killed_at_a_random_moment_ends_as_one_that_is_not(tmp_path, runs, uninterrupted, strategy, seed):
     expected = uninterrupted(strategy)
     workdir = tmp_path / "run"
@@ -39,6 +45,7 @@ def test_a_run_that_is_killed_at_a_random_moment_ends_as_one_that_is_not(tmp_pat
     assert num_replayed(workdir) <= 2 * CHECKPOINT_EVERY_STEPS
 
 
+@pytest.mark.reliability
 @pytest.mark.promise(4, "order", "strategies take every list once an epoch")
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_list_is_taken_once_an_epoch(uninterrupted, strategy):

@@ -164,10 +164,10 @@ def wait_until(condition: Callable[[], bool], job: Job, seconds: float = 240.0) 
 def wait_for_a_random_moment(workdir: pathlib.Path, job: Job, seed: int) -> None:
     """Returns at a random moment of a run: some time before the first step, or after a random one."""
     rng = random.Random(seed)
-    step = rng.randrange(-TOTAL_STEPS // 10, TOTAL_STEPS)
+    step = rng.randrange(-TOTAL_STEPS // 4, TOTAL_STEPS)
     if step >= 0:
         wait_until(lambda: steps_begun(workdir) > step, job)
-    delay = time.monotonic() + rng.uniform(0.0, 0.05 if step >= 0 else 1.0)
+    delay = time.monotonic() + rng.uniform(0.0, 0.05 if step >= 0 else 2.0)
     wait_until(lambda: time.monotonic() > delay, job)
 
 

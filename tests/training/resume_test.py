@@ -122,7 +122,8 @@ def uninterrupted(tmp_path_factory, ratings_csv) -> pathlib.Path:
     return workdir
 
 
-@pytest.mark.slow
+@pytest.mark.reliability
+@pytest.mark.promise(1, "whole runs", "started again end as they should")
 def test_killed_and_stopped_runs_end_with_the_same_weights_bit_for_bit(tmp_path, ratings_csv, uninterrupted):
     killed = start(tmp_path, ratings_csv)
     wait_for_checkpoint(killed, tmp_path, after_step=100)
@@ -144,7 +145,8 @@ def test_killed_and_stopped_runs_end_with_the_same_weights_bit_for_bit(tmp_path,
     assert_same_run(tmp_path, uninterrupted)
 
 
-@pytest.mark.slow
+@pytest.mark.reliability
+@pytest.mark.promise(1, "whole runs", "started again end as they should")
 def test_a_finished_run_started_again_takes_no_step(ratings_csv, uninterrupted):
     before = (uninterrupted / "metrics.jsonl").read_text()
     result = json.loads((uninterrupted / "result.json").read_text())
