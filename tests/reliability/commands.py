@@ -60,8 +60,9 @@ def snapshot(folder: pathlib.Path) -> dict[str, str]:
     """What is below a folder: the path of each file → its kind, its time and its content."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        if path.name == ".lock":
-            continue  # Whoever asks for the lock writes its process id into it.
+        # Whoever asks for the lock writes its process id into it. Python keeps what it has compiled of a config file.
+        if path.name == ".lock" or "__pycache__" in path.parts:
+            continue
         facts = path.lstat()
         kind = stat.filemode(facts.st_mode)
         content = ""
