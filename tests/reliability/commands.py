@@ -13,11 +13,14 @@ import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from logging import getLogger
 
 from absl import flags, logging
 from absl.testing import flagsaver
 
 import settings.cli  # noqa: F401  Its flag is one of those that stay.
+
+_ROOT_LOGGER = getLogger()
 
 _KEPT = ("absl.", "settings.cli")
 """The modules whose flags stay. Each command defines its own ones, some with the names of others."""
@@ -77,7 +80,7 @@ def snapshot(folder: pathlib.Path) -> dict[str, str]:
 @contextlib.contextmanager
 def _own_flags() -> Iterator[None]:
     """Hides the flags that the tests of this process have defined, and forgets those that the body defines."""
-    verbosity = logging.get_verbosity()
+    verbosity, handlers = logging.get_verbosity(), [*_ROOT_LOGGER.handlers]
     values = flags.FLAGS.__dict__
     with flagsaver.flagsaver():
         before = {name: _copy(value) for name, value in values.items()}
@@ -92,6 +95,8 @@ def _own_flags() -> Iterator[None]:
             values.clear()
             values.update(before)
             logging.set_verbosity(verbosity)
+            # A command sends what is logged to stderr.
+            _ROOT_LOGGER.handlers[:] = handlers
 
 
 def _copy(value: object) -> object:
