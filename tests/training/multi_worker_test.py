@@ -184,6 +184,7 @@ def test_a_signal_to_one_worker_is_saved_by_all_and_the_rerun_ends_as_one_proces
 
 
 @pytest.mark.slow
+@pytest.mark.promise(15, "workers that differ", "jobs trained nothing")
 @pytest.mark.parametrize("what", ["workdir", pytest.param("ratings", marks=pytest.mark.long)])
 def test_workers_that_differ_are_named_and_none_of_them_trains(
     tmp_path, config_flags, alone, ratings_csv, capfd, monkeypatch, what
