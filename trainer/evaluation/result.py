@@ -99,6 +99,8 @@ def _check_names(result: dict[str, Any]) -> None:
         for scorer, metrics in by_scorer.items():
             if metrics.keys() != by_scorer[MODEL].keys():
                 raise ValueError(f"its {name} has other names for {scorer} than for the model")
+    if "catalogue" in result["verdict"]["protocols"] and not result.get("recommendations"):
+        raise ValueError("it does not say what is recommended")
     for name, verdict in result["verdict"]["protocols"].items():
         for scorer in (MODEL, verdict["baseline"]):
             if verdict["metric"] not in protocols.get(name, {}).get(scorer, {}):
