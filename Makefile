@@ -59,7 +59,7 @@ test: $(TEST_INSTALLED)  ## Run the tests.
 test-long: $(TEST_INSTALLED)  ## Run the tests that repeat others in more modes and processes; takes some minutes.
 	$(BIN)/python -m pytest $(PARALLEL) -m long
 
-test-reliability: $(TEST_INSTALLED)  ## Kill, stop and resume runs in every way that the promises name; takes a quarter of an hour.
+test-reliability: $(TEST_INSTALLED)  ## Kill, stop and resume runs in every way that the promises name; takes 20 minutes.
 	$(BIN)/python -m pytest $(PARALLEL) --dist=worksteal -m 'promise or reliability'
 
 test-examples: $(LAUNCH_INSTALLED)  ## Run the examples and the commands of the documents; takes a quarter of an hour.

@@ -42,4 +42,4 @@ NUM_LISTS = "num_lists"  # float32 []: the lists of the global batch, without pa
 ROWS = "rows"  # int32 [batch_size]: the row of each list in the global batch
 
 TITLES = "titles and genres"
-"""The name of the fingerprint of how items are described. A run of an earlier version is resumed without it."""
+"""The name of the fingerprint of how items are described."""

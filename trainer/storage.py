@@ -133,21 +133,25 @@ def open_for_writing(path: str) -> Iterator[pa.NativeFile]:
         raise
 
 
-def remove_leftovers(path: str) -> None:
-    """Removes what killed processes have left of writing a local file or folder: PATH.PID.tmp beside it.
+def remove_leftovers(path: str, *, is_alone: bool = False) -> None:
+    """Removes what killed processes have left of writing a file or folder: PATH.PID.tmp beside it.
 
-    Whoever writes `path` calls it first. What a living process is writing stays. A process of another machine counts as
-    gone, but two machines cannot write one path anyway.
+    Whoever writes a local path calls it first. What a living process is writing stays. A process of another machine
+    counts as gone, but two machines cannot write one path anyway.
+
+    Args:
+      path: the file or folder. If it is remote, nothing is removed unless `is_alone` is set.
+      is_alone: whether no other process can be writing it, as in a workdir whose lock this process holds.
     """
-    if is_remote(path):
+    if is_remote(path) and not is_alone:
         return
-    folder, name = os.path.split(os.path.abspath(path))
+    folder, _, name = path.rpartition("/")
     temporary = re.compile(re.escape(name) + r"\.(\d{1,7})\.tmp")
     # A folder that cannot be listed can be written to.
-    with contextlib.suppress(OSError):
-        for found in map(temporary.fullmatch, os.listdir(folder)):
-            if found and not _is_alive(int(found[1])):
-                remove(os.path.join(folder, found[0]))
+    with contextlib.suppress(*file_errors()):
+        for found in map(temporary.fullmatch, list_folder(folder or ".")):
+            if found and (is_alone or not _is_alive(int(found[1]))):
+                remove(join(folder, found[0]) if folder else found[0])
 
 
 def _is_alive(process_id: int) -> bool:

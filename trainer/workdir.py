@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import os
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
@@ -20,8 +19,6 @@ from trainer.workdir_lock import Lock
 FORMAT_VERSION = 5
 """The format of config.json, data.json, result.json and the checkpoints. Version 1 had no such number."""
 
-# What `storage` writes before it renames a file.
-_UNFINISHED = re.compile(r"(?P<name>.+)\.\d+\.tmp")
 _VOCABULARY_FILES = {"users.parquet", "items.parquet", "features.parquet"}
 
 Config: TypeAlias = ConfigDict | BaseModel | Mapping[str, Any]
@@ -96,7 +93,7 @@ class Workdir:
         with storage.reading_json(self.data, of="a run"):
             before = dict(saved["fingerprints"])
         for name, fingerprint in description["fingerprints"].items():
-            if before.get(name, fingerprint if name == schema.TITLES else None) != fingerprint:
+            if before.get(name) != fingerprint:
                 raise ConfigError(
                     f"--workdir={self.path} holds a run on other data: the fingerprint of its {name} was "
                     f"{str(before.get(name))[:12]} and is now {fingerprint[:12]}. Use another --workdir, or the data "
@@ -282,13 +279,10 @@ class Workdir:
     def _sweep(self) -> None:
         """Deletes the unfinished files of killed runs. Only a run writes files of these names, and this one does."""
         paths = [self.config, self.data, self.seen, self.metrics, self.result, self.queries, self.report]
-        own = {storage.join(self.path, workdir_lock.NAME), *paths}
-        own |= {storage.join(self.vocabulary, name) for name in _VOCABULARY_FILES}
-        for folder in (self.path, self.vocabulary):
-            for name in _names_in(folder):
-                path = storage.join(folder, name)
-                if (unfinished := _UNFINISHED.fullmatch(path)) and unfinished["name"] in own:
-                    storage.remove(path)
+        paths += [storage.join(self.path, workdir_lock.NAME)]
+        paths += [storage.join(self.vocabulary, name) for name in _VOCABULARY_FILES]
+        for path in paths:
+            storage.remove_leftovers(path, is_alone=True)
 
     def _saved_config(self) -> ConfigDict:
         record = self.load_json(self.config)

@@ -160,6 +160,7 @@ CASES = [
     *changed_run(
         "recommendations in a list", edit("result.json", recommendations=[1]), "result.json", "report", "resume"
     ),
+    *changed_run("a number for warnings", edit("result.json", warnings=3), "result.json", "report", "resume"),
     *changed_run("no recommendations", edit("result.json", recommendations={}), "result.json", "report", "resume"),
     *changed_run("breakdowns in a list", edit("result.json", breakdowns=[1]), "result.json", "report"),
     *changed_run(

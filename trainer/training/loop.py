@@ -142,7 +142,7 @@ class Trainer:
                 "config.optimizer.learning_rate or set config.optimizer.clip_norm, and use a new --workdir."
             )
         self.state.step, self.validation_value = end, None
-        # A checkpoint of an earlier version has no sums of the relative loss. They begin where the run resumes.
+        # Empty after a log line.
         sums[: len(self.state.accumulators)] += np.reshape(self.state.accumulators, [-1, 2])
         self.state.accumulators = sums.tolist()
         self.writer.advance(end, self.steps_per_second)
