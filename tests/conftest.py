@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import signal
 from collections.abc import Callable
 
 import numpy as np
@@ -15,6 +16,9 @@ from settings.trainer_config import load_trainer_config
 from trainer.compat import tf
 from trainer.serving.export import verify_in_this_process
 from trainer.training.run import train_and_evaluate
+
+# A shell starts its background jobs with SIGINT ignored, and so would be the processes that tests send it to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before TensorFlow is first used, so that one process can try strategies of 1, 2 and 4 replicas.
 tf.config.set_logical_device_configuration(

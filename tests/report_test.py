@@ -51,13 +51,6 @@ def test_a_run_ends_with_its_report_and_its_verdict(tiny_config, tmp_path, capsy
     assert capsys.readouterr().out.splitlines() == [f"Wrote {output}", verdict]
     assert output.read_text() == html
 
-    # Earlier versions wrote no verdict. Such a run is evaluated again.
-    paths = Workdir(str(workdir))
-    paths.save_json(paths.result, {name: value for name, value in result.items() if name != "verdict"})
-    assert train(tiny_config, workdir) == 0
-    assert "nothing left to do" not in capsys.readouterr().out
-    assert paths.load_result()["verdict"] == result["verdict"]
-
 
 def test_nothing_is_known_of_a_run_that_held_out_nothing(tiny_config, tmp_path, capsys):
     """This model has no history, so its users are shown by what they have seen."""

@@ -73,14 +73,12 @@ class _Result(Record):
 def load_result(paths: Workdir) -> dict[str, Any]:
     """Returns the content of result.json, with NaN for null in a section; {} for an unfinished run.
 
-    An earlier version wrote no verdict. What it wrote is not checked, and the run is evaluated again.
-
     Raises:
       ConfigError: another version of this project wrote the file.
       StorageError: it cannot be read, or lacks something, or something in it has another type.
     """
     result = paths.load_result()
-    if "verdict" in result:
+    if result:
         with storage.reading_json(paths.result, of="a run"):
             check_types(_Result, result)
             _check_names(result)

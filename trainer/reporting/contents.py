@@ -158,11 +158,6 @@ def gather(workdir: str, *, best_metrics: Sequence[str] = (), max_points: int = 
             f"{workdir} has no report yet: it has no result.json, so its run has not finished. Start the command of "
             "the run again, or name the workdir of a finished run."
         )
-    if "verdict" not in result:
-        raise ConfigError(
-            f"{workdir} has no report: an earlier version of this project evaluated its run, and wrote no verdict. "
-            "Start the command of the run again: it evaluates the run again, and writes the report."
-        )
     with storage.reading_json(paths.result, of="a run"):
         split = result["held_out"]
         protocols = final_metrics.from_json(result.get("protocols", {}))

@@ -129,7 +129,7 @@ def train_and_evaluate(
             relevance_threshold=config.eval.relevance_threshold,
         )
         is_finished = state.is_finished(total_steps, config.train.early_stopping_patience)
-        is_evaluated = result.get("step") == state.step and "verdict" in result
+        is_evaluated = result.get("step") == state.step
         is_exported = is_whole(paths.model, dataset.vocabulary) and saved_data.is_whole(paths)
         if is_finished and is_evaluated and is_exported:
             console.print("This run is finished. There is nothing left to do.")
