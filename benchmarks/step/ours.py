@@ -54,7 +54,8 @@ def train(
     """
     if not is_checked:
         divergence.health = lambda loss, gradients: tf.zeros([2])
-        divergence.zero_unless = lambda is_usable, gradient: gradient
+        divergence.mark = lambda health, gradients: gradients
+        divergence.zeros_unless = lambda is_usable, gradients: gradients
     training = build_training(tutorial_config(values), strategy_name=strategy_name, has_metrics=has_metrics)
     superbatch = next(training.superbatches())
     losses = [training.take_steps(superbatch), training.take_steps(superbatch)]

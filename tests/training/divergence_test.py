@@ -130,7 +130,12 @@ def test_all_shapes_are_looked_at():
     shapes = [(), (3,), (5, 1), (2, 3, 4)]
     good = [tf.ones(shape) for shape in shapes]
     good.append(tf.IndexedSlices(tf.ones([4, 2]), tf.range(4), tf.constant([9, 2])))
-    assert divergence.is_usable(divergence.health(tf.constant(1.0), good))
+
+    def is_usable(gradients, loss=1.0):
+        marked = divergence.mark(divergence.health(tf.constant(loss), gradients), gradients)
+        return bool(divergence.is_usable(marked))
+
+    assert is_usable(good) and not is_usable(good, NAN)
     for place, gradient in enumerate(good):
         values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
         for number in (NAN, INF, -INF):
@@ -140,4 +145,17 @@ def test_all_shapes_are_looked_at():
             bad[place] = tf.constant(array)
             if isinstance(gradient, tf.IndexedSlices):
                 bad[place] = tf.IndexedSlices(tf.constant(array), gradient.indices, gradient.dense_shape)
-            assert not divergence.is_usable(divergence.health(tf.constant(1.0), bad)), (gradient, number)
+            assert not is_usable(bad), (gradient, number)
+
+
+def test_a_mark_is_seen_in_the_sum_of_any_gradient():
+    """A replica whose health is not finite marks the first gradient; the other replica adds good rows before it."""
+    good = [tf.ones([4]), tf.ones([4, 2]), tf.ones([2, 3, 4]), tf.constant(1.0)]
+    for gradient in good:
+        (marked, _) = divergence.mark(tf.constant([1.0, NAN]), [gradient, gradient])
+        assert not divergence.is_usable([gradient + marked, gradient])
+        assert divergence.is_usable(divergence.mark(tf.constant([1.0, 1.0]), [gradient]))
+    rows = tf.IndexedSlices(tf.ones([4, 2]), tf.range(4), tf.constant([9, 2]))
+    (marked,) = divergence.mark(tf.constant([INF, 1.0]), [rows])
+    of_both = tf.concat([rows.values, marked.values], axis=0)
+    assert not divergence.is_usable([tf.IndexedSlices(of_both, tf.range(8), rows.dense_shape)])

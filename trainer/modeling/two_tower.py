@@ -18,7 +18,7 @@ import numpy as np
 from trainer import schema
 from trainer.compat import keras, tf
 from trainer.features import FeatureSpec, index_features, owned_by
-from trainer.modeling.embedding import EmbeddingTable
+from trainer.modeling.embedding import EmbeddingTable, Gradient
 from trainer.modeling.history import PooledHistory, SequentialHistory
 from trainer.modeling.randomness import Draws
 from trainer.modeling.towers import Features, Tower
@@ -291,9 +291,7 @@ class TwoTowerModel(keras.Model):
     def _normalize(self, vectors: tf.Tensor) -> tf.Tensor:
         return _unit(vectors) if self._normalized else vectors
 
-    def update_gradients(
-        self, gradients: Sequence["tf.Tensor | tf.IndexedSlices"], *, allow_sparse: bool
-    ) -> list["tf.Tensor | tf.IndexedSlices"]:
+    def update_gradients(self, gradients: Sequence[Gradient], *, allow_sparse: bool) -> list[Gradient]:
         """Converts the gradients of `trainable_variables` to the form in which the optimizer takes them.
 
         Args:

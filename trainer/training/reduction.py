@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from settings.errors import ConfigError
 from trainer import schema
 from trainer.compat import keras, tf
+from trainer.modeling.embedding import Gradient
 from trainer.modeling.two_tower import Features
 from trainer.training.row_updates import GradientsAndVariables, RowUpdates
 
@@ -29,17 +30,17 @@ class Gradients(NamedTuple):
       sums: float32 [3], of `Objective`, over these lists.
       scores: float32 [num_lists, list_size] or [num_lists, 0], of `Objective`.
       health: float32 [2], of `divergence.health`.
-      gradients: for each trainable variable.
+      gradients: for each trainable variable, of `divergence.mark`.
     """
 
     sums: tf.Tensor
     scores: tf.Tensor
     health: tf.Tensor
-    gradients: Sequence["tf.Tensor | tf.IndexedSlices"]
+    gradients: Sequence[Gradient]
 
 
 class SummedGradients(NamedTuple):
-    """As `Gradients`: `sums` and `scores` of this replica, and the sums of the other two over all replicas."""
+    """As `Gradients` of the lists of this replica, but for the gradients, which are the sums over all replicas."""
 
     sums: tf.Tensor
     scores: tf.Tensor
@@ -64,14 +65,8 @@ class SumOverReplicas:
     def __call__(self, batch: Features, step: tf.Tensor) -> SummedGradients:
         """Computes the gradients of the batch of this replica, and sums those of all replicas."""
         found = self._gradients_fn(batch, step)
-        # Together, because each reduction over devices has a price of its own. Where the health is sent to only
-        # depends on the devices of a variable.
-        pairs = [
-            (found.health, self._optimizer.iterations),
-            *zip(found.gradients, self._variables, strict=True),
-        ]
-        (health, _), *gradients = self._optimizer.aggregate_gradients(pairs)
-        return SummedGradients(found.sums, found.scores, health, gradients)
+        gradients = self._optimizer.aggregate_gradients(list(zip(found.gradients, self._variables, strict=True)))
+        return SummedGradients(found.sums, found.scores, found.health, gradients)
 
 
 class FixedOrderSum:
@@ -98,7 +93,7 @@ class FixedOrderSum:
         parts = [self._gradients_fn(part, step) for part in split(batch, self._num_parts)]
         sums = tf.add_n([part.sums for part in parts])
         scores = tf.concat([part.scores for part in parts], axis=0)
-        health = self._sum([part.health for part in parts])
+        health = tf.add_n([part.health for part in parts])
         summed: GradientsAndVariables = [
             (self._sum(gradients), variable)
             for variable, *gradients in zip(self._variables, *(part.gradients for part in parts), strict=True)

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from trainer.compat import keras, tf
+from trainer.modeling.embedding import Gradient
 
-GradientsAndVariables = Sequence[tuple["tf.Tensor | tf.IndexedSlices", tf.Variable]]
+GradientsAndVariables = Sequence[tuple[Gradient, tf.Variable]]
 
 
 class RowUpdates:
@@ -61,7 +62,7 @@ class SGD(RowUpdates, keras.optimizers.SGD):  # type: ignore[misc]
             keras.optimizers.Optimizer.build(self, var_list)
             self._built = True
 
-    def update_step(self, gradient: "tf.Tensor | tf.IndexedSlices", variable: tf.Variable) -> None:
+    def update_step(self, gradient: Gradient, variable: tf.Variable) -> None:
         """Updates a variable."""
         if self.momentum:
             super().update_step(gradient, variable)
@@ -73,7 +74,7 @@ class SGD(RowUpdates, keras.optimizers.SGD):  # type: ignore[misc]
 class Adagrad(RowUpdates, keras.optimizers.Adagrad):  # type: ignore[misc]
     """Adagrad: s += g², w −= η · g / √(s + ε). Sparse and dense updates are the same."""
 
-    def update_step(self, grad: "tf.Tensor | tf.IndexedSlices", variable: tf.Variable) -> None:
+    def update_step(self, grad: Gradient, variable: tf.Variable) -> None:
         """Updates a variable. On several replicas, Keras would copy all of s for a sparse gradient."""
         rows = _Rows(grad)
         accumulator = self._accumulators[self._index_dict[self._var_key(variable)]]
@@ -122,7 +123,7 @@ class LazyAdam(RowUpdates, keras.optimizers.Adam):  # type: ignore[misc]
             self.exclude_from_weight_decay(var_list=[variable for variable in var_list if self.is_table(variable)])
         super().build(var_list)
 
-    def update_step(self, gradient: "tf.Tensor | tf.IndexedSlices", variable: tf.Variable) -> None:
+    def update_step(self, gradient: Gradient, variable: tf.Variable) -> None:
         """Updates a variable."""
         if not self.is_table(variable):
             super().update_step(gradient, variable)
@@ -148,7 +149,7 @@ class _Rows:
       gradient: float32 [num_rows, embedding_size].
     """
 
-    def __init__(self, gradient: "tf.Tensor | tf.IndexedSlices"):
+    def __init__(self, gradient: Gradient):
         is_sparse = isinstance(gradient, tf.IndexedSlices)
         self._indices = gradient.indices if is_sparse else None
         self.gradient = gradient.values if is_sparse else gradient

@@ -45,7 +45,7 @@ class Taken(NamedTuple):
       sums: float32 [2 + num_metrics, 2], sums and weights; see `sum_metrics`.
       failed_step: int64 [], the number of steps before the first one that was not usable; see `divergence.is_usable`.
         `divergence.NO_STEP` if all were usable.
-      health: float32 [2], of that step.
+      health: float32 [2], of `divergence.health`, of that step, summed over all replicas.
     """
 
     sums: tf.Tensor
@@ -63,7 +63,8 @@ class Accumulators(NamedTuple):
     Attributes:
       sums: float32 [K, 3] of `Objective`.
       scores: float32 [K, batch_size, list_size]; zeros [K] if there are no metrics.
-      failed_step, health: as in `Taken`, equal on all replicas.
+      failed_step: as in `Taken`, equal on all replicas.
+      health: as in `Taken`, of the lists of this replica.
     """
 
     sums: tf.Tensor
@@ -142,10 +143,10 @@ class TrainStep:
         found = self._summed_gradients(batch, step)
         all_sums, all_scores, failed_step, health = accumulators
         was_usable = failed_step == divergence.NO_STEP
-        is_usable = was_usable & divergence.is_usable(found.health)
+        gradients, variables = zip(*found.gradients, strict=True)
+        is_usable = was_usable & divergence.is_usable(gradients)
         self._optimizer.apply_gradients(
-            [(divergence.zero_unless(is_usable, gradient), variable) for gradient, variable in found.gradients],
-            skip_gradients_aggregation=True,
+            zip(divergence.zeros_unless(is_usable, gradients), variables, strict=True), skip_gradients_aggregation=True
         )
         at = tf.reshape(index, [1, 1])
         if self._keep_scores:
@@ -164,7 +165,8 @@ class TrainStep:
         gradients = self._model.update_gradients(
             tape.gradient(loss, self._model.trainable_variables), allow_sparse=self._allow_sparse
         )
-        return Gradients(sums, scores, divergence.health(loss, gradients), gradients)
+        health = divergence.health(loss, gradients)
+        return Gradients(sums, scores, health, divergence.mark(health, gradients))
 
 
 def build_train_loop(train_step: TrainStep) -> Callable[..., Accumulators]:
@@ -276,10 +278,10 @@ def build_train_call(
                 ),
                 (begin, accumulators),
             )
-        of_steps, scores, *failure = accumulators
+        of_steps, scores, failed_step, health = accumulators
         sums = strategy.run(sum_metrics_fn, (superbatch, of_steps, scores, begin, end))
-        failed_step, health = (strategy.experimental_local_results(value)[0] for value in failure)
-        return Taken(strategy.reduce(tf.distribute.ReduceOp.SUM, sums, axis=None), failed_step, health)
+        sums, health = strategy.reduce(tf.distribute.ReduceOp.SUM, (sums, health), axis=None)
+        return Taken(sums, strategy.experimental_local_results(failed_step)[0], health)
 
     @tf.function(autograph=False)
     def train_call(superbatch: Features, first_step: tf.Tensor, num_steps: tf.Tensor) -> Taken:
