@@ -84,6 +84,7 @@ bench: $(PEERS_INSTALLED)  ## Compare speed and memory with other tools; takes a
 	$(BIN)/python -m benchmarks.reading
 	$(BIN)/python -m benchmarks.recommending
 	$(BIN)/python -m benchmarks.whole_job
+	$(BIN)/python -m benchmarks.finite_check --data_dir=$(wildcard $(DATA_DIR)/tfds)
 	$(BIN)/python -m benchmarks.reduction --data_dir=$(wildcard $(DATA_DIR)/tfds)
 	$(BIN)/python -m benchmarks.replicas --data_dir=$(wildcard $(DATA_DIR)/tfds)
 

@@ -20,6 +20,7 @@ from benchmarks.config import movielens, tutorial_config
 from benchmarks.harness import time_repeatedly
 from benchmarks.training import build_training
 from settings import cli
+from trainer.strategy import build_strategy
 
 _SIDES = [(1, 0), (1, 1), (1, 2), (1, 4), (2, 0), (2, 2), (2, 4)]
 """Numbers of devices and of virtual replicas. Those without virtual replicas are what the others are compared with."""
@@ -27,12 +28,8 @@ _SIDES = [(1, 0), (1, 1), (1, 2), (1, 4), (2, 0), (2, 2), (2, 4)]
 
 def train(values: Mapping[str, Any], *, num_devices: int, num_virtual: int) -> float:
     """The seconds of a step."""
-    training = build_training(
-        tutorial_config(values),
-        strategy_name="mirrored" if num_devices > 1 else "default",
-        num_cpu_devices=num_devices,
-        num_virtual=num_virtual,
-    )
+    strategy = build_strategy("mirrored" if num_devices > 1 else "default", num_cpu_devices=num_devices)
+    training = build_training(tutorial_config(values), strategy=strategy, num_virtual=num_virtual)
     superbatch = next(training.superbatches())
     training.take_steps(superbatch)
     return time_repeatedly(lambda: training.take_steps(superbatch)) / training.steps_per_execution

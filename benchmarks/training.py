@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 
 from settings.trainer_config import TrainerConfig, load_trainer_config
 from trainer import config as config_lib
-from trainer import strategy as strategy_lib
 from trainer.compat import tf
 from trainer.data.dataset import Dataset
 from trainer.data.loading import load_dataset
@@ -64,8 +63,7 @@ class Training:
 def build_training(
     config: ConfigDict,
     *,
-    strategy_name: str = "default",
-    num_cpu_devices: int = 1,
+    strategy: tf.distribute.Strategy | None = None,
     has_metrics: bool = False,
     steps_per_execution: int = 0,
     num_virtual: int = 0,
@@ -74,14 +72,14 @@ def build_training(
     """Builds the training of a config.
 
     Args:
-      strategy_name, num_cpu_devices: see `strategy.build_strategy`.
+      strategy: None: the default strategy.
       has_metrics: whether steps measure config.eval.metrics.
       steps_per_execution: 0 for an epoch.
       num_virtual: see `steps.build_train_call`.
       dataset: None: the one of the config.
     """
     checked = load_trainer_config(config)
-    strategy = strategy_lib.build_strategy(strategy_name, num_cpu_devices=num_cpu_devices)
+    strategy = strategy or tf.distribute.get_strategy()
     dataset = dataset or load_dataset(**config_lib.dataset_arguments(checked))
     epoch_steps = input_pipeline.steps_per_epoch(dataset.lists["train"].num_lists, checked.train.global_batch_size)
     learner = build_learner(checked, dataset, strategy, total_steps=epoch_steps * checked.train.num_epochs)

@@ -16,7 +16,6 @@ from settings import cli
 from settings.errors import ConfigError, DataError
 
 OURS, OURS_MEASURED, FEED = "ours", "ours, NDCG and MRR", "ours, input pipeline alone"
-UNCHECKED = "ours, no check of loss and gradients"
 TUTORIAL = "the tutorial, NDCG and MRR"
 
 
@@ -42,13 +41,8 @@ class Side:
 def build_sides(values: Mapping[str, Any], data_dir: str) -> dict[str, Side]:
     """All sides by name. `values` are those of our config."""
 
-    def ours(strategy_name: str, *, has_metrics: bool, is_checked: bool = True) -> Side:
-        arguments = {
-            "values": values,
-            "strategy_name": strategy_name,
-            "has_metrics": has_metrics,
-            "is_checked": is_checked,
-        }
+    def ours(strategy_name: str, *, has_metrics: bool) -> Side:
+        arguments = {"values": values, "strategy_name": strategy_name, "has_metrics": has_metrics}
         reference = OURS_MEASURED if has_metrics else OURS
         return Side("ours", "benchmarks.step.ours:train", arguments, reference)
 
@@ -66,8 +60,6 @@ def build_sides(values: Mapping[str, Any], data_dir: str) -> dict[str, Side]:
         TUTORIAL: Side("tutorial", "benchmarks.step.tutorial:train", {"data_dir": data_dir}, OURS_MEASURED),
         OURS: ours("default", has_metrics=False),
         OURS_MEASURED: ours("default", has_metrics=True),
-        UNCHECKED: ours("default", has_metrics=False, is_checked=False),
-        "ours, mirrored, no check of loss and gradients": ours("mirrored", has_metrics=False, is_checked=False),
         "ours, mirrored": ours("mirrored", has_metrics=False),
         "ours, mirrored, NDCG and MRR": ours("mirrored", has_metrics=True),
         FEED: Side("ours", "benchmarks.step.ours:feed", {"values": values}),

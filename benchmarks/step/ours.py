@@ -10,7 +10,7 @@ from benchmarks.training import Training, build_training
 from trainer import schema
 from trainer.compat import tf
 from trainer.modeling.two_tower import Features
-from trainer.training import divergence
+from trainer.strategy import build_strategy
 
 
 def export(folder: str, values: Mapping[str, Any]) -> dict[str, int]:
@@ -44,19 +44,9 @@ def export_job(training: Training, superbatch: Features) -> Job:
     )
 
 
-def train(
-    folder: str, values: Mapping[str, Any], *, strategy_name: str, has_metrics: bool, is_checked: bool = True
-) -> dict[str, Any]:
-    """The losses of two epochs, and then the seconds of an epoch.
-
-    Args:
-      is_checked: False leaves out the check of loss and gradients, which a run always has.
-    """
-    if not is_checked:
-        divergence.health = lambda loss, gradients: tf.zeros([2])
-        divergence.mark = lambda health, gradients: gradients
-        divergence.zeros_unless = lambda is_usable, gradients: gradients
-    training = build_training(tutorial_config(values), strategy_name=strategy_name, has_metrics=has_metrics)
+def train(folder: str, values: Mapping[str, Any], *, strategy_name: str, has_metrics: bool) -> dict[str, Any]:
+    """The losses of two epochs, and then the seconds of an epoch."""
+    training = build_training(tutorial_config(values), strategy=build_strategy(strategy_name), has_metrics=has_metrics)
     superbatch = next(training.superbatches())
     losses = [training.take_steps(superbatch), training.take_steps(superbatch)]
     seconds = time_repeatedly(lambda: training.take_steps(superbatch))

@@ -99,7 +99,8 @@ class TrainStep:
           optimizer: Its optimizer.
           objective: What a step minimizes.
           keep_scores: Whether the metrics need the scores of the lists.
-          jit_compile: Whether XLA compiles the forward and backward pass as one function.
+          jit_compile: Whether XLA compiles only the forward and backward pass, as one function. If not, it compiles
+            the whole step.
           allow_sparse: Whether the gradients of large tables may be sparse, where the optimizer takes them.
           num_virtual: The number of virtual replicas of `FixedOrderSum`; 0 for the sum of the strategy.
           num_replicas: Of the strategy.
@@ -108,6 +109,7 @@ class TrainStep:
         self._optimizer = optimizer
         self._objective = objective
         self._keep_scores = keep_scores
+        self._is_in_xla = not jit_compile
         self._allow_sparse = isinstance(optimizer, RowUpdates) and allow_sparse
         gradients_fn: GradientsFn = (
             tf.function(self.forward_backward, jit_compile=True, autograph=False)
@@ -145,9 +147,8 @@ class TrainStep:
         was_usable = failed_step == divergence.NO_STEP
         gradients, variables = zip(*found.gradients, strict=True)
         is_usable = was_usable & divergence.is_usable(gradients)
-        self._optimizer.apply_gradients(
-            zip(divergence.zeros_unless(is_usable, gradients), variables, strict=True), skip_gradients_aggregation=True
-        )
+        usable = divergence.zeros_unless(is_usable, gradients, in_xla=self._is_in_xla)
+        self._optimizer.apply_gradients(zip(usable, variables, strict=True), skip_gradients_aggregation=True)
         at = tf.reshape(index, [1, 1])
         if self._keep_scores:
             all_scores = tf.tensor_scatter_nd_update(all_scores, at, found.scores[None])
