@@ -281,7 +281,8 @@ def build_train_call(
             )
         of_steps, scores, failed_step, health = accumulators
         sums = strategy.run(sum_metrics_fn, (superbatch, of_steps, scores, begin, end))
-        sums, health = strategy.reduce(tf.distribute.ReduceOp.SUM, (sums, health), axis=None)
+        # MultiWorkerMirroredStrategy does not reduce the parts of a tuple.
+        sums, health = (strategy.reduce(tf.distribute.ReduceOp.SUM, value, axis=None) for value in (sums, health))
         return Taken(sums, strategy.experimental_local_results(failed_step)[0], health)
 
     @tf.function(autograph=False)
