@@ -123,6 +123,8 @@ def test_equal_scores_are_those_of_the_real_entries_of_each_list():
 
     assert divergence.has_equal_scores(ranker([1.0, 1.0, 9.0], [2.0, 2.0, 2.0], [3.0, 4.0, 5.0]), lists)
     assert not divergence.has_equal_scores(ranker([1.0, 1.0, 1.0], [2.0, 2.0, 2.1], [3.0, 3.0, 3.0]), lists)
+    of_one_item = lists_of_sizes([1, 1], list_size=3)
+    assert not divergence.has_equal_scores(ranker([1.0, 1.0, 9.0], [2.0, 2.0, 2.0]), of_one_item)
 
 
 def test_all_shapes_are_looked_at():

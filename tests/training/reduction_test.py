@@ -100,3 +100,8 @@ def test_a_number_that_the_replicas_cannot_share_is_refused(num_virtual, batch, 
 
 def test_none_can_be_shared_by_any_number():
     reduction.check_virtual_replicas(0, global_batch_size=12, strategy_name="tpu", num_replicas=4)
+
+
+def test_a_tpu_has_none():
+    with pytest.raises(ConfigError, match="=4 cannot be used with --strategy=tpu"):
+        reduction.check_virtual_replicas(4, global_batch_size=8, strategy_name="tpu", num_replicas=4)

@@ -136,13 +136,14 @@ def check_relative_loss(step: int, relative_loss: float) -> None:
 
 
 def has_equal_scores(ranker: Callable[[Features], tf.Tensor], lists: ListSource) -> bool:
-    """Whether a ranker gives all items of each of the first lists the same score."""
+    """Whether a ranker gives all items of each of the first lists the same score. Lists of one item do not count."""
     features = lists.gather(np.arange(min(lists.num_lists, _NUM_LISTS)))
     scores = ranker({name: tf.constant(array) for name, array in features.items()}).numpy()
     is_real = features[schema.LABELS] >= 0
     highest = np.where(is_real, scores, -np.inf).max(axis=1)
     lowest = np.where(is_real, scores, np.inf).min(axis=1)
-    return bool((highest == lowest)[is_real.sum(axis=1) > 1].all())
+    has_several = is_real.sum(axis=1) > 1
+    return bool(has_several.any() and (highest == lowest)[has_several].all())
 
 
 def warnings_of(
