@@ -23,6 +23,16 @@ TEST_SET = {"users": "1", "held-out items": "2", "candidates": "3"}
 OF_USER = np.random.default_rng(0).uniform(0.2, 0.7, NUM_USERS)
 NOISE = np.random.default_rng(1).normal(0, 0.02, NUM_USERS)
 SCALES = {"ndcg@10": 1, "arp": 1, "mrr": 3, "recall@5": 4}
+# What result.json must have, whatever a comparison needs of it.
+RESULT = {
+    "step": 1,
+    "exported_step": 1,
+    "train": {},
+    "speed": None,
+    "verdict": {"sentence": "Verdict: none.", "protocols": {}},
+    "protocols": {},
+    "recommendations": {},
+}
 
 
 def metrics_of(names, quality):
@@ -38,7 +48,7 @@ def write_run(folder, quality, *, names=("ndcg@10", "arp"), protocols=("catalogu
     """A finished run whose model has this quality, with two baselines."""
     folder.mkdir()
     paths = Workdir(str(folder))
-    paths.save_json(paths.result, {"held_out": split})
+    paths.save_json(paths.result, {**RESULT, "held_out": split})
     scorers = {"model": quality, "popularity": -0.1, "item_mean": 0.02}
     metrics = QueryMetrics(
         np.arange(1, NUM_USERS + 1, dtype=np.int32),
@@ -164,10 +174,10 @@ def test_a_folder_without_a_finished_run_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="b cannot be compared: it has no result"):
         compare.main([run, paths.path], scorer_a=None, scorer_b=None, output_format="table")
     storage.make_folder(paths.path)
-    paths.save_json(paths.result, {"held_out": None})
+    paths.save_json(paths.result, {**RESULT, "held_out": None})
     with pytest.raises(ConfigError, match="held out no ratings"):
         comparison.load_run(paths.path)
-    paths.save_json(paths.result, {"held_out": "test"})
+    paths.save_json(paths.result, {**RESULT, "held_out": "test"})
     with pytest.raises(StorageError, match=r"queries\.parquet cannot be read"):
         comparison.load_run(paths.path)
     with pytest.raises(ConfigError, match="Name the workdirs"):
