@@ -25,6 +25,7 @@ NOISE = np.random.default_rng(1).normal(0, 0.02, NUM_USERS)
 SCALES = {"ndcg@10": 1, "arp": 1, "mrr": 3, "recall@5": 4}
 # What result.json must have, whatever a comparison needs of it.
 RESULT = {
+    "warnings": [],
     "step": 1,
     "exported_step": 1,
     "train": {},

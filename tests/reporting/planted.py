@@ -93,6 +93,7 @@ def write_run(
         if split
     }
     result: dict[str, Any] = {
+        "warnings": [],
         "step": 40,
         "exported_step": 30,
         "train": {"loss": 22.5},

@@ -64,7 +64,7 @@ class _Result(Record):
     train: dict[str, float]
     speed: _Speed | None
     verdict: _Verdict
-    warnings: list[str] = Field(default_factory=list)
+    warnings: list[str]
     protocols: dict[str, dict[str, dict[str, _Mean]]] = Field(default_factory=dict)
     recommendations: dict[str, dict[str, float]] = Field(default_factory=dict)
     breakdowns: dict[str, _Breakdown] = Field(default_factory=dict)

@@ -21,9 +21,8 @@ Measured with XLA on a CPU, for a step of Adagrad with 3,200 indices and 64 numb
 1.3 times the time of dense, with 6,000 rows 0.85 times, with 50,000 rows 0.15 times.
 """
 
-
 Gradient: TypeAlias = "tf.Tensor | tf.IndexedSlices"
-"""Of a variable: that of a table can be sparse."""
+"""The gradient of a variable. That of a table can be sparse."""
 
 
 class EmbeddingTable(keras.layers.Layer):

@@ -174,7 +174,7 @@ def gather(workdir: str, *, best_metrics: Sequence[str] = (), max_points: int = 
             exported_step=result["exported_step"],
             train=result["train"],
             verdict=verdict.from_json(result["verdict"]),
-            warnings=tuple(result.get("warnings", ())),
+            warnings=tuple(result["warnings"]),
             protocols=protocols,
             queries=queries,
             recommendations=result.get("recommendations", {}),

@@ -45,8 +45,12 @@ def health(loss: tf.Tensor, gradients: Sequence[Gradient]) -> tf.Tensor:
 def mark(health: tf.Tensor, gradients: Sequence[Gradient]) -> list[Gradient]:
     """Fills the first gradient with NaN if the health is not finite.
 
-    The sum over replicas is then NaN on all of them. So they agree without a reduction of its own, which would cost
-    more than the rest of the check.
+    The sum over replicas is then NaN on all of them. So they agree, and need no second reduction, which would cost more
+    than the rest of the check.
+
+    Args:
+      health: float32 [2], of `health`.
+      gradients: Of the replica, of any shape.
     """
     is_finite = tf.reduce_all(tf.math.is_finite(health))
     first, *others = gradients

@@ -78,6 +78,6 @@ def print_result(console: Console, result: dict[str, Any], *, paths: Workdir) ->
         f"The model of step {result['exported_step']:,} is in {paths.model}, and the report is {paths.report}.",
         soft_wrap=True,
     )
-    for warning in result.get("warnings", []):
+    for warning in result["warnings"]:
         console.print(warning, soft_wrap=True)
     console.print(result["verdict"]["sentence"], soft_wrap=True)
